@@ -1,0 +1,19 @@
+"""The backends, in the order in which ``auto`` prefers them. A new one is a file here and a line in `BACKENDS`."""
+
+from typing import Protocol
+
+from seqnets.backends import aten, reference
+from seqnets.recurrence import Problem, Result
+
+
+class Backend(Protocol):
+    """What a backend's module defines. It may also define ``note(problem) -> str | None``: what serving will cost."""
+
+    def why_not(self, problem: Problem) -> str | None:
+        """Why the backend cannot serve the problem, as a clause that reads on after "because", or None."""
+
+    def run(self, problem: Problem) -> Result:
+        """Solve the problem, differentiably."""
+
+
+BACKENDS: dict[str, Backend] = {"aten": aten, "reference": reference}

@@ -1,0 +1,114 @@
+"""torch's own fused LSTM, GRU and RNN: cuDNN on CUDA, oneDNN or native loops on the CPU. Standard cells only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import _VF, Tensor
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
+from seqnets.recurrence import Problem, Result, Weights, active_steps
+
+OPERATIONS: dict[Cell, Callable[..., Any]] = {
+    lstm: _VF.lstm,
+    gru: _VF.gru,
+    rnn_tanh: _VF.rnn_tanh,
+    rnn_relu: _VF.rnn_relu,
+}
+
+
+def why_not(problem: Problem) -> str | None:
+    if problem.cell not in OPERATIONS:
+        return f"torch has no fused operation for the cell {problem.cell.name!r}, only for {_names()}"
+    if problem.x.shape[0] == 0 or problem.x.shape[1] == 0:
+        return (
+            f"torch's fused operations refuse empty input, and this has T={problem.x.shape[0]}, B={problem.x.shape[1]}"
+        )
+    if problem.all_states and len(problem.state) > 1:
+        return f"torch's {problem.cell.name} returns the cell state of the last step only, not of all steps"
+    if in_functional_transform():
+        return "torch's fused operations have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
+    if copies_lengths_to_host(problem) and graph_is_captured():
+        return "it needs the lengths on the host, and nothing can be copied there while a CUDA graph is captured"
+    return None
+
+
+def note(problem: Problem) -> str | None:
+    if copies_lengths_to_host(problem):
+        return "packing for torch copies the lengths to the host, which waits for the GPU; pass them on the CPU to avoid it"
+    return None
+
+
+def copies_lengths_to_host(problem: Problem) -> bool:
+    return problem.lengths is not None and problem.lengths.is_cuda
+
+
+def graph_is_captured() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def in_functional_transform() -> bool:
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def run(problem: Problem) -> Result:
+    cell, x, lengths = problem.cell, problem.x, problem.lengths
+    first = problem.layers[0][0]
+    weights = [tensor for layer in problem.layers for direction in layer for tensor in _flat(direction)]
+    # `train` makes torch keep what backward needs; tying it to dropout, as torch.nn does, breaks backward in eval()
+    options = (
+        first.bias_ih is not None,
+        len(problem.layers),
+        problem.dropout,
+        problem.dropout > 0 or torch.is_grad_enabled(),
+        len(problem.layers[0]) == 2,
+    )
+    if lengths is None:
+        y, *final = OPERATIONS[cell](x, _torch_state(problem.state), weights, *options, False)
+    else:
+        # a row of length 0 cannot be packed: run one step of it and put things right after
+        packed = pack_padded_sequence(x, lengths.cpu().clamp(min=1), enforce_sorted=False)
+        order, restore = packed.sorted_indices, packed.unsorted_indices
+        assert order is not None and restore is not None  # enforce_sorted=False sorts
+        state = _torch_state(tuple(s.index_select(1, order) for s in problem.state))
+        data, *final = OPERATIONS[cell](packed.data, packed.batch_sizes, state, weights, *options)
+        y, _ = pad_packed_sequence(PackedSequence(data, packed.batch_sizes, order, restore), total_length=x.shape[0])
+        ran = (lengths.to(x.device) > 0)[:, None]
+        y = torch.where(ran, y, 0.0)
+        final = [
+            torch.where(ran, f.index_select(1, restore), s.to(f.dtype))
+            for f, s in zip(final, problem.state, strict=True)
+        ]
+    return Result(y, tuple(final), _all_states(problem, y, final[0]) if problem.all_states else None)
+
+
+def _torch_state(state: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    return state if len(state) > 1 else state[0]
+
+
+def _flat(weights: Weights) -> list[Tensor]:
+    """The weights in torch's order; a missing recurrent bias is a zero one."""
+    flat = [weights.weight_ih, weights.weight_hh]
+    if weights.bias_ih is not None:
+        bias_hh = torch.zeros_like(weights.bias_ih) if weights.bias_hh is None else weights.bias_hh
+        flat += [weights.bias_ih, bias_hh]
+    return flat if weights.weight_hr is None else [*flat, weights.weight_hr]
+
+
+def _all_states(problem: Problem, y: Tensor, final: Tensor) -> tuple[Tensor]:
+    """With one state the outputs are the states, but for rows that rest: finished ones, or reverse ones not yet begun."""
+    if problem.lengths is None:
+        return (y,)
+    active = active_steps(problem.lengths, y.shape[0], y.device)
+    resting = [final[-2], problem.state[0][-1]] if len(problem.layers[0]) == 2 else [final[-1]]
+    return (torch.where(active, y, torch.cat(resting, dim=-1)),)
+
+
+def _names() -> str:
+    return ", ".join(cell.name for cell in OPERATIONS)

@@ -1,0 +1,371 @@
+"""`Recurrent`: a stack of recurrent layers over any cell."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from seqnets.cells import Cell, get_cell
+from seqnets.dispatch import Explanation, check_backend, dispatch, explain_problem
+from seqnets.layers.initialization import INITIALIZERS
+from seqnets.layers.packing import check_lengths, repack, unpack
+from seqnets.masks import Mask
+from seqnets.recurrence import Problem, Weights, active_steps
+
+
+class Recurrent(nn.Module):
+    """A stack of recurrent layers over any cell, with the options, parameter names and shapes of `torch.nn.LSTM`.
+
+    Args:
+        cell: a `Cell`, a name in `seqnets.CELLS`, or ``"package.module:cell"``.
+        input_size: I, features of the input.
+        hidden_size: H, features of each state.
+        num_layers: L; each layer but the first reads the outputs of the one before.
+        bias: whether the gates have biases.
+        batch_first: input and output are ``(B, T, ·)`` rather than ``(T, B, ·)``; states are not affected.
+        dropout: probability of dropout on the outputs of each layer but the last.
+        bidirectional: a second direction reads from each sequence's end; D = 2, outputs are concatenated.
+        proj_size: P, if positive, projects the first state to this size after each step. The step must not read
+            its first state itself (an LSTM's does not).
+        device, dtype: of the parameters.
+        recurrent_bias: whether the recurrent projection has a bias of its own (``bias_hh``), beside ``bias_ih``;
+            without, there is one bias per gate, as Keras counts.
+        init: ``"torch"`` or ``"keras"``; see `seqnets.layers.initialization`.
+        learn_state: the initial states are parameters ``(L·D, H)``, named ``initial_h`` and so on, from 0; used where
+            no state is passed.
+        masks: for a cell with masks, how to draw each: ``{"drop": Mask(0.25, per="sequence")}``.
+        return_all_states: forward also returns the last layer's states at every step.
+        backend: ``"auto"`` or the name of a backend; None leaves it to `use_backend` and ``SEQNETS_BACKEND``.
+
+    Parameters, per layer k and direction (suffix ``_reverse`` for the second): ``weight_ih_lk (G·H, I)``,
+    ``weight_hh_lk (G·H, P)``, ``bias_ih_lk (G·H,)``, ``bias_hh_lk (G·H,)``, ``weight_hr_lk (P, H)``, and ``(H,)`` for each
+    parameter of the cell, such as ``gamma_lk``.
+
+    Raises:
+        CellError: the cell does not exist, or cannot be combined with ``proj_size`` or ``masks``.
+        BackendError: there is no such backend.
+        TypeError, ValueError: an option is of the wrong type or out of range.
+    """
+
+    def __init__(
+        self,
+        cell: Cell | str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        recurrent_bias: bool = True,
+        init: str = "torch",
+        learn_state: bool = False,
+        masks: Mapping[str, Mask] | None = None,
+        return_all_states: bool = False,
+        backend: str | None = None,
+    ) -> None:
+        nn.Module.__init__(self)
+        self.cell = get_cell(cell)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = dropout
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        self.recurrent_bias = recurrent_bias
+        self.init = init
+        self.learn_state = learn_state
+        self.masks = dict(masks or {})
+        self.return_all_states = return_all_states
+        self.backend = check_backend(backend)
+        self._check_options()
+        self._weight_names = [list(self._build_direction(k, d, device, dtype)) for k, d in self._directions()]
+        if learn_state:
+            for name, size in self._state_sizes():
+                initial = torch.zeros(len(self._weight_names), size, device=device, dtype=dtype)
+                self.register_parameter(f"initial_{name}", nn.Parameter(initial))
+        self.reset_parameters()
+
+    # ---- construction
+
+    def _check_options(self) -> None:
+        for name in ("bias", "batch_first", "bidirectional", "recurrent_bias", "learn_state"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name, least in (("input_size", 1), ("hidden_size", 1), ("num_layers", 1), ("proj_size", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an integer, got {value!r}")
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if not isinstance(self.dropout, numbers.Real) or isinstance(self.dropout, bool) or not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout must be a number in [0, 1], the probability of a zero, got {self.dropout!r}")
+        self.dropout = float(self.dropout)
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                f"dropout={self.dropout} acts between layers, and with num_layers=1 there is no such place",
+                stacklevel=3,
+            )
+        if self.proj_size and self.proj_size >= self.hidden_size:
+            raise ValueError(f"proj_size must be smaller than hidden_size {self.hidden_size}, got {self.proj_size}")
+        if self.proj_size and not self.cell.allows_projection():
+            raise ValueError(
+                f"proj_size does not go with the cell {self.cell.name!r}: its step reads its first state, "
+                f"{self.cell.states[0]!r}, which would be {self.proj_size} wide where the gates are {self.hidden_size}"
+            )
+        if self.init not in INITIALIZERS:
+            raise ValueError(f"unknown init {self.init!r}; choose from {', '.join(INITIALIZERS)}")
+        if set(self.masks) != set(self.cell.masks):
+            raise ValueError(
+                f"the cell {self.cell.name!r} has the masks {list(self.cell.masks)}, but masks= names {list(self.masks)}; "
+                "give each one as name: seqnets.Mask(p, per='sequence' or 'step')"
+            )
+
+    def _directions(self) -> Iterator[tuple[int, int]]:
+        return ((layer, d) for layer in range(self.num_layers) for d in range(self.num_directions))
+
+    def _build_direction(self, layer: int, d: int, device: Any, dtype: Any) -> Iterator[str]:
+        """Register what one direction of one layer owns, in torch's order, and yield the names of its weights."""
+        gates, H, P = self.cell.gates, self.hidden_size, self.output_size
+        suffix = f"_l{layer}" + ("_reverse" if d else "")
+        shapes = {
+            "weight_ih": (gates * H, self.input_size if layer == 0 else P * self.num_directions),
+            "weight_hh": (gates * H, P),
+            **({"bias_ih": (gates * H,)} if self.bias else {}),
+            **({"bias_hh": (gates * H,)} if self.bias and self.recurrent_bias else {}),
+            **({"weight_hr": (P, H)} if self.proj_size else {}),
+        }
+        for name, shape in shapes.items():
+            self.register_parameter(name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+            yield name + suffix
+        for name in self.cell.params:
+            self.register_parameter(name + suffix, nn.Parameter(torch.empty(H, device=device, dtype=dtype)))
+
+    @property
+    def num_directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """P, the features of one direction's output."""
+        return self.proj_size or self.hidden_size
+
+    def _state_sizes(self) -> Iterator[tuple[str, int]]:
+        return ((name, self.hidden_size if n else self.output_size) for n, name in enumerate(self.cell.states))
+
+    # ---- parameters, as code written for torch.nn.LSTM looks for them
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, by `init`; the cell's own go back to their initial values."""
+        INITIALIZERS[self.init](self)
+        for weights in self.direction_weights():
+            for value, initial in zip(weights.params, self.cell.params.values(), strict=True):
+                nn.init.constant_(value, initial)
+        if self.learn_state:
+            for name in self.cell.states:
+                nn.init.zeros_(getattr(self, f"initial_{name}"))
+
+    @property
+    def all_weights(self) -> list[list[nn.Parameter]]:
+        """Weights and biases per layer and direction, in torch's order; a cell's own parameters are not among them."""
+        return [[getattr(self, name) for name in names] for names in self._weight_names]
+
+    def flatten_parameters(self) -> None:
+        """Nothing: weights are read at each forward, wherever they lie. Here for code written for `torch.nn.LSTM`."""
+
+    def direction_weights(self) -> list[Weights]:
+        """What each direction of each layer owns, read now: parametrised or replaced weights are seen."""
+        read = []
+        for k, d in self._directions():
+            suffix = f"_l{k}" + ("_reverse" if d else "")
+            own: dict[str, Any] = {name: getattr(self, name + suffix, None) for name in Weights._fields[:5]}
+            params = tuple(getattr(self, name + suffix) for name in self.cell.params)
+            read.append(Weights(**own, params=params))
+        return read
+
+    # ---- running
+
+    def forward(
+        self,
+        x: Tensor | PackedSequence,
+        state: Any = None,
+        lengths: Tensor | None = None,
+        *,
+        return_all_states: bool | None = None,
+    ) -> Any:
+        """Run the whole sequence.
+
+        Args:
+            x: ``(T, B, I)``, ``(B, T, I)`` with ``batch_first``, unbatched ``(T, I)``, or a `PackedSequence`.
+            state: initial states, each ``(L·D, B, H)`` (unbatched ``(L·D, H)``; the first with P for H): a tuple in the
+                order of the cell's states, or a tensor where there is one. None: zeros, or the learned ones.
+            lengths: ``(B,)`` integers in 0..T. A finished row keeps its state and outputs zeros, and the reverse
+                direction starts at each row's own end. What `x` holds beyond them is ignored.
+            return_all_states: overrides the layer's own.
+
+        Returns:
+            ``(y, state)``: y of x's form with D·P features; state a NamedTuple of ``(L·D, B, H)``, the states after each
+            sequence's last step. With ``return_all_states`` a third: the last layer's states after every step, a
+            NamedTuple of ``(T, B, D·H)`` (batch first where x is; padded where x is packed).
+
+        Raises:
+            BackendError: the backend asked for cannot serve; the message says why and which can.
+            TypeError, ValueError, RuntimeError: wrong types, shapes, devices or dtypes, as `torch.nn.LSTM` raises them.
+        """
+        every = self.return_all_states if return_all_states is None else return_all_states
+        problem = self._problem(x, state, lengths, every)
+        result = dispatch(problem, self.backend)
+        batched = isinstance(x, PackedSequence) or x.dim() == 3
+        y: Any = repack(result.y, x) if isinstance(x, PackedSequence) else self._present(result.y, batched)
+        final = self.cell.State(*(s if batched else s.squeeze(1) for s in result.state))
+        if result.all_states is None:
+            return y, final
+        return y, final, self.cell.State(*(self._present(s, batched) for s in result.all_states))
+
+    def step(self, x_t: Tensor, state: Any = None) -> Any:
+        """One time step, for streaming: ``layer.step(x_t, state) -> (y_t, state)``, equal to the sequence call.
+
+        Args:
+            x_t: ``(B, I)``, or ``(I,)`` unbatched.
+            state: as `forward` takes and returns it.
+
+        Raises:
+            RuntimeError: the layer is bidirectional, or draws masks per sequence in training, or x_t has another shape.
+        """
+        if self.bidirectional:
+            raise RuntimeError("a bidirectional layer reads from the sequence's end too, so it cannot run step by step")
+        if self.training and any(mask.per == "sequence" for mask in self.masks.values()):
+            raise RuntimeError(
+                "masks drawn per sequence cannot be kept from step to step: call .eval() first, or forward"
+            )
+        if not isinstance(x_t, Tensor) or x_t.dim() not in (1, 2):
+            raise RuntimeError(
+                f"one step takes x_t of shape (B, {self.input_size}) or ({self.input_size},), got {_shape(x_t)}"
+            )
+        time = int(self.batch_first and x_t.dim() == 2)
+        y, new = self.forward(x_t.unsqueeze(time), state, return_all_states=False)
+        return y.squeeze(time), new
+
+    def explain(self, x: Tensor | PackedSequence, state: Any = None, lengths: Tensor | None = None) -> Explanation:
+        """What the dispatch decides for this call: which backend, and why not the others."""
+        return explain_problem(self._problem(x, state, lengths, self.return_all_states), self.backend)
+
+    def _present(self, tensor: Tensor, batched: bool) -> Tensor:
+        """``(T, B, ·)`` as the caller gave its input."""
+        if not batched:
+            return tensor.squeeze(1)
+        return tensor.transpose(0, 1) if self.batch_first else tensor
+
+    def _problem(self, x: Any, state: Any, lengths: Tensor | None, all_states: bool) -> Problem:
+        """The call as backends take it, checked: time first, batched, padded, zero beyond the lengths."""
+        weights = self.direction_weights()
+        if isinstance(x, PackedSequence):
+            if lengths is not None:
+                raise ValueError("a PackedSequence has its own lengths: pass either it or lengths=, not both")
+            self._check_input(x.data, weights[0].weight_ih, 2)
+            x, lengths = unpack(x)
+            batched = True
+        else:
+            if not isinstance(x, Tensor):
+                raise TypeError(f"input must be a tensor or a PackedSequence, got {type(x).__name__}")
+            if x.dim() not in (2, 3):
+                raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {x.dim()}D instead")
+            self._check_input(x, weights[0].weight_ih, x.dim())
+            batched = x.dim() == 3
+            if not batched:
+                x = x.unsqueeze(1)
+            elif self.batch_first:
+                x = x.transpose(0, 1)
+            if lengths is not None:
+                if not batched:
+                    raise ValueError("unbatched input is one whole sequence: it takes no lengths=")
+                lengths = check_lengths(lengths, x.shape[0], x.shape[1])
+                x = torch.where(active_steps(lengths, x.shape[0], x.device), x, 0.0)
+        initial = self._initial_state(state, x, batched)
+        if self.masks:
+            steps, batch = x.shape[:2]
+            draws = [
+                [self.masks[name].draw(steps, batch, self.hidden_size, x, self.training) for name in self.cell.masks]
+                for _ in weights
+            ]
+            weights = [w._replace(masks=tuple(drawn)) for w, drawn in zip(weights, draws, strict=True)]
+        D = self.num_directions
+        layers = tuple(tuple(weights[k * D : (k + 1) * D]) for k in range(self.num_layers))
+        return Problem(self.cell, x, initial, layers, lengths, self.dropout if self.training else 0.0, all_states)
+
+    def _check_input(self, x: Tensor, weight: Tensor, dims: int) -> None:
+        if x.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}"
+            )
+        if x.device != weight.device:
+            raise RuntimeError(f"input is on {x.device} but the layer is on {weight.device}; move one with .to(...)")
+        if x.dtype != weight.dtype and not torch._C._is_any_autocast_enabled():
+            raise ValueError(
+                f"input has dtype {x.dtype} but the layer has {weight.dtype}; "
+                f"convert one: input.to({weight.dtype}) or layer.to({x.dtype})"
+            )
+
+    def _initial_state(self, state: Any, x: Tensor, batched: bool) -> tuple[Tensor, ...]:
+        batch, rows = x.shape[1], self.num_layers * self.num_directions
+        names = self.cell.states
+        if state is None:
+            if self.learn_state:
+                return tuple(getattr(self, f"initial_{n}").unsqueeze(1).expand(-1, batch, -1) for n in names)
+            return tuple(x.new_zeros(rows, batch, size) for _, size in self._state_sizes())
+        state = (state,) if isinstance(state, Tensor) else tuple(state)
+        if len(state) != len(names):
+            raise RuntimeError(
+                f"{self.cell.name} has the states {', '.join(names)}; the state passed has {len(state)} entries"
+            )
+        checked = []
+        for tensor, (name, size) in zip(state, self._state_sizes(), strict=True):
+            expected = (rows, batch, size) if batched else (rows, size)
+            if not isinstance(tensor, Tensor) or tensor.shape != expected:
+                raise RuntimeError(f"Expected state {name!r} of size {expected}, got {_shape(tensor)}")
+            if tensor.device != x.device:
+                raise RuntimeError(f"state {name!r} is on {tensor.device} but the input is on {x.device}")
+            if tensor.dtype != x.dtype and not torch._C._is_any_autocast_enabled():
+                raise RuntimeError(f"state {name!r} has dtype {tensor.dtype} but the input has {x.dtype}")
+            checked.append(tensor if batched else tensor.unsqueeze(1))
+        return tuple(checked)
+
+    def extra_repr(self) -> str:
+        shown: list[str] = [self.cell.name] if type(self) is Recurrent else []
+        shown += [str(self.input_size), str(self.hidden_size)]
+        defaults: Sequence[tuple[str, Any]] = (
+            ("proj_size", 0), ("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0),
+            ("bidirectional", False), ("recurrent_bias", True), ("init", "torch"), ("learn_state", False),
+            ("masks", {}), ("return_all_states", False), ("backend", None),
+        )  # fmt: skip
+        shown += [f"{name}={getattr(self, name)!r}" for name, default in defaults if getattr(self, name) != default]
+        return ", ".join(shown)
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def explain(
+    module: Recurrent, x: Tensor | PackedSequence, state: Any = None, lengths: Tensor | None = None
+) -> Explanation:
+    """Which backend would run ``module(x, state, lengths)``, and why the others would not.
+
+    Raises:
+        TypeError: `module` is not a seqnets layer. For a model, pass the layer inside it.
+    """
+    if not isinstance(module, Recurrent):
+        raise TypeError(f"explain takes a seqnets layer, got {type(module).__name__}; pass the layer inside it")
+    return module.explain(x, state, lengths)

@@ -1,0 +1,167 @@
+"""`LSTM`, `GRU` and `RNN`: `torch.nn`'s layers to the letter, so that changing an import is the whole migration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from seqnets.cells import Cell, rnn_relu, rnn_tanh
+from seqnets.cells import gru as gru_cell
+from seqnets.cells import lstm as lstm_cell
+from seqnets.layers.recurrent import Recurrent
+
+
+class TorchLike(Recurrent, nn.RNNBase):
+    """`Recurrent` with torch's constructor, forward and, where a cell has one state, a bare tensor for it.
+
+    An ``nn.RNNBase`` for ``isinstance``, but not an ``nn.LSTM``: torch.compile breaks the graph at subclasses of those.
+    """
+
+    mode: str
+
+    # RNNBase keeps a second list of its weights up to date in these; here weights are read at forward
+    __setattr__ = nn.Module.__setattr__  # type: ignore[assignment]
+    __setstate__ = nn.Module.__setstate__
+    _apply = nn.Module._apply
+    _replicate_for_data_parallel = nn.Module._replicate_for_data_parallel
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
+    @property
+    def _flat_weights(  # type: ignore[override]
+        self,
+    ) -> list[nn.Parameter]:
+        return [weight for weights in self.all_weights for weight in weights]
+
+    @property
+    def _flat_weights_names(  # type: ignore[override]
+        self,
+    ) -> list[str]:
+        return [name for names in self._weight_names for name in names]
+
+    @property
+    def _all_weights(  # type: ignore[override]
+        self,
+    ) -> list[list[str]]:
+        return self._weight_names
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Any = None,
+        lengths: Tensor | None = None,
+        *,
+        return_all_states: bool | None = None,
+    ) -> Any:
+        """As torch's, plus ``lengths`` and ``return_all_states``, for which see `Recurrent.forward`."""
+        y, state, *rest = super().forward(input, hx, lengths, return_all_states=return_all_states)
+        return y, state if len(state) > 1 else state[0], *rest
+
+
+class LSTM(TorchLike):
+    """`torch.nn.LSTM`, with `seqnets.cells.lstm` for a cell: its equations are in that cell's docstring.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype: as there.
+        recurrent_bias, init, learn_state, return_all_states, backend: as in `Recurrent`.
+
+    ``forward(input, (h_0, c_0)=None, lengths=None) -> (output, (h_n, c_n))``; the pair is a NamedTuple ``(h, c)``.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        **options: Any,
+    ) -> None:
+        self.mode = "LSTM"
+        Recurrent.__init__(
+            self, lstm_cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            proj_size, device, dtype, **options,
+        )  # fmt: skip
+
+
+class GRU(TorchLike):
+    """`torch.nn.GRU`, with `seqnets.cells.gru` for a cell: its equations are in that cell's docstring.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype: as there.
+        recurrent_bias, init, learn_state, return_all_states, backend: as in `Recurrent`.
+
+    ``forward(input, h_0=None, lengths=None) -> (output, h_n)``.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        **options: Any,
+    ) -> None:
+        self.mode = "GRU"
+        Recurrent.__init__(
+            self, gru_cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            0, device, dtype, **options,
+        )  # fmt: skip
+
+
+class RNN(TorchLike):
+    """`torch.nn.RNN`, with `seqnets.cells.rnn_tanh` or `rnn_relu` for a cell, by `nonlinearity`.
+
+    Args:
+        input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype:
+            as there.
+        recurrent_bias, init, learn_state, return_all_states, backend: as in `Recurrent`.
+
+    ``forward(input, h_0=None, lengths=None) -> (output, h_n)``.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        **options: Any,
+    ) -> None:
+        self.nonlinearity = nonlinearity
+        self.mode = f"RNN_{nonlinearity.upper()}"
+        Recurrent.__init__(
+            self, rnn_cell(nonlinearity), input_size, hidden_size, num_layers, bias, batch_first, dropout,
+            bidirectional, 0, device, dtype, **options,
+        )  # fmt: skip
+
+
+def rnn_cell(nonlinearity: str) -> Cell:
+    """The simple recurrent cell with this nonlinearity.
+
+    Raises:
+        ValueError: it is neither ``"tanh"`` nor ``"relu"``.
+    """
+    cells = {"tanh": rnn_tanh, "relu": rnn_relu}
+    if nonlinearity not in cells:
+        raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
+    return cells[nonlinearity]

@@ -1,0 +1,96 @@
+"""The one sequence operation: a stack of recurrent layers over a batch of sequences.
+
+Shape legend, used in names throughout: T time steps, B batch, I input size, H hidden size, P size of the first state
+(H, or ``proj_size``), G gates, L layers, D directions (1 or 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqnets.cells import Cell
+
+
+class Weights(NamedTuple):
+    """What one direction of one layer owns."""
+
+    weight_ih: Tensor  # (G·H, I)
+    weight_hh: Tensor  # (G·H, P)
+    bias_ih: Tensor | None = None  # (G·H,)
+    bias_hh: Tensor | None = None  # (G·H,)
+    weight_hr: Tensor | None = None  # (P, H), the projection of the first state after the step
+    params: tuple[Tensor, ...] = ()  # (H,) each, in the order of cell.params
+    masks: tuple[Tensor, ...] = ()  # (B, H), or (T, B, H) for one per step, in the order of cell.masks
+
+
+class Problem(NamedTuple):
+    """One call of the sequence operation, as every backend is given it. Checked by who builds it."""
+
+    cell: Cell
+    x: Tensor  # (T, B, I); entries at and beyond `lengths` are zero
+    state: tuple[Tensor, ...]  # per state (L·D, B, H), the first (L·D, B, P)
+    layers: tuple[tuple[Weights, ...], ...]  # L × D
+    lengths: Tensor | None = None  # (B,) int64, each in 0..T, on any device
+    dropout: float = 0.0  # between layers; 0 out of training
+    all_states: bool = False  # also return the last layer's states at every step
+
+
+class Result(NamedTuple):
+    y: Tensor  # (T, B, D·P), zero at and beyond `lengths`
+    state: tuple[Tensor, ...]  # as in Problem, after each sequence's last step
+    all_states: tuple[Tensor, ...] | None = None  # per state (T, B, D·H); a finished row keeps its state
+
+
+class Direction(NamedTuple):
+    """One direction of one layer, for backends that run these one by one."""
+
+    cell: Cell
+    x: Tensor  # (T, B, I)
+    state: tuple[Tensor, ...]  # (B, H) each, the first (B, P)
+    weights: Weights
+    active: Tensor | None  # (T, B, 1) bool: the row still runs at this step; None where all always do
+    reverse: bool
+
+
+def active_steps(lengths: Tensor, steps: int, device: torch.device) -> Tensor:
+    """``(T, B, 1)`` bool: whether the time step lies within the row's length."""
+    return (torch.arange(steps, device=device)[:, None] < lengths.to(device, non_blocking=True)).unsqueeze(-1)
+
+
+def project_input(weights: Weights, x_TBI: Tensor) -> Tensor:
+    """The input projections of all time steps, ``(T, B, G·H)``: one GEMM, outside the time loop."""
+    return F.linear(x_TBI, weights.weight_ih, weights.bias_ih)
+
+
+def layer_by_layer(problem: Problem, run_direction: Callable[[Direction], Sequence[Tensor]]) -> Result:
+    """Solve a problem with a function that runs one direction and returns its states at every step, ``(T, B, H)`` each."""
+    cell, x, directions = problem.cell, problem.x, len(problem.layers[0])
+    steps = x.shape[0]
+    active = None if problem.lengths is None else active_steps(problem.lengths, steps, x.device)
+    finals: list[tuple[Tensor, ...]] = []
+    for number, layer in enumerate(problem.layers):
+        if number and problem.dropout:
+            x = F.dropout(x, problem.dropout)
+        every: list[Sequence[Tensor]] = []
+        for d, weights in enumerate(layer):
+            initial = tuple(s[number * directions + d] for s in problem.state)
+            states = (
+                run_direction(Direction(cell, x, initial, weights, active, reverse=d == 1))
+                if steps
+                else [s.new_empty(0, *s.shape) for s in initial]
+            )
+            every.append(states)
+            last = 0 if d == 1 else -1
+            finals.append(tuple(s[last] for s in states) if steps else initial)
+        all_states = tuple(torch.cat(pair, dim=-1) if directions == 2 else pair[0] for pair in zip(*every, strict=True))
+        x = all_states[0] if active is None else torch.where(active, all_states[0], 0.0)
+    return Result(
+        x,
+        tuple(torch.stack(rows) for rows in zip(*finals, strict=True)),
+        all_states if problem.all_states else None,
+    )

@@ -1,0 +1,103 @@
+"""Which backend serves, who decides, and what is said where one cannot."""
+
+import pytest
+import torch
+
+import seqnets
+from seqnets import backends
+from seqnets.errors import BackendError
+from tests.cells import zoo
+
+X = torch.randn(5, 2, 3)
+
+
+def test_auto_takes_torchs_own_for_standard_cells_and_the_reference_for_others():
+    assert seqnets.explain(seqnets.LSTM(3, 4), X).backend == "aten"
+    why = seqnets.explain(zoo.layer("peephole_lstm", 3, 4), X)
+    assert why.backend == "reference"
+    assert "peephole_lstm" in why.reasons["aten"]
+    assert why.reasons["reference"] is None
+    assert "reference runs this call" in str(why)
+    assert "no, torch has no fused operation" in str(why)
+
+
+def test_precedence(monkeypatch):
+    layer, own = seqnets.GRU(3, 4), seqnets.GRU(3, 4, backend="aten")
+    monkeypatch.setenv("SEQNETS_BACKEND", "reference")
+    assert seqnets.explain(layer, X).backend == "reference"
+    assert "SEQNETS_BACKEND" in str(seqnets.explain(layer, X))
+    with seqnets.use_backend("auto"):
+        assert seqnets.explain(layer, X).backend == "aten"
+        with seqnets.use_backend("reference"):
+            assert seqnets.explain(layer, X).backend == "reference"
+            assert seqnets.explain(own, X).backend == "aten"
+        assert seqnets.explain(layer, X).backend == "aten"
+    assert seqnets.explain(layer, X).backend == "reference"
+
+
+def test_use_backend_is_undone_by_an_exception_and_decorates():
+    @seqnets.use_backend("reference")
+    def decide():
+        return seqnets.explain(seqnets.GRU(3, 4), X).backend
+
+    assert decide() == "reference"
+    with pytest.raises(KeyError), seqnets.use_backend("reference"):
+        raise KeyError
+    assert seqnets.explain(seqnets.GRU(3, 4), X).backend == "aten"
+
+
+def test_unknown_backends_are_refused_with_the_choices(monkeypatch):
+    with pytest.raises(BackendError, match="choose from auto, aten, reference"), seqnets.use_backend("cudnn"):
+        pass
+    monkeypatch.setenv("SEQNETS_BACKEND", "fast")
+    with pytest.raises(BackendError, match="unknown backend 'fast'"):
+        seqnets.GRU(3, 4)(X)
+
+
+def test_an_explicit_backend_serves_or_raises_with_reason_and_alternatives():
+    layer = zoo.layer("peephole_lstm", 3, 4, backend="aten")
+    with pytest.raises(BackendError, match="'aten' cannot serve this call: torch has no fused.*can: auto, reference"):
+        layer(X)
+    assert seqnets.explain(layer, X).backend is None
+    assert "would raise" in str(seqnets.explain(layer, X))
+
+
+def test_aten_says_what_it_cannot_do():
+    lstm = seqnets.LSTM(3, 4, return_all_states=True)
+    assert "cell state of the last step" in seqnets.explain(lstm, X).reasons["aten"]
+    assert "T=0" in seqnets.explain(seqnets.LSTM(3, 4), X[:0]).reasons["aten"]
+    reasons, layer = [], seqnets.LSTM(3, 4)
+
+    def look(x):
+        reasons.append(seqnets.explain(layer, x).reasons["aten"])
+        return x
+
+    torch.func.vmap(look)(X[None])
+    assert "vmap" in reasons[0]
+
+
+def test_lengths_on_a_gpu_are_announced_to_cost_a_copy_to_the_host(monkeypatch):
+    monkeypatch.setattr(backends.aten, "copies_lengths_to_host", lambda problem: problem.lengths is not None)
+    explained = seqnets.explain(seqnets.LSTM(3, 4), X, lengths=torch.tensor([1, 2]))
+    assert explained.backend == "aten"
+    assert "copies the lengths to the host" in str(explained)
+    assert seqnets.explain(seqnets.LSTM(3, 4), X).note is None
+
+
+def test_a_backend_is_a_module_and_a_registry_line(monkeypatch):
+    class Nothing:
+        @staticmethod
+        def why_not(problem):
+            return None if problem.cell.name == "gru" else "it only knows the gru"
+
+        run = staticmethod(backends.reference.run)
+
+    monkeypatch.setitem(backends.BACKENDS, "nothing", Nothing)
+    assert seqnets.explain(seqnets.GRU(3, 4, backend="nothing"), X).backend == "nothing"
+    with pytest.raises(BackendError, match="only knows the gru"):
+        seqnets.LSTM(3, 4, backend="nothing")(X)
+
+
+def test_explain_takes_layers_only():
+    with pytest.raises(TypeError, match="the layer inside it"):
+        seqnets.explain(torch.nn.Linear(3, 4), X)
