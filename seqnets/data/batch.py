@@ -1,0 +1,12 @@
+"""What a loader gives and a task takes."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """One batch. For text: ``inputs`` (B, T) int64 token ids, ``targets`` (B,) int64 labels."""
+
+    inputs: Tensor
+    targets: Tensor

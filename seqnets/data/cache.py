@@ -1,0 +1,76 @@
+"""Arrays that are dear to compute, kept in one file under a key of what they were computed from."""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+_DIGEST = hashlib.sha256().digest_size
+
+
+def default_directory() -> Path:
+    """``$SEQNETS_CACHE``, else ``seqnets`` in the user's cache folder."""
+    if folder := os.environ.get("SEQNETS_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "seqnets"
+
+
+def cached(name: str, key: Mapping[str, Any], build: Callable[[], Arrays], directory: Path) -> Arrays:
+    """The arrays stored under ``key``, or those of ``build()``, which are then stored.
+
+    ``key`` (JSON types) must determine the arrays. A damaged file is reported and rebuilt, a folder that cannot be
+    written is reported and done without: the cache saves time and is never a reason to fail. Processes that
+    start together may all build; a file appears whole or not at all.
+    """
+    content = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    path = directory / f"{name}-{content[:20]}.cache"
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        log.warning("The cache file %s cannot be used (%s) and is built anew.", path, error)
+    arrays = build()
+    try:
+        _write(path, arrays)
+    except OSError as error:
+        log.warning("The encoded data cannot be cached (%s); the next run will encode it again.", error)
+    return arrays
+
+
+# The file is a SHA-256 digest and the npz archive that it belongs to.
+
+
+def _read(path: Path) -> Arrays:
+    raw = path.read_bytes()
+    digest, body = raw[:_DIGEST], memoryview(raw)[_DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        raise ValueError("its checksum is wrong: truncated or damaged")
+    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    body = io.BytesIO()
+    np.savez(body, **arrays)  # type: ignore[arg-type]  # numpy types the names as bool (allow_pickle)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(hashlib.sha256(body.getbuffer()).digest())
+            file.write(body.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,125 @@
+"""Loaders over tensors in memory: a batch is one index operation, an epoch can be resumed at any batch."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from seqnets.data.batch import Batch
+from seqnets.errors import ConfigError
+
+# DistributedSampler adds the epoch to the seed: seeds this far apart never share an order.
+_STRIDE = 1_000_003
+
+
+class EncodedTexts(Dataset[Batch]):
+    """Rows of token ids with their labels; batches are int64 however compactly ``inputs`` (N, T) is kept."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Batch:
+        return Batch(self.inputs[index].long(), self.targets[index].long())
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """The whole batch at once; DataLoader asks for it where it exists."""
+        rows = torch.tensor(indices)
+        return Batch(self.inputs[rows].long(), self.targets[rows].long())
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A DataLoader that continues in the middle of an epoch.
+
+    By ``state_dict`` and ``load_state_dict`` Lightning keeps its position in checkpoints: the first iteration
+    after loading gives the remaining batches of that epoch only. A batch counts once it is handed out, so a
+    checkpoint written by an exception handler counts the batch that failed as done.
+    """
+
+    _position = (0, 0)  # epoch, batches of it handed out
+    _resuming = False
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # A generator, so nothing happens before the first batch is asked for: on resuming, Lightning creates
+        # the iterator first and tells the sampler its epoch afterwards.
+        done = self._batches_done() if self._resuming else 0
+        self._resuming = False
+        self._position = self._epoch(), done
+        for batch in islice(super().__iter__(), done, None):  # skipped batches cost an index operation each
+            self._position = self._epoch(), self._position[1] + 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position and, as it means nothing in another order, what the order depends on."""
+        return {"epoch": self._epoch(), "batches": self._batches_done(), "order": self._order()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Makes the next iteration continue there.
+
+        Raises:
+            ConfigError: the order of this loader is another one.
+        """
+        old, new = state_dict["order"], self._order()
+        if changed := [f"{name} was {old.get(name)}, is {new[name]}" for name in new if old.get(name) != new[name]]:
+            raise ConfigError(
+                f"The checkpoint was written after batch {state_dict['batches']} of an epoch in another order "
+                f"({'; '.join(changed)}), so the rest of that epoch is not known. Resume with the same settings."
+            )
+        if isinstance(self.sampler, DistributedSampler):
+            self.sampler.set_epoch(state_dict["epoch"])
+        self._position = state_dict["epoch"], state_dict["batches"]
+        self._resuming = True
+
+    def _epoch(self) -> int:
+        return getattr(self.sampler, "epoch", 0)  # Lightning's overfit_batches puts a sequential sampler in
+
+    def _batches_done(self) -> int:
+        epoch, batches = self._position
+        return batches if epoch == self._epoch() else 0
+
+    def _order(self) -> dict[str, Any]:
+        sampler: Any = self.sampler
+        return {
+            "rows": len(self.dataset),  # type: ignore[arg-type]
+            "batch_size": self.batch_size,
+            "seed": sampler.seed // _STRIDE if isinstance(sampler, DistributedSampler) else None,
+            "processes": getattr(sampler, "num_replicas", 1),
+        }
+
+
+def train_loader(data: EncodedTexts, batch_size: int, seed: int, num_workers: int = 0) -> ResumableLoader:
+    """Batches in an order that depends on (``seed``, epoch) alone, each process having its share of them."""
+    distributed = dist.is_available() and dist.is_initialized()
+    sampler: DistributedSampler = DistributedSampler(
+        data,
+        num_replicas=dist.get_world_size() if distributed else 1,
+        rank=dist.get_rank() if distributed else 0,
+        seed=_STRIDE * seed,
+    )
+    return ResumableLoader(data, batch_size, sampler=sampler, **_common(num_workers))
+
+
+def eval_loader(data: EncodedTexts, batch_size: int, num_workers: int = 0) -> DataLoader[Batch]:
+    """Batches in the order of the rows."""
+    return DataLoader(data, batch_size, **_common(num_workers))
+
+
+def _common(num_workers: int) -> dict[str, Any]:
+    return {
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "collate_fn": _as_it_is,
+        "pin_memory": torch.cuda.is_available(),
+        # DataLoader draws a seed per iteration: from here, so that loading leaves the global state alone.
+        "generator": torch.Generator(),
+    }
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
