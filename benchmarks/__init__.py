@@ -1,0 +1,1 @@
+"""Measurements. Each prints its method with its figures, and writes every sample."""

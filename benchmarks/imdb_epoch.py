@@ -1,0 +1,228 @@
+"""Time of one training epoch of `imdb_bilstm`, against the same work elsewhere.
+
+    python -m benchmarks.imdb_epoch                      full epochs, three rounds
+    python -m benchmarks.imdb_epoch --steps 100          a hundred steps of it, to try
+    python -m benchmarks.imdb_epoch --keras-python PATH  Keras 3 from another environment
+
+Contenders, each in a process of its own, one after the other within a round, so that a drift of the machine meets all:
+
+- seqnets: `train(cfg)` as a user runs it, with its loggers, metrics and progress bar drawn.
+- bare: a plain PyTorch loop around `torch.nn.LSTM`: embedding, two bidirectional layers, linear, fused Adam; no metrics.
+- keras: Keras 3 on JAX, `model.fit` with the same model, data, batch size and optimiser.
+
+An epoch is timed from its first step to its last; imports, data preparation and, for Keras, compilation are left out.
+Peak memory is the process's largest resident set. Ratios are paired within a round; below 1 is faster than bare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+BATCH = 32
+
+
+def run_seqnets(arrays: Path, steps: int | None) -> float:
+    import rich
+    from hydra import compose, initialize_config_dir
+
+    from seqnets.training import train
+
+    rich.reconfigure(force_terminal=True, file=Path(os.devnull).open("w"))  # the bar is drawn, to nowhere
+    overrides = [
+        "+experiment=imdb_bilstm",
+        "trainer.max_epochs=1",
+        f"trainer.limit_train_batches={steps or 1.0}",
+        "trainer.limit_test_batches=1",
+        f"run_dir={arrays.parent / f'run-{os.getpid()}'}",
+    ]
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base=None):
+        cfg = compose("train", overrides, return_hydra_config=False)
+    _, objects = train(cfg)
+    return objects["result"]["seconds_per_epoch"][0]
+
+
+def run_bare(arrays: Path, steps: int | None) -> float:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20_000, 128)
+            self.lstm = nn.LSTM(128, 64, num_layers=2, bidirectional=True, batch_first=True)
+            self.head = nn.Linear(128, 1)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            _, (h, _) = self.lstm(self.embedding(tokens))
+            return self.head(torch.cat([h[-2], h[-1]], dim=-1)).squeeze(-1)
+
+    with np.load(arrays) as loaded:
+        tokens, labels = torch.from_numpy(loaded["tokens"]), torch.from_numpy(loaded["labels"]).float()
+    model = Net()
+    optimizer = torch.optim.Adam(model.parameters(), eps=1e-7, fused=True)
+
+    def step(rows: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(model(tokens[rows]), labels[rows]).backward()
+        optimizer.step()
+
+    step(torch.arange(BATCH))  # warm-up
+    batches = torch.randperm(len(tokens)).split(BATCH)[:steps]
+    start = time.perf_counter()
+    for rows in batches:
+        step(rows)
+    return time.perf_counter() - start
+
+
+def run_keras(arrays: Path, steps: int | None) -> float:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    import keras
+    import numpy as np
+
+    with np.load(arrays) as loaded:
+        tokens, labels = loaded["tokens"], loaded["labels"]
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            layers.Input((tokens.shape[1],), dtype="int32"),
+            layers.Embedding(20_000, 128),
+            layers.Bidirectional(layers.LSTM(64, return_sequences=True)),
+            layers.Bidirectional(layers.LSTM(64)),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
+    rows = len(tokens) if steps is None else steps * BATCH
+    ends = len(tokens) % BATCH if steps is None else 0
+    # compiles for both shapes of batch that the epoch has
+    model.fit(tokens[: BATCH + ends], labels[: BATCH + ends], batch_size=BATCH, verbose=0)
+    start = time.perf_counter()
+    model.fit(tokens[:rows], labels[:rows], batch_size=BATCH, verbose=0)
+    took = time.perf_counter() - start
+    assert np.isfinite(model.history.history["loss"]).all()
+    return took
+
+
+CONTENDERS = {"seqnets": run_seqnets, "bare": run_bare, "keras": run_keras}
+
+
+def prepare(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The encoded training reviews as plain arrays, which all contenders read."""
+    import numpy as np
+
+    from seqnets.data import IMDB
+
+    data = IMDB(batch_size=25_000)
+    data.prepare_data()
+    data.setup("fit")
+    tokens, labels = next(iter(data.train_dataloader()))
+    path = folder / "train.npz"
+    np.savez(path, tokens=tokens.numpy(), labels=labels.numpy())
+    return path, data.provenance()
+
+
+def measure(contender: str, python: str, arrays: Path, steps: int | None) -> dict[str, Any]:
+    command = [python, "-m", "benchmarks.imdb_epoch", "--run", contender, "--arrays", str(arrays)]
+    done = subprocess.run(
+        command + (["--steps", str(steps)] if steps else []),
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines() or ["no message"]
+        return {"failed": reason[-1]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def summarise(samples: list[dict[str, dict[str, Any]]]) -> list[list[str]]:
+    """A row per contender: seconds (median, least and most), milliseconds per step, peak memory, ratio to bare."""
+    rows = []
+    for name in CONTENDERS:
+        good = [r[name] for r in samples if "seconds" in r.get(name, {})]
+        if not good:
+            rows.append([name, next((r[name]["failed"] for r in samples if name in r), "not run"), "", "", ""])
+            continue
+        seconds = sorted(g["seconds"] for g in good)
+        ratios = sorted(
+            r[name]["seconds"] / r["bare"]["seconds"]
+            for r in samples
+            if "seconds" in r.get(name, {}) and "seconds" in r.get("bare", {})
+        )
+        rows.append(
+            [
+                name,
+                f"{statistics.median(seconds):.1f} ({seconds[0]:.1f}-{seconds[-1]:.1f})",
+                f"{1000 * statistics.median(seconds) / good[0]['steps']:.1f}",
+                f"{max(g['peak_mb'] for g in good):.0f}",
+                f"{statistics.median(ratios):.3f} ({ratios[0]:.3f}-{ratios[-1]:.3f})" if ratios else "",
+            ]
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="training steps per epoch; default: all")
+    parser.add_argument("--keras-python", default=sys.executable, help="an interpreter that has keras and jax")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/imdb_epoch.json"))
+    parser.add_argument("--run", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--arrays", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        seconds = CONTENDERS[options.run](options.arrays, options.steps)
+        per_unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit / 1e6
+        steps = options.steps or -(-25_000 // BATCH)
+        print("\n" + json.dumps({"seconds": seconds, "steps": steps, "peak_mb": peak_mb}))
+        return
+
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from seqnets.training.environment import environment
+
+    with tempfile.TemporaryDirectory() as folder:
+        arrays, provenance = prepare(Path(folder))
+        samples: list[dict[str, dict[str, Any]]] = []
+        turns = [(r, name) for r in range(options.rounds) for name in CONTENDERS]
+        for turn, name in track(turns, "measuring"):
+            if turn == len(samples):
+                samples.append({})
+            python = options.keras_python if name == "keras" else sys.executable
+            samples[turn][name] = measure(name, python, arrays, options.steps)
+    columns = ["contender", "seconds per epoch", "ms per step", "peak MB", "ratio to bare"]
+    rows = summarise(samples)
+    table = Table(*columns, title="One training epoch of imdb_bilstm: median (least-most)")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    record = {
+        "environment": environment(torch.device("cpu"), seed=0),
+        "data": provenance,
+        "command": sys.argv,
+        "samples": samples,
+        "table": [dict(zip(columns, row, strict=True)) for row in rows],
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    print(f"every sample is in {options.output}")
+
+
+if __name__ == "__main__":
+    main()
