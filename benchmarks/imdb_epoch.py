@@ -17,6 +17,7 @@ Peak memory is the process's largest resident set. Ratios are paired within a ro
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -38,7 +39,7 @@ def run_seqnets(arrays: Path, steps: int | None) -> float:
 
     from seqnets.training import train
 
-    rich.reconfigure(force_terminal=True, file=Path(os.devnull).open("w"))  # the bar is drawn, to nowhere
+    rich.reconfigure(force_terminal=True, file=io.StringIO())  # the bar is drawn, to nowhere
     overrides = [
         "+experiment=imdb_bilstm",
         "trainer.max_epochs=1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
 from seqnets.recurrence import Problem, Result, Weights, active_steps
+
+# cuDNN gathers weights that do not lie in one block, at each call. Ours never do: they are read at forward, so that
+# parametrised and replaced weights count. The copy is small beside the work, and flatten_parameters() no way out.
+warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 OPERATIONS: dict[Cell, Callable[..., Any]] = {
     lstm: _VF.lstm,
