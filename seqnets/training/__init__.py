@@ -1,0 +1,10 @@
+"""Training from a Hydra configuration: `train(cfg)`, `evaluate(cfg)`, and what a checkpoint holds."""
+
+from seqnets.training.config import check_config, register_trainer
+from seqnets.training.evaluate import evaluate
+from seqnets.training.run import train
+from seqnets.training.trained import Trained, load_trained
+
+register_trainer()  # before Hydra composes: conf/trainer/default.yaml builds on it
+
+__all__ = ["Trained", "check_config", "evaluate", "load_trained", "train"]

@@ -1,0 +1,116 @@
+"""Checkpoint files: written so that a good one always exists, read without trusting them.
+
+A file is written beside its target, flushed to the disk and renamed over it. After a kill or a full disk the previous
+checkpoint is still there, whole, under its own name.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.plugins.io import CheckpointIO
+from omegaconf import Container, OmegaConf
+from torch import Tensor
+
+from seqnets.errors import CheckpointError
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's way to the disk, for checkpoints of plain containers and tensors."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write `checkpoint` to `path` so that `path` holds, at every moment, its old content or all of the new one.
+
+    Raises:
+        CheckpointError: something in it is neither a plain container nor a tensor, or it could not be written.
+    """
+    content = plain(checkpoint, "")
+    unfinished = path.with_name(f".{path.name}.unfinished")  # one name: what a kill leaves behind, the next write takes
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        if os.name == "posix":  # the rename itself must reach the disk too
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's zip writer on a full disk
+        unfinished.unlink(missing_ok=True)
+        kept = f"the previous one is intact: go on from it with ckpt_path={path}" if path.exists() else "none is kept"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise CheckpointError(f"the checkpoint {path} could not be written ({reason}); {kept}") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint in `path`, on the CPU; only containers and tensors are unpickled.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it was not written by this project's training.
+    """
+    if path.is_dir() or not path.exists():
+        folder = path if path.is_dir() else path.parent
+        near = sorted(folder.glob("*.ckpt")) or sorted(folder.glob("checkpoints/*.ckpt"))
+        hint = f"; there is {', '.join(map(str, near))}" if near else ""
+        raise CheckpointError(f"{path} is {'a folder' if path.is_dir() else 'not there'}, not a checkpoint file{hint}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than containers and tensors, which is not loaded: it could run any code"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: it is truncated, damaged, or no checkpoint ({str(error).splitlines()[0]}). "
+            "Take another one of the run (last.ckpt, best.ckpt), or train again"
+        ) from error
+    missing = {"state_dict", "loops", "seqnets"} - set(checkpoint if isinstance(checkpoint, dict) else ())
+    if missing:
+        raise CheckpointError(f"{path} was not written by train.py: it has no {', '.join(sorted(missing))}")
+    return checkpoint
+
+
+def plain(value: Any, key: str) -> Any:
+    """`value` out of dicts, lists, tuples, tensors and scalars alone, as ``torch.load(weights_only=True)`` takes them."""
+    if value is None or isinstance(value, Tensor | torch.dtype | torch.device):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    for scalar in (bool, int, float, complex, bytes):
+        if isinstance(value, scalar):
+            return scalar(value)
+    if isinstance(value, str):
+        return str.__str__(value)  # of a subclass, such as torch's version, the text alone
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Container):
+        return OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, Mapping):
+        return {plain(k, key): plain(v, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        items = [plain(v, f"{key}.{i}".lstrip(".")) for i, v in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    raise CheckpointError(
+        f"a {type(value).__module__}.{type(value).__qualname__} under {key!r} cannot go into a checkpoint, which holds "
+        "containers, tensors and numbers only; keep it out of state_dict(), save_hyperparameters() and on_save_checkpoint()"
+    )

@@ -1,0 +1,98 @@
+"""When checkpoints are written, and what makes one whole in itself.
+
+Not Lightning's ModelCheckpoint: its names carry ``=``, an occupied name gets a ``-v1`` instead of being replaced, and a
+run resumed into a new folder forgets the best score so far.
+"""
+
+import operator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+import seqnets
+from seqnets.errors import ConfigError
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``: at the end of every epoch and, if asked, every `every_n_train_steps` optimizer steps."""
+
+    def __init__(self, folder: str, every_n_train_steps: int | None = None) -> None:
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ConfigError(f"every_n_train_steps is {every_n_train_steps}; it must be at least 1, or null for never")
+        self.path = Path(folder) / "last.ckpt"
+        self.every_n_train_steps = every_n_train_steps
+        self._saved_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_step = trainer.global_step  # that of the checkpoint resumed from
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        # the global step stands still while gradients accumulate, and those are not saved;
+        # after an epoch's last batch the end of the epoch saves, with validation done and metrics known
+        due = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
+        if due and step != self._saved_step and not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._saved_step = trainer.global_step
+            trainer.save_checkpoint(self.path)
+
+
+class BestCheckpoint(Checkpoint):
+    """Keeps ``best.ckpt``, by a metric of the validation data; without such data it never writes.
+
+    The score goes into the checkpoints, so that a resumed run, in a folder of its own, writes only what beats it.
+    """
+
+    def __init__(self, folder: str, monitor: str = "val/accuracy", mode: Literal["min", "max"] = "max") -> None:
+        if mode not in ("min", "max"):
+            raise ConfigError(f"best_checkpoint.mode is {mode!r}; it must be min or max")
+        self.path = Path(folder) / "best.ckpt"
+        self.monitor, self.mode = monitor, mode
+        self.score: float | None = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fast_dev_run or not sum(trainer.num_val_batches):  # type: ignore[attr-defined]
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(trainer.callback_metrics))
+            raise ConfigError(f"best_checkpoint.monitor={self.monitor} is not a metric of this run: {known}")
+        score = float(trainer.callback_metrics[self.monitor])
+        better = operator.gt if self.mode == "max" else operator.lt
+        if self.score is None or better(score, self.score):
+            self.score = score
+            trainer.save_checkpoint(self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.score = state_dict["score"]
+
+
+class SelfContained(Callback):
+    """Puts configuration, vocabulary, labels and the data's origin into each checkpoint under ``"seqnets"``.
+
+    `predict.py` and `evaluate.py` then need nothing but the file.
+    """
+
+    def __init__(self, config: dict[str, Any], data: Any) -> None:
+        self.content = {
+            "version": seqnets.__version__,
+            "torch": torch.__version__,
+            "config": config,
+            "encoder": data.encoder.to_dict(),
+            "labels": list(data.labels),
+            "data": data.provenance(),
+        }
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["seqnets"] = self.content

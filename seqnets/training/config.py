@@ -1,0 +1,120 @@
+"""Configurations, checked before any work starts and turned into objects.
+
+Hydra refuses an unknown key on the command line, but merges one from an experiment file (or ``+key=…``) silently. Here
+every key must have a reader: a name of `KEYS`, a knob of the model, an argument of a node's ``_target_``, or an
+argument of Lightning's Trainer.
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seqnets.errors import ConfigError, SeqnetsError
+
+KEYS = {
+    "name", "seed", "ckpt_path", "run_dir", "task", "data", "model", "optimizer", "trainer", "callbacks", "logger",
+}  # fmt: skip
+MODEL_KEYS = {"net", "cell", "backend", "init"}
+HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+
+# callbacks have a group of their own; `trainer.logger=false` still turns the loggers off
+TRAINER = {name: p.default for name, p in inspect.signature(Trainer).parameters.items() if name != "callbacks"}
+
+EXPERIMENTS = Path(__file__).parents[2] / "conf" / "experiment"
+
+
+def register_trainer() -> None:
+    """Make ``trainer: lightning`` known to Hydra, so that ``trainer.<any argument>=…`` needs no ``+``."""
+    ConfigStore.instance().store(name="lightning", group="trainer", node=TRAINER)
+
+
+def check_config(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration with its interpolations resolved, as plain containers, once every key in it has a reader.
+
+    Raises:
+        ConfigError: no experiment was chosen, a value is missing, or a key is unknown; the message names the key, what
+            is valid there, and the nearest match.
+    """
+    if OmegaConf.is_missing(cfg, "name"):
+        names = ", ".join(sorted(file.stem for file in EXPERIMENTS.glob("*.yaml")))
+        raise ConfigError(f"no experiment chosen: add +experiment=<name>, with one of {names}")
+    config = resolved(cfg)
+    refuse_unknown(config, KEYS, "")
+    refuse_unknown(config["model"], MODEL_KEYS, "model.")
+    refuse_unknown(config["trainer"], TRAINER, "trainer.")
+    _check_targets(config, "")
+    for name in ("data", "task", "optimizer"):
+        if "_target_" not in config[name]:
+            raise ConfigError(f"{name} names no _target_, so there is nothing to build")
+    return config
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """`cfg` as plain containers.
+
+    Raises:
+        ConfigError: a value is missing or an interpolation leads nowhere.
+    """
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}") from error
+
+
+def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
+    """The object a node with ``_target_`` describes, with `extra` arguments.
+
+    Raises:
+        ConfigError: its construction failed; SeqnetsErrors raised in there come through as they are.
+    """
+    try:
+        return instantiate(node, **extra, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, SeqnetsError):
+            raise cause from None
+        raise ConfigError(f"{where} cannot be built: {cause}") from error
+
+
+def refuse_unknown(node: Mapping[str, Any], valid: Iterable[str], prefix: str) -> None:
+    """Nothing, if every key of `node`, the configuration's part named by `prefix`, is one of `valid`.
+
+    Raises:
+        ConfigError: one is not; the message has the nearest that is, and all.
+    """
+    for key in node:
+        if key not in valid:
+            close = get_close_matches(str(key), valid, n=1)
+            hint = f"did you mean {prefix}{close[0]}? " if close else ""
+            raise ConfigError(f"unknown key {prefix}{key}: {hint}Valid here: {', '.join(sorted(valid))}")
+
+
+def _check_targets(node: Any, path: str) -> None:
+    if isinstance(node, list):
+        for i, child in enumerate(node):
+            _check_targets(child, f"{path}{i}.")
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        try:
+            target = get_object(node["_target_"])
+        except Exception as error:  # whatever importing the target's module raises
+            raise ConfigError(f"{path}_target_: {node['_target_']} cannot be imported: {error}") from error
+        if not callable(target):
+            raise ConfigError(f"{path}_target_: {node['_target_']} is a {type(target).__name__}, nothing to call")
+        parameters = inspect.signature(target).parameters
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+            refuse_unknown(node, HYDRA_KEYS | set(parameters), path)
+    for key, child in node.items():
+        _check_targets(child, f"{path}{key}.")

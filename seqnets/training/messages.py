@@ -1,0 +1,67 @@
+"""Where messages go while a run lasts: this project's to the console and the run's log, Lightning's to the log."""
+
+import logging
+import warnings
+from contextlib import ExitStack
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+from rich import get_console
+
+OURS = "seqnets"
+OTHERS = ("lightning.pytorch", "lightning.fabric", "py.warnings")  # their warnings go to the console too
+
+
+KNOWN = (  # warnings that say nothing about a run here
+    "Experiment logs directory .* exists and is not empty",  # the run folder, claimed by then
+    "Total length of `list` across ranks is zero",  # the data have no validation part: known and reported
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's, of torch
+)
+
+
+class ConsoleHandler(logging.Handler):
+    """Messages through Rich's console, which keeps a progress bar below them; lines are not broken, logs are searched."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        get_console().print(prefix + record.getMessage(), soft_wrap=True, markup=False, highlight=False)
+
+
+class Messages(ExitStack):
+    """A context that routes the messages and puts everything back afterwards.
+
+    They are kept in memory until `write_to` names a file: before a run has its folder it finds and prepares its data.
+    """
+
+    def __enter__(self) -> "Messages":
+        super().__enter__()
+        console, warned = ConsoleHandler(), ConsoleHandler(logging.WARNING)
+        self._kept = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+        for name in (OURS, *OTHERS):
+            logger = logging.getLogger(name)
+            self.callback(_restore, logger, logger.level, logger.propagate, logger.handlers)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False  # Hydra prints whatever reaches the root as its own
+            logger.handlers = [console if name == OURS else warned, self._kept]
+        self.enter_context(warnings.catch_warnings())
+        for known in KNOWN:
+            warnings.filterwarnings("ignore", message=known)
+        logging.captureWarnings(True)
+        self.callback(logging.captureWarnings, False)
+        return self
+
+    def write_to(self, file: Path) -> None:
+        """Write what was said so far, and all that follows, to `file`."""
+        handler = logging.FileHandler(file, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._kept.setTarget(handler)
+        self._kept.close()  # flushes into the file
+        for name in (OURS, *OTHERS):
+            logger = logging.getLogger(name)
+            logger.handlers = [handler if h is self._kept else h for h in logger.handlers]
+        self.callback(handler.close)
+
+
+def _restore(logger: logging.Logger, level: int, propagate: bool, handlers: list[logging.Handler]) -> None:
+    logger.setLevel(level)
+    logger.propagate, logger.handlers = propagate, handlers

@@ -1,0 +1,81 @@
+"""What a run shows while it trains: a bar on a terminal, a line per epoch everywhere."""
+
+import logging
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich import get_console
+
+log = logging.getLogger(__name__)
+
+DRAW_EVERY = 0.25  # seconds; reading the loss waits for the GPU, so not at every step
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's Rich bar with loss and accuracy, drawn a few times a second, and not at all into a file or pipe."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=False)
+        self._drawn = 0.0
+        console = get_console()
+        if not (console.is_terminal or console.is_jupyter):
+            self.disable()
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        now = time.monotonic()
+        if now - self._drawn >= DRAW_EVERY or trainer.is_last_batch:
+            self._drawn = now
+            super().on_train_batch_end(trainer, *args)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)  # the loggers' version: always the empty one here
+        return metrics
+
+
+class EpochReport(Callback):
+    """Times the epochs and logs one line for each.
+
+    Attributes:
+        seconds: one figure per epoch trained from its first step to its last, validation and checkpoints left out.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start: float | None = None  # None in an epoch resumed in its middle: its time would mean nothing
+        self._validating_since = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _wait_for_device(pl_module)
+        self._validating_since = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._start is not None:
+            self._start += time.perf_counter() - self._validating_since
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _wait_for_device(pl_module)
+        took = ""
+        if self._start is not None:
+            self.seconds.append(time.perf_counter() - self._start)
+            self._start = None
+            took = f"  {self.seconds[-1]:.1f} s"
+            pl_module.log("seconds_per_epoch", self.seconds[-1])
+        figures = "".join(
+            f"  {name} {float(value):.4f}"
+            for name, value in sorted(trainer.callback_metrics.items())
+            if name.startswith(("train/", "val/"))
+            and not name.endswith(("_step", "_epoch"))  # the bare name has the epoch's mean
+        )
+        log.info("epoch %d/%s%s%s", trainer.current_epoch + 1, trainer.max_epochs, figures, took)
+
+
+def _wait_for_device(module: LightningModule) -> None:
+    if module.device.type == "cuda":
+        torch.cuda.synchronize(module.device)

@@ -1,0 +1,65 @@
+"""The states of all random number generators travel in the checkpoint, so that a resumed run draws what it would have.
+
+When they are put back matters, because starting a loader may draw (a DataLoader takes one number for its workers' seed):
+
+- a checkpoint of an epoch's end was taken before the next epoch's loader starts: put back before Lightning starts it;
+- a checkpoint in mid-epoch was taken after: put back once Lightning has started it again, before the first step.
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+def random_states() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's generators, as plain containers and tensors."""
+    version, python, gauss = random.getstate()
+    numpy: Any = np.random.get_state()  # noqa: NPY002  the global one is what libraries use
+    return {
+        "python": [version, list(python), gauss],
+        "numpy": [numpy[0], numpy[1].tolist(), *numpy[2:]],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put back what `random_states` returned; CUDA's only where there are as many devices as then."""
+    version, python, gauss = states["python"]
+    random.setstate((version, tuple(python), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+class RandomStates(Callback):
+    """Saves the random states with each checkpoint and restores them on resume."""
+
+    def __init__(self) -> None:
+        self._at_epoch_end: dict[str, Any] | None = None
+        self._in_mid_epoch: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["random_states"] = {**random_states(), "mid_epoch": not trainer.is_last_batch}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint["random_states"]
+        if states["mid_epoch"]:
+            self._in_mid_epoch = states
+        else:
+            self._at_epoch_end = states
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._at_epoch_end is not None:
+            set_random_states(self._at_epoch_end)
+            self._at_epoch_end = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._in_mid_epoch is not None:
+            set_random_states(self._in_mid_epoch)
+            self._in_mid_epoch = None

@@ -1,0 +1,190 @@
+"""One training run, from a composed configuration to figures, checkpoints and a picture in a folder of its own."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from omegaconf import DictConfig
+
+from seqnets.errors import CheckpointError, ConfigError, DataError
+from seqnets.training.backend_report import BackendReport
+from seqnets.training.checkpoint_io import read_checkpoint
+from seqnets.training.checkpoints import BestCheckpoint, SelfContained
+from seqnets.training.config import build, check_config
+from seqnets.training.curves import plot_curves
+from seqnets.training.environment import device_name, environment
+from seqnets.training.messages import Messages
+from seqnets.training.progress import EpochReport
+from seqnets.training.random_states import RandomStates
+from seqnets.training.run_folder import claim, refuse_used, write_json
+from seqnets.training.summary import print_table, sentence, shown
+from seqnets.training.trainer import build_trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
+    """Train and test as `cfg` says (see conf/train.yaml).
+
+    Returns:
+        The last epoch's figures by name (``train/…``, ``val/…``, ``test/…``), and the objects of the run: ``config``
+        (plain), ``data``, ``task``, ``trainer``, ``callbacks``, ``folder`` and ``result`` (what result.json holds).
+
+    Raises:
+        SeqnetsError: of the kind that fits; whatever can be known beforehand is raised before the run folder is taken.
+    """
+    config = check_config(cfg)
+    folder = Path(config["run_dir"]).absolute()
+    refuse_used(folder)
+    with Messages() as messages:
+        objects = {"folder": folder, "config": config, **_prepare(config, folder)}
+        claim(folder, config)
+        messages.write_to(folder / "train.log")
+        objects["result"] = _run(**objects)
+        _summarise(**objects)
+    return objects["result"]["metrics"], objects
+
+
+def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Build everything, and raise whatever is wrong, before anything is written."""
+    resumed = read_checkpoint(Path(config["ckpt_path"])) if config["ckpt_path"] else None
+    data: LightningDataModule = build(config["data"], "data")
+    callbacks: dict[str, Callback] = {k: build(v, f"callbacks.{k}") for k, v in (config["callbacks"] or {}).items()}
+    data.prepare_data()
+    data.setup("fit")  # Lightning will ask again, when all is there
+    _refuse_monitors_without_validation(config, callbacks, data)
+    seed_everything(config["seed"], workers=True, verbose=False)  # after the data: a cache must not move the weights
+    model = build(config["model"]["net"], "model.net")
+    task = build(config["task"], "task", model=model, optimizer=build(config["optimizer"], "optimizer"))
+    if resumed is not None:
+        _refuse_other(resumed, config, task, data)
+    callbacks |= {
+        "backend_report": BackendReport(),
+        "random_states": RandomStates(),
+        "self_contained": SelfContained(config, data),
+    }
+    loggers = [build(node, f"logger.{name}") for name, node in (config["logger"] or {}).items()]
+    trainer = build_trainer(config["trainer"], list(callbacks.values()), loggers, folder)
+    return {"data": data, "task": task, "callbacks": callbacks, "trainer": trainer}
+
+
+def _run(
+    folder: Path,
+    config: dict[str, Any],
+    data: Any,
+    task: LightningModule,
+    callbacks: dict[str, Callback],
+    trainer: Trainer,
+) -> dict[str, Any]:
+    """Fit and test; result.json says how it ended, however it ended (short of a kill)."""
+    device = trainer.strategy.root_device
+    write_json(folder / "environment.json", environment(device, config["seed"]))
+    result: dict[str, Any] = {
+        "status": "failed",
+        "name": config["name"],
+        "seed": config["seed"],
+        "resumed_from": config["ckpt_path"],
+        "parameters": sum(p.numel() for p in task.parameters() if p.requires_grad),
+        "device": device_name(device),
+        "data": data.provenance(),
+    }
+    log.info("%s, %s parameters on %s", config["name"], f"{result['parameters']:,}", result["device"])
+    log.info("data: %s", sentence(result["data"]))
+    log.info("run folder: %s", shown(folder))
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"])
+        metrics = _figures(trainer)
+        trainer.test(task, datamodule=data, verbose=False)
+        metrics |= _figures(trainer)
+    except BaseException as error:
+        result["status"] = "interrupted" if isinstance(error, SystemExit | KeyboardInterrupt) else "failed"
+        result["error"] = f"{type(error).__name__}: {error}"
+        if (last := folder / "checkpoints" / "last.ckpt").exists():
+            log.info("%s; go on from the last checkpoint with ckpt_path=%s", result["status"], shown(last))
+        raise
+    else:
+        result |= {
+            "status": "finished",
+            "metrics": metrics,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds_per_epoch": [s for c in callbacks.values() if isinstance(c, EpochReport) for s in c.seconds],
+            "backend": str(callbacks["backend_report"]),
+        }
+    finally:
+        write_json(folder / "result.json", result)
+    if (folder / "metrics.csv").exists():
+        plot_curves(folder / "metrics.csv", folder / "learning_curves.png", config["name"])
+    return result
+
+
+def _refuse_monitors_without_validation(
+    config: dict[str, Any], callbacks: dict[str, Callback], data: LightningDataModule
+) -> None:
+    loaders = data.val_dataloader()
+    if config["trainer"]["limit_val_batches"] != 0 and not (isinstance(loaders, list) and not loaders):
+        return
+    for name, callback in callbacks.items():
+        monitor = getattr(callback, "monitor", None)
+        if monitor and monitor.startswith("val/") and not isinstance(callback, BestCheckpoint):
+            raise ConfigError(
+                f"callbacks.{name} watches {monitor}, but there are no validation data: hold out a part of the training "
+                "data with data.validation_fraction=0.1, or watch a train/… metric"
+            )
+
+
+def _refuse_other(
+    resumed: dict[str, Any], config: dict[str, Any], task: LightningModule, data: LightningDataModule
+) -> None:
+    """Raise where the checkpoint does not fit this run; warn where the run will go on, but not as it would have."""
+    path, then = config["ckpt_path"], resumed["seqnets"]
+    saved = {name: tuple(value.shape) for name, value in resumed["state_dict"].items()}
+    here = {name: tuple(value.shape) for name, value in task.state_dict().items()}
+    if saved != here:
+        name = next(n for n in [*here, *saved] if saved.get(n) != here.get(n))
+        raise CheckpointError(
+            f"{path} is of another model: {name} is {saved.get(name, 'missing')} there and {here.get(name, 'missing')} "
+            "here; resume with the configuration it was trained with (config.yaml beside its checkpoints folder)"
+        )
+    if then["encoder"] != data.encoder.to_dict():  # type: ignore[attr-defined]
+        raise DataError(
+            f"the data give another vocabulary than the one {path} was trained with ({sentence(then['data'])}); "
+            "resume with the same data and data settings"
+        )
+    epochs = resumed["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    limit = config["trainer"]["max_epochs"]
+    if limit is not None and 0 <= limit <= epochs:
+        raise ConfigError(
+            f"{path} has all {epochs} epochs of trainer.max_epochs={limit} behind it; raise trainer.max_epochs to "
+            f"train on, or test it with python evaluate.py ckpt_path={path}"
+        )
+    for key in ("seed", "optimizer", "data"):
+        before, now = then["config"][key], config[key]
+        if before != now:
+            log.warning(
+                "resuming with another %s (%s, was %s): not what the first run would have become", key, now, before
+            )
+
+
+def _figures(trainer: Trainer) -> dict[str, float]:
+    """The metrics Lightning has now; where it keeps one by step and by epoch, the bare name has the epoch's."""
+    return {n: float(v) for n, v in trainer.callback_metrics.items() if not n.endswith(("_step", "_epoch"))}
+
+
+def _summarise(folder: Path, result: dict[str, Any], callbacks: dict[str, Callback], **_: Any) -> None:
+    figures = sorted(result["metrics"].items())
+    rows: dict[str, Any] = {name: value for name, value in figures if name.startswith(("test/", "val/"))}
+    log.info("finished: %s", ", ".join(f"{name} {value:.4f}" for name, value in rows.items()))
+    rows["parameters"] = f"{result['parameters']:,}"
+    if seconds := result["seconds_per_epoch"]:
+        rows["seconds per epoch"] = f"{sum(seconds) / len(seconds):.1f}"
+    rows |= {"device": result["device"], "backend": result["backend"], "data": sentence(result["data"])}
+    last, best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt"
+    lines = [f"all of it: {shown(folder)}"]
+    if best.exists():
+        score = next(f" ({c.monitor} {c.score:.4f})" for c in callbacks.values() if isinstance(c, BestCheckpoint))
+        lines.append(f"best on validation{score}: python evaluate.py ckpt_path={shown(best)}")
+    if last.exists():
+        lines.append(f'try it: python predict.py {shown(last)} "I did not expect to like it"')
+    print_table(f"{result['name']}: {result['epochs']} epochs, {result['steps']:,} steps", rows, *lines)

@@ -1,0 +1,62 @@
+"""The folder of a run: one run each, claimed before anything is written into it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from seqnets.errors import RunFolderError
+
+# config.yaml is written first, by exclusive creation: whoever creates it owns the folder
+OURS = (
+    "config.yaml", "environment.json", "train.log", "metrics.csv", "tensorboard", "checkpoints", "result.json",
+    "learning_curves.png",
+)  # fmt: skip
+
+
+def refuse_used(folder: Path) -> None:
+    """Nothing, if no run lies in `folder` yet; files that are not a run's own do not matter.
+
+    Raises:
+        RunFolderError: a run lies there, finished or not; the message names it and the way out.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"the run folder {folder} is a file; choose another with hydra.run.dir=<folder>")
+    found = [name for name in OURS if (folder / name).exists()]
+    if not found:
+        return
+    last = folder / "checkpoints" / "last.ckpt"
+    state = "a finished run" if "result.json" in found else "a run that did not finish"
+    resume = f", or go on from it in a new folder with ckpt_path={last}" if last.exists() else ""
+    raise RunFolderError(
+        f"{folder} already holds {state} ({', '.join(found)}); nothing in it was touched. "
+        f"Leave hydra.run.dir out for a fresh folder or name another, move the old one away{resume}"
+    )
+
+
+def claim(folder: Path, config: dict[str, Any]) -> None:
+    """Take `folder` for this run and write the resolved configuration there.
+
+    Raises:
+        RunFolderError: it holds a run, another process took it at this moment, or it cannot be written to.
+    """
+    refuse_used(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "config.yaml").open("x", encoding="utf-8") as file:
+            file.write(OmegaConf.to_yaml(OmegaConf.create(config)))
+    except FileExistsError as error:
+        raise RunFolderError(
+            f"another process has just taken {folder}; start again for a folder of your own"
+        ) from error
+    except OSError as error:
+        raise RunFolderError(f"the run folder {folder} cannot be written to: {error.strerror}") from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)

@@ -1,0 +1,19 @@
+"""python train.py +experiment=imdb_bilstm [key=value …]; several values and -m make a sweep. See conf/train.yaml."""
+
+import hydra
+from omegaconf import DictConfig
+
+from seqnets.training import train
+from seqnets.training.preflight import plain_errors
+
+__all__ = ["main", "train"]
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    with plain_errors():
+        train(cfg)
+
+
+if __name__ == "__main__":
+    main()
