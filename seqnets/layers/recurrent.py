@@ -226,7 +226,7 @@ class Recurrent(nn.Module):
         """
         every = self.return_all_states if return_all_states is None else return_all_states
         problem = self._problem(x, state, lengths, every)
-        result = dispatch(problem, self.backend)
+        result = dispatch(self._draw_masks(problem) if self.masks else problem, self.backend)
         batched = isinstance(x, PackedSequence) or x.dim() == 3
         y: Any = repack(result.y, x) if isinstance(x, PackedSequence) else self._present(result.y, batched)
         final = self.cell.State(*(s if batched else s.squeeze(1) for s in result.state))
@@ -269,7 +269,7 @@ class Recurrent(nn.Module):
         return tensor.transpose(0, 1) if self.batch_first else tensor
 
     def _problem(self, x: Any, state: Any, lengths: Tensor | None, all_states: bool) -> Problem:
-        """The call as backends take it, checked: time first, batched, padded, zero beyond the lengths."""
+        """The call as backends take it but for masks, checked: time first, batched, padded, zero beyond the lengths."""
         weights = self.direction_weights()
         if isinstance(x, PackedSequence):
             if lengths is not None:
@@ -294,16 +294,21 @@ class Recurrent(nn.Module):
                 lengths = check_lengths(lengths, x.shape[0], x.shape[1])
                 x = torch.where(active_steps(lengths, x.shape[0], x.device), x, 0.0)
         initial = self._initial_state(state, x, batched)
-        if self.masks:
-            steps, batch = x.shape[:2]
-            draws = [
-                [self.masks[name].draw(steps, batch, self.hidden_size, x, self.training) for name in self.cell.masks]
-                for _ in weights
-            ]
-            weights = [w._replace(masks=tuple(drawn)) for w, drawn in zip(weights, draws, strict=True)]
         D = self.num_directions
         layers = tuple(tuple(weights[k * D : (k + 1) * D]) for k in range(self.num_layers))
         return Problem(self.cell, x, initial, layers, lengths, self.dropout if self.training else 0.0, all_states)
+
+    def _draw_masks(self, problem: Problem) -> Problem:
+        steps, batch = problem.x.shape[:2]
+
+        def drawn(weights: Weights) -> Weights:
+            draws = (
+                self.masks[name].draw(steps, batch, self.hidden_size, problem.x, self.training)
+                for name in self.cell.masks
+            )
+            return weights._replace(masks=tuple(draws))
+
+        return problem._replace(layers=tuple(tuple(drawn(w) for w in layer) for layer in problem.layers))
 
     def _check_input(self, x: Tensor, weight: Tensor, dims: int) -> None:
         if x.shape[-1] != self.input_size:

@@ -98,6 +98,13 @@ def test_a_backend_is_a_module_and_a_registry_line(monkeypatch):
         seqnets.LSTM(3, 4, backend="nothing")(X)
 
 
+def test_explaining_draws_nothing():
+    layer = zoo.layer("zoneout_gru", 3, 4)
+    state = torch.get_rng_state()
+    seqnets.explain(layer, X)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_explain_takes_layers_only():
     with pytest.raises(TypeError, match="the layer inside it"):
         seqnets.explain(torch.nn.Linear(3, 4), X)

@@ -264,9 +264,12 @@ def test_copies_pickles_and_casts(make):
 
 def test_functional_transforms_and_forward_mode():
     layer = seqnets.LSTM(3, 4, dtype=torch.float64)
-    x = torch.randn(6, 5, 2, 3, dtype=torch.float64)
+    x = torch.randn(6, 6, 2, 3, dtype=torch.float64)
     each = torch.func.vmap(lambda x: layer(x)[0])(x)
     torch.testing.assert_close(each, torch.stack([layer(one)[0] for one in x]))
+    lengths = torch.tensor([[6, 2], [0, 5], [1, 1], [3, 4], [5, 6], [2, 0]])
+    ragged = torch.func.vmap(lambda x, n: layer(x, lengths=n)[0])(x, lengths)
+    torch.testing.assert_close(ragged[2], layer(x[2], lengths=lengths[2])[0])
     values = dict(layer.named_parameters())
 
     def loss(values, x):
