@@ -15,7 +15,7 @@ from seqnets.data.batch import Batch
 from seqnets.data.cache import Arrays, cached, default_directory
 from seqnets.data.loader import EncodedTexts, ResumableLoader, eval_loader, train_loader
 from seqnets.data.reviews import Reviews, Split
-from seqnets.data.sources import find_reviews
+from seqnets.data.sources import check_choice, find_reviews
 from seqnets.data.text import FIRST_WORD, TextEncoder
 from seqnets.errors import ConfigError, DataError
 
@@ -76,6 +76,7 @@ class IMDB(LightningDataModule):
                 raise ConfigError(f"{name} is {value}, but must be at least {least}.")
         if not 0 <= validation_fraction < 1:
             raise ConfigError(f"validation_fraction is {validation_fraction}, but must be at least 0 and below 1.")
+        check_choice(path, source)
         self.path, self.source = path, source
         self.vocab_size, self.max_tokens = vocab_size, max_tokens
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size

@@ -28,10 +28,7 @@ def find_reviews(path: str | os.PathLike[str] | None = None, source: str = "auto
         DataError: what was asked for is missing, incomplete or not what it should be.
         ConfigError: there is no such source, or it takes no path.
     """
-    if source != "auto" and source not in _SOURCES:
-        raise ConfigError(f"There is no source {source!r}: choose among auto, {', '.join(_SOURCES)}.")
-    if path is not None and source not in ("auto", "local"):
-        raise ConfigError(f"A path is read from disk, never from source={source}: leave one of the two out.")
+    check_choice(path, source)
     if path is not None:
         reviews = read_folder(Path(path).expanduser())
     elif source != "auto":
@@ -41,6 +38,14 @@ def find_reviews(path: str | os.PathLike[str] | None = None, source: str = "auto
     sizes = f"{len(reviews.train.texts):,} training and {len(reviews.test.texts):,} test reviews"
     log.info("IMDB: %s from source %s, %s. %s", sizes, reviews.source, reviews.location, reviews.note)
     return reviews
+
+
+def check_choice(path: str | os.PathLike[str] | None, source: str) -> None:
+    """Raises ConfigError if there is no such source, or if it takes no path."""
+    if source != "auto" and source not in _SOURCES:
+        raise ConfigError(f"There is no source {source!r}: choose among auto, {', '.join(_SOURCES)}.")
+    if path is not None and source not in ("auto", "local"):
+        raise ConfigError(f"A path is read from disk, never from source={source}: leave one of the two out.")
 
 
 def _first_available() -> Reviews:

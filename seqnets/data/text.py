@@ -74,11 +74,12 @@ class TextEncoder:
             rows = self._tokenizer.encode_batch_fast(list(texts[start : start + _CHUNK]))
             ids[start : start + len(rows)] = torch.tensor([row.ids for row in rows])
         padding = (ids == PAD).sum(1)
-        for position in (padding == self.max_tokens).nonzero().flatten().tolist():
-            raise ValueError(
-                f"text {position} ({texts[position]!r}) holds no word, so there is nothing to encode: "
-                "give it at least one word, or leave it out"
-            )
+        for position, (text, filled) in enumerate(zip(texts, padding.tolist(), strict=True)):
+            if filled == self.max_tokens or not text.strip():
+                raise ValueError(
+                    f"text {position} ({text!r}) holds no word, so there is nothing to encode: "
+                    "give it at least one word, or leave it out"
+                )
         short = padding.nonzero().flatten()  # in a longer text the start id has been cut off with the beginning
         ids[short, padding[short] - 1] = START
         return ids

@@ -1,0 +1,58 @@
+"""Small made reviews, in every form that real ones come in."""
+
+import json
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+NEGATIVE = ["dull", "awful", "tired", "hollow", "worst"]
+POSITIVE = ["moving", "superb", "warm", "clever", "best"]
+COMMON = ["the", "film", "was", "a", "story", "don't", "br", "10"]
+
+
+def reviews(count, seed):
+    """``count`` texts, no two alike, and labels, negative and positive in turn."""
+    draw = random.Random(seed)
+    texts = []
+    for row in range(count):
+        words = draw.choices(COMMON + (POSITIVE if row % 2 else NEGATIVE), k=draw.randint(3, 12))
+        texts.append(" ".join([*words, f"number{seed}x{row}"]))
+    return texts, [row % 2 for row in range(count)]
+
+
+def parquet(file, texts, labels):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"text": texts, "label": labels}), file)
+
+
+def parquet_folder(folder, train=40, test=20):
+    parquet(folder / "train.parquet", *reviews(train, 0))
+    parquet(folder / "test.parquet", *reviews(test, 1))
+    return folder
+
+
+def tree(folder, train=40, test=20):
+    """The aclImdb tree; rows of one label keep their order, all negative ones come first."""
+    for split, (texts, labels) in {"train": reviews(train, 0), "test": reviews(test, 1)}.items():
+        for label, name in enumerate(("neg", "pos")):
+            (folder / split / name).mkdir(parents=True)
+            for number, text in enumerate(t for t, its in zip(texts, labels, strict=True) if its == label):
+                (folder / split / name / f"{number}_{7 * label + 2}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def keras(folder, train=40, test=20):
+    """imdb.npz with its word index; returns the npz file."""
+    splits = {"train": reviews(train, 0), "test": reviews(test, 1)}
+    index: dict[str, int] = {}
+    arrays = {}
+    for split, (texts, labels) in splits.items():
+        ranks = [[index.setdefault(word, len(index) + 1) for word in text.split()] for text in texts]
+        arrays[f"x_{split}"] = np.array([*ranks, None], dtype=object)[:-1]
+        arrays[f"y_{split}"] = np.array(labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "imdb.npz", **arrays)
+    (folder / "imdb_word_index.json").write_text(json.dumps(index))
+    return folder / "imdb.npz"
