@@ -119,8 +119,8 @@ def run_keras(arrays: Path, steps: int | None) -> float:
 CONTENDERS = {"seqnets": run_seqnets, "bare": run_bare, "keras": run_keras}
 
 
-def prepare(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The encoded training reviews as plain arrays, which all contenders read."""
+def prepare(arrays: Path) -> dict[str, Any]:
+    """Write the encoded training reviews as plain arrays, which all contenders but seqnets read."""
     import numpy as np
 
     from seqnets.data import IMDB
@@ -129,13 +129,13 @@ def prepare(folder: Path) -> tuple[Path, dict[str, Any]]:
     data.prepare_data()
     data.setup("fit")
     tokens, labels = next(iter(data.train_dataloader()))
-    path = folder / "train.npz"
-    np.savez(path, tokens=tokens.numpy(), labels=labels.numpy())
-    return path, data.provenance()
+    np.savez(arrays, tokens=tokens.numpy(), labels=labels.numpy())
+    return data.provenance()
 
 
-def measure(contender: str, python: str, arrays: Path, steps: int | None) -> dict[str, Any]:
-    command = [python, "-m", "benchmarks.imdb_epoch", "--run", contender, "--arrays", str(arrays)]
+def in_own_process(task: str, python: str, arrays: Path, steps: int | None) -> dict[str, Any]:
+    """What `task` prints. The parent stays small: a child's peak memory begins at its parent's size."""
+    command = [python, "-m", "benchmarks.imdb_epoch", "--run", task, "--arrays", str(arrays)]
     done = subprocess.run(
         command + (["--steps", str(steps)] if steps else []),
         capture_output=True,
@@ -146,6 +146,15 @@ def measure(contender: str, python: str, arrays: Path, steps: int | None) -> dic
         reason = done.stderr.strip().splitlines() or ["no message"]
         return {"failed": reason[-1]}
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def work(task: str, arrays: Path, steps: int | None) -> dict[str, Any]:
+    if task == "prepare":
+        return prepare(arrays)
+    seconds = CONTENDERS[task](arrays, steps)
+    per_unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit / 1e6
+    return {"seconds": seconds, "steps": steps or -(-25_000 // BATCH), "peak_mb": peak_mb}
 
 
 def summarise(samples: list[dict[str, dict[str, Any]]]) -> list[list[str]]:
@@ -180,39 +189,39 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="training steps per epoch; default: all")
     parser.add_argument("--keras-python", default=sys.executable, help="an interpreter that has keras and jax")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/imdb_epoch.json"))
-    parser.add_argument("--run", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--run", choices=["prepare", *CONTENDERS], help=argparse.SUPPRESS)
     parser.add_argument("--arrays", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        seconds = CONTENDERS[options.run](options.arrays, options.steps)
-        per_unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit / 1e6
-        steps = options.steps or -(-25_000 // BATCH)
-        print("\n" + json.dumps({"seconds": seconds, "steps": steps, "peak_mb": peak_mb}))
+        print("\n" + json.dumps(work(options.run, options.arrays, options.steps)))
         return
 
-    import torch
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
 
-    from seqnets.training.environment import environment
-
     with tempfile.TemporaryDirectory() as folder:
-        arrays, provenance = prepare(Path(folder))
+        arrays = Path(folder) / "train.npz"
+        provenance = in_own_process("prepare", sys.executable, arrays, None)
+        if "failed" in provenance:
+            raise SystemExit(f"the data could not be prepared: {provenance['failed']}")
         samples: list[dict[str, dict[str, Any]]] = []
         turns = [(r, name) for r in range(options.rounds) for name in CONTENDERS]
         for turn, name in track(turns, "measuring"):
             if turn == len(samples):
                 samples.append({})
             python = options.keras_python if name == "keras" else sys.executable
-            samples[turn][name] = measure(name, python, arrays, options.steps)
+            samples[turn][name] = in_own_process(name, python, arrays, options.steps)
     columns = ["contender", "seconds per epoch", "ms per step", "peak MB", "ratio to bare"]
     rows = summarise(samples)
     table = Table(*columns, title="One training epoch of imdb_bilstm: median (least-most)")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+    import torch
+
+    from seqnets.training.environment import environment
+
     record = {
         "environment": environment(torch.device("cpu"), seed=0),
         "data": provenance,
