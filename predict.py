@@ -30,8 +30,12 @@ def main(arguments: list[str] | None = None) -> None:
         trained = load_trained(args.checkpoint)
     except SeqnetsError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    try:
+        probabilities = trained.probabilities(texts)
+    except ValueError as error:  # a text without a word, such as "!?"
+        parser.error(str(error))
     width = max(map(len, trained.labels))
-    for text, row in zip(texts, trained.probabilities(texts), strict=True):
+    for text, row in zip(texts, probabilities, strict=True):
         probability, label = float(row.max()), trained.labels[int(row.argmax())]
         if args.json:
             print(json.dumps({"label": label, "probability": round(probability, 6), "text": text}, ensure_ascii=False))

@@ -5,6 +5,7 @@ checkpoint is still there, whole, under its own name.
 """
 
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -72,12 +73,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         hint = f"; there is {', '.join(map(str, near))}" if near else ""
         raise CheckpointError(f"{path} is {'a folder' if path.is_dir() else 'not there'}, not a checkpoint file{hint}")
     try:
+        with zipfile.ZipFile(path) as file:  # torch's format; it writes checksums, but does not look at them
+            if damaged := file.testzip():
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged, or holds more than containers and tensors, which is not loaded: it could run any code"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.error) as error:
         raise CheckpointError(
             f"{path} cannot be read: it is truncated, damaged, or no checkpoint ({str(error).splitlines()[0]}). "
             "Take another one of the run (last.ckpt, best.ckpt), or train again"
@@ -94,9 +98,8 @@ def plain(value: Any, key: str) -> Any:
         return value
     if isinstance(value, np.generic):
         return value.item()
-    for scalar in (bool, int, float, complex, bytes):
-        if isinstance(value, scalar):
-            return scalar(value)
+    if isinstance(value, bool | int | float | complex | bytes):
+        return value
     if isinstance(value, str):
         return str.__str__(value)  # of a subclass, such as torch's version, the text alone
     if isinstance(value, np.ndarray):

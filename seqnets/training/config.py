@@ -51,6 +51,8 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
     refuse_unknown(config, KEYS, "")
     refuse_unknown(config["model"], MODEL_KEYS, "model.")
     refuse_unknown(config["trainer"], TRAINER, "trainer.")
+    if not (isinstance(config["seed"], int) and 0 <= config["seed"] < 2**32):
+        raise ConfigError(f"seed is {config['seed']!r}; it must be an integer from 0 to {2**32 - 1}")
     _check_targets(config, "")
     for name in ("data", "task", "optimizer"):
         if "_target_" not in config[name]:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from seqnets.errors import DataError
 from seqnets.training.config import TRAINER, build, refuse_unknown, resolved
 from seqnets.training.messages import Messages
+from seqnets.training.progress import ProgressBar
 from seqnets.training.summary import print_table, sentence
 from seqnets.training.trained import Trained, load_trained, refuse_untrusted
 from seqnets.training.trainer import build_trainer
@@ -27,8 +28,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     changed = {key: value for key, value in config["data"].items() if value is not None}
     refuse_unknown(changed, trained.config["data"], "data.")
     settings = trained.config["data"] | changed
-    if "path" in changed and "source" not in changed:
-        settings["source"] = "auto"  # a path given here wins over a source named then
+    if "path" in changed or "source" in changed:  # one given now replaces both given then
+        settings |= {"path": changed.get("path"), "source": changed.get("source", "auto")}
     refuse_untrusted(settings, path)
     with Messages():
         return _test(trained, settings, config["trainer"])
@@ -43,7 +44,7 @@ def _test(trained: Trained, settings: dict[str, Any], trainer_node: dict[str, An
             f"{sentence(data.provenance())} gives another vocabulary than {trained.path} was trained with "
             f"({sentence(trained.data)}), so its figures would mean nothing; name the same data with data.path="
         )
-    trainer = build_trainer(trainer_node | {"enable_checkpointing": False, "logger": False}, [], [], None)
+    trainer = build_trainer(trainer_node | {"enable_checkpointing": False, "logger": False}, [ProgressBar()], [], None)
     trainer.test(trained.task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     print_table(str(trained.path), {**dict(sorted(metrics.items())), "data": sentence(data.provenance())})

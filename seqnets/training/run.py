@@ -1,11 +1,15 @@
 """One training run, from a composed configuration to figures, checkpoints and a picture in a folder of its own."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.plugins.precision import MixedPrecision
 from omegaconf import DictConfig
+from torch import nn
 
 from seqnets.errors import CheckpointError, ConfigError, DataError
 from seqnets.training.backend_report import BackendReport
@@ -56,7 +60,8 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     _refuse_monitors_without_validation(config, callbacks, data)
     seed_everything(config["seed"], workers=True, verbose=False)  # after the data: a cache must not move the weights
     model = build(config["model"]["net"], "model.net")
-    task = build(config["task"], "task", model=model, optimizer=build(config["optimizer"], "optimizer"))
+    optimizer = build(config["optimizer"], "optimizer")
+    task = build(config["task"], "task", model=model, optimizer=optimizer)
     if resumed is not None:
         _refuse_other(resumed, config, task, data)
     callbacks |= {
@@ -66,6 +71,7 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
     loggers = [build(node, f"logger.{name}") for name, node in (config["logger"] or {}).items()]
     trainer = build_trainer(config["trainer"], list(callbacks.values()), loggers, folder)
+    _refuse_optimizer(optimizer, trainer)
     return {"data": data, "task": task, "callbacks": callbacks, "trainer": trainer}
 
 
@@ -132,6 +138,19 @@ def _refuse_monitors_without_validation(
                 f"callbacks.{name} watches {monitor}, but there are no validation data: hold out a part of the training "
                 "data with data.validation_fraction=0.1, or watch a train/… metric"
             )
+
+
+def _refuse_optimizer(optimizer: Callable[[list[nn.Parameter]], Any], trainer: Trainer) -> None:
+    try:
+        probe = optimizer([nn.Parameter(torch.zeros(1))])  # it checks its options when it sees parameters
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"optimizer cannot be built: {error}") from error
+    fused = getattr(probe, "_step_supports_amp_scaling", False)
+    if fused and trainer.gradient_clip_val and isinstance(trainer.precision_plugin, MixedPrecision):
+        raise ConfigError(
+            f"Lightning does not clip gradients in {trainer.precision} for a fused optimizer, which unscales them itself: "
+            "add optimizer.fused=false, or leave out trainer.gradient_clip_val or the mixed precision"
+        )
 
 
 def _refuse_other(

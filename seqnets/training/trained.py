@@ -46,9 +46,13 @@ class Trained:
 
     @torch.inference_mode()
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-        """(B, classes) probabilities of each text."""
-        batches = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
-        return torch.cat([self.task.probabilities(self.encoder.encode(list(batch))) for batch in batches])  # type: ignore[operator]
+        """(B, classes) probabilities of each text.
+
+        Raises:
+            ValueError: a text holds no word; the message names it.
+        """
+        ids = self.encoder.encode(list(texts)).split(batch_size)
+        return torch.cat([self.task.probabilities(batch) for batch in ids])  # type: ignore[operator]
 
 
 def load_trained(path: Path) -> Trained:

@@ -1,0 +1,79 @@
+"""Small runs on small made reviews, and ways to end them early."""
+
+import os
+import signal
+from pathlib import Path
+
+import hydra
+import torch
+from lightning.pytorch import Callback
+
+import seqnets.training  # registers the Trainer's arguments with Hydra
+
+CONF = Path(seqnets.training.__file__).parents[2] / "conf"
+
+# two layers and dropout: a resumed run must draw what the first would have drawn
+SMALL = [
+    "data.vocab_size=40",
+    "data.max_tokens=8",
+    "data.batch_size=4",
+    "model.net.embedding.embedding_dim=6",
+    "model.net.recurrent.hidden_size=5",
+    "model.net.recurrent.dropout=0.5",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1",
+]
+
+
+def compose(*overrides, name="train", whole=False):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(name, overrides=list(overrides), return_hydra_config=whole)
+
+
+def small_run(reviews, folder, *overrides, experiment="imdb_bilstm"):
+    """The configuration of a run that takes a second: 40 reviews, 10 steps an epoch."""
+    where = [f"data.path={reviews}", f"run_dir={folder}"]
+    return compose(f"+experiment={experiment}", *where, *SMALL, *overrides)
+
+
+def ended_by(what, step):
+    """Overrides that end a run before it takes its optimizer step number `step` + 1."""
+    return [f"+callbacks.end._target_=tests.training.helpers.{what}", f"+callbacks.end.step={step}"]
+
+
+class Fail(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise RuntimeError("ended on purpose")
+
+
+class Kill(Fail):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillWhileWriting(Fail):
+    """SIGKILL between the writing of a checkpoint, from `step` on, and its renaming."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def weights_and_optimizer(folder):
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    moments = checkpoint["optimizer_states"][0]["state"]
+    flat = {f"{k}.{name}": value for k, state in moments.items() for name, value in state.items()}
+    return checkpoint["state_dict"] | flat
+
+
+def assert_same(folder, other):
+    """The last checkpoints of both runs hold bitwise the same weights and optimizer state."""
+    left, right = weights_and_optimizer(folder), weights_and_optimizer(other)
+    assert left.keys() == right.keys()
+    different = [name for name in left if not torch.equal(left[name], right[name])]
+    assert not different

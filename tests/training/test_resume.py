@@ -1,0 +1,152 @@
+"""A run that was ended and resumed ends with bitwise the weights of one that never was, with dropout active."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from seqnets.errors import CheckpointError, ConfigError, DataError
+from seqnets.training import train
+from tests.data.made import parquet_folder
+from tests.training.helpers import assert_same, ended_by, small_run
+
+EVERY_3 = "callbacks.last_checkpoint.every_n_train_steps=3"
+WHOLE = {  # what the run is, and the steps it goes through before it ends: 10 steps to an epoch where nothing else is said
+    "mid-epoch": ([], 8),
+    "in the second epoch": ([], 17),
+    "at the first epoch's end": ([], 10),
+    "with validation": (["data.validation_fraction=0.2"], 12),
+    "with validation twice an epoch": (["data.validation_fraction=0.2", "trainer.val_check_interval=0.5"], 7),
+    "with validation right after the save": (["data.validation_fraction=0.25", "trainer.val_check_interval=3"], 5),
+    "accumulating": (["trainer.accumulate_grad_batches=2"], 4),
+    "of a cell that is looped over": (["model/cell=gru", "model.backend=reference"], 8),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_resumed_run_equals_uninterrupted_one(case, reviews, tmp_path):
+    options, step = WHOLE[case]
+    options = [*options, EVERY_3]
+    train(small_run(reviews, tmp_path / "whole", *options))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "ended", *options, *ended_by("Fail", step)))
+    torch.manual_seed(99)  # nothing of the resumed run may hang on the state this process happens to be in
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    train(small_run(reviews, tmp_path / "resumed", *options, f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert json.loads((tmp_path / "ended" / "result.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(("how", "step", "saved"), [("Kill", 8, 6), ("KillWhileWriting", 8, 6)])
+def test_killed_process_resumes(how, step, saved, reviews, tmp_path):
+    script = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from seqnets.training import train\n"
+        "from tests.training.helpers import small_run\n"
+        "train(small_run(*sys.argv[1:]))"
+    )
+    arguments = [str(reviews), str(tmp_path / "killed"), EVERY_3, *ended_by(how, step)]
+    process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    folder = tmp_path / "killed" / "checkpoints"
+    assert (how == "KillWhileWriting") == (folder / ".last.ckpt.unfinished").exists()
+    last = folder / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == saved
+    assert not (tmp_path / "killed" / "result.json").exists()
+    train(small_run(reviews, tmp_path / "whole", EVERY_3))
+    train(small_run(reviews, tmp_path / "resumed", EVERY_3, f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+
+
+class Plain(LightningDataModule):
+    """Reviews through a plain shuffling DataLoader, which draws from the global random state."""
+
+    labels = ("negative", "positive")
+
+    def __init__(self, path, **_):
+        super().__init__()
+        from seqnets.data import IMDB
+
+        self.inner = IMDB(path, vocab_size=40, max_tokens=8)
+
+    def setup(self, stage=None):
+        self.inner.setup(stage)
+        self.encoder, self.provenance = self.inner.encoder, self.inner.provenance
+
+    def train_dataloader(self):
+        return DataLoader(self.inner._data["train"], 4, shuffle=True, collate_fn=lambda batch: batch)
+
+    def val_dataloader(self):
+        return DataLoader(self.inner._data["test"], 4, collate_fn=lambda batch: batch)
+
+    test_dataloader = val_dataloader
+
+
+def test_loaders_that_draw_globally_resume_at_an_epochs_end(reviews, tmp_path):
+    plain = "data._target_=tests.training.test_resume.Plain"
+    train(small_run(reviews, tmp_path / "whole", plain))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "ended", plain, *ended_by("Fail", 14)))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    train(small_run(reviews, tmp_path / "resumed", plain, f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_metrics_of_a_resumed_run_go_on_where_they_were(reviews, tmp_path):
+    def steps(folder):
+        with (folder / "metrics.csv").open() as file:
+            return [int(row["step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "ended", EVERY_3, *ended_by("Fail", 8)))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    train(small_run(reviews, tmp_path / "resumed", EVERY_3, f"ckpt_path={last}"))
+    assert steps(tmp_path / "ended") == list(range(8))
+    assert steps(tmp_path / "resumed") == list(range(6, 20))
+    result = json.loads((tmp_path / "resumed" / "result.json").read_text())
+    assert result["resumed_from"] == str(last)
+    assert len(result["seconds_per_epoch"]) == 1  # half an epoch's time is no epoch's time
+
+
+def test_best_score_survives_a_resume(reviews, tmp_path):
+    options = ["data.validation_fraction=0.2", "callbacks.best_checkpoint.monitor=val/loss"]
+    highest = "callbacks.best_checkpoint.mode=max"
+    train(small_run(reviews, tmp_path / "first", *options, highest, "trainer.max_epochs=1"))
+    best = tmp_path / "first" / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(best, weights_only=True)
+    checkpoint["callbacks"]["BestCheckpoint"]["score"] = 1e9  # nothing will beat it
+    torch.save(checkpoint, best)
+    train(small_run(reviews, tmp_path / "second", *options, highest, f"ckpt_path={best}"))
+    assert (tmp_path / "second" / "checkpoints" / "last.ckpt").exists()
+    assert not (tmp_path / "second" / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.fixture
+def finished(reviews, tmp_path):
+    train(small_run(reviews, tmp_path / "finished"))
+    return tmp_path / "finished" / "checkpoints" / "last.ckpt"
+
+
+def test_what_cannot_be_resumed_is_refused_before_anything_is_written(finished, reviews, tmp_path):
+    folder = tmp_path / "new"
+
+    def refused(error, match, *overrides, path=reviews):
+        with pytest.raises(error, match=match):
+            train(small_run(path, folder, f"ckpt_path={finished}", *overrides))
+        assert not folder.exists()
+
+    refused(ConfigError, "raise trainer.max_epochs")
+    refused(CheckpointError, "another model: .*weight", "model.net.recurrent.hidden_size=7", "trainer.max_epochs=3")
+    other = parquet_folder(tmp_path / "other", train=60)
+    refused(DataError, "another vocabulary", "trainer.max_epochs=3", path=other)
+    damaged = finished.with_name("damaged.ckpt")
+    damaged.write_bytes(finished.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="truncated"):
+        train(small_run(reviews, folder, f"ckpt_path={damaged}"))
+    assert not folder.exists()

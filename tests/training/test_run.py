@@ -1,0 +1,258 @@
+import csv
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from omegaconf import OmegaConf
+
+import evaluate as evaluate_script
+import predict
+import train as train_script
+from seqnets.errors import CheckpointError, ConfigError, DataError, RunFolderError
+from seqnets.training import evaluate, load_trained, train
+from seqnets.training.config import build
+from tests.data.made import parquet, parquet_folder
+from tests.data.made import reviews as made_reviews
+from tests.training.helpers import CONF, compose, ended_by, small_run
+
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs_a_batch_as_it_is(experiment, reviews, tmp_path):
+    cfg = compose(
+        f"+experiment={experiment}",
+        f"data.path={reviews}",
+        f"run_dir={tmp_path / 'run'}",
+        "trainer.accelerator=cpu",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=1",
+        "trainer.limit_test_batches=1",
+    )
+    metrics, objects = train(cfg)
+    assert metrics.keys() >= {"train/loss", "train/accuracy", "test/loss", "test/accuracy"}
+    assert objects["trainer"].global_step == 1
+
+
+def test_the_main_experiment_has_the_parameters_of_the_published_model():
+    config = OmegaConf.to_container(compose("+experiment=imdb_bilstm", "run_dir=nowhere"), resolve=True)
+    model = build(config["model"]["net"], "model.net")
+    assert sum(p.numel() for p in model.parameters()) == 2_757_761
+
+
+@pytest.fixture
+def run(reviews, tmp_path):
+    """A finished run with validation data."""
+    metrics, objects = train(small_run(reviews, tmp_path / "run", "data.validation_fraction=0.2"))
+    return tmp_path / "run", metrics, objects
+
+
+def test_the_run_folder_holds_what_is_promised(run):
+    folder, metrics, objects = run
+    config = OmegaConf.load(folder / "config.yaml")
+    assert config.model.net.recurrent.hidden_size == 5
+    assert not any("${" in line for line in (folder / "config.yaml").read_text().splitlines())
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["seed"] == 0
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["metrics"] == metrics
+    assert (result["epochs"], result["steps"], len(result["seconds_per_epoch"])) == (2, 16, 2)
+    assert result["parameters"] == sum(p.numel() for p in objects["task"].parameters())
+    assert result["backend"] == "aten"
+    assert result["data"]["rows"] == {"train": 32, "validation": 8, "test": 20}
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["test/accuracy"]) for row in rows if row["test/accuracy"]] == [metrics["test/accuracy"]]
+    assert len([row for row in rows if row["train/loss_step"]]) == 16
+    assert list((folder / "tensorboard").glob("events*"))
+    assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(os.listdir(folder / "checkpoints")) == ["best.ckpt", "last.ckpt"]
+    log = (folder / "train.log").read_text()
+    assert "40 training and 20 test reviews" in log  # also what was said before the folder was claimed
+    assert "epoch 2/2" in log
+
+
+def test_the_headline_is_the_last_epochs_and_needs_no_validation_data(reviews, tmp_path):
+    metrics, objects = train(small_run(reviews, tmp_path / "run"))
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["last.ckpt"]
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(torch.equal(w, last["state_dict"][name]) for name, w in objects["task"].state_dict().items())
+    assert not any(name.startswith("val/") for name in metrics)
+
+
+def test_messages_and_warnings_are_as_before_afterwards(reviews, tmp_path):
+    logger, before = logging.getLogger("seqnets"), warnings.showwarning
+    state = (logger.level, logger.propagate, logger.handlers[:])
+    train(small_run(reviews, tmp_path / "run", "trainer.max_epochs=1"))
+    assert (logger.level, logger.propagate, logger.handlers) == state
+    assert warnings.showwarning is before
+
+
+def test_output_into_a_pipe_is_a_few_lines(reviews, tmp_path, capsys):
+    train(small_run(reviews, tmp_path / "run", "trainer.max_epochs=3"))
+    out = capsys.readouterr().out
+    assert len([line for line in out.splitlines() if line.startswith("epoch ")]) == 3
+    assert "━" not in out
+    assert len(out.splitlines()) < 30
+    assert "python predict.py " in out
+    assert str(tmp_path / "run" / "checkpoints" / "last.ckpt") in out
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.enable_progress_bar=false", "trainer.enable_checkpointing=false", "trainer.logger=false"],
+        ["trainer.fast_dev_run=true"],
+        ["trainer.gradient_clip_val=0.5", "trainer.precision=bf16-mixed", "optimizer.fused=false"],
+        ["callbacks=early_stopping", "data.validation_fraction=0.2", "callbacks.early_stopping.patience=1"],
+        ["model/cell=rnn_relu", "model.init=torch", "model.net.pooling=mean", "model.net.head_sizes=[7]"],
+    ],
+)
+def test_options(overrides, reviews, tmp_path):
+    metrics, _ = train(small_run(reviews, tmp_path / "run", *overrides))
+    assert 0 <= metrics["test/accuracy"] <= 1
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(reviews, tmp_path):
+    def weights(name, *overrides):
+        _, objects = train(small_run(reviews, tmp_path / name, "trainer.max_epochs=1", *overrides))
+        return objects["task"].state_dict()
+
+    first, again, other = weights("first"), weights("again"), weights("other", "seed=1")
+    assert all(torch.equal(first[k], again[k]) for k in first)  # the first encoded the data, the second found a cache
+    assert not torch.equal(first["model.embedding.weight"], other["model.embedding.weight"])
+
+
+def test_what_ends_a_run_is_recorded_and_raised(reviews, tmp_path):
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "run", *ended_by("Fail", 3)))
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["error"]) == ("failed", "RuntimeError: ended on purpose")
+    with pytest.raises(RunFolderError):
+        train(small_run(reviews, tmp_path / "run"))
+
+
+def test_evaluate_repeats_the_figures(run, tmp_path, capsys):
+    folder, metrics, _ = run
+    last = folder / "checkpoints" / "last.ckpt"
+    figures = evaluate(compose(f"ckpt_path={last}", "trainer.accelerator=cpu", name="evaluate"))
+    assert figures == {name: value for name, value in metrics.items() if name.startswith("test/")}
+    assert f"{metrics['test/accuracy']:.4f}" in capsys.readouterr().out
+    moved = parquet_folder(tmp_path / "moved")
+    parquet(moved / "test.parquet", *made_reviews(20, 5))
+    other_test = evaluate(compose(f"ckpt_path={last}", f"data.path={moved}", name="evaluate"))
+    assert other_test["test/loss"] != figures["test/loss"]
+    with pytest.raises(DataError, match="another vocabulary"):
+        evaluate(compose(f"ckpt_path={last}", f"data.path={parquet_folder(tmp_path / 'x', train=60)}", name="evaluate"))
+    with pytest.raises(ConfigError, match="did you mean data.path"):
+        evaluate(compose(f"ckpt_path={last}", "+data.pth=1", name="evaluate"))
+
+
+def test_predict(run, reviews, capsys, monkeypatch):
+    checkpoint = str(run[0] / "checkpoints" / "last.ckpt")
+    for file in reviews.iterdir():
+        file.unlink()  # nothing but the checkpoint is needed
+    texts = ["I didn't like it: 3/10", "a superb = film"]
+    predict.main([checkpoint, *texts])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(maxsplit=2)[2] for line in lines] == texts
+    assert all(line.startswith(("negative  ", "positive  ")) for line in lines)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts) + "\n"))
+    predict.main([checkpoint, "-", "--json"])
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [o["text"] for o in objects] == texts
+    expected = load_trained(run[0] / "checkpoints" / "last.ckpt").probabilities(texts)
+    assert [o["probability"] for o in objects] == pytest.approx(expected.amax(1).tolist(), abs=1e-5)
+    assert [o["label"] for o in objects] == [("negative", "positive")[k] for k in expected.argmax(1)]
+    assert torch.allclose(expected.sum(1), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        ([" "], "", "text 1 of 1 is empty"),
+        (["fine", ""], "", "text 2 of 2 is empty"),
+        (["-"], "fine\n\nfine\n", "text 2 of 3 is empty"),
+        (["-"], "", "no text on standard input"),
+        (["!?"], "", "holds no word"),
+    ],
+)
+def test_nothing_to_judge(arguments, stdin, message, run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+    with pytest.raises(SystemExit) as end:
+        predict.main([str(run[0] / "checkpoints" / "last.ckpt"), *arguments])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_scripts_are_thin():
+    assert train_script.train is train
+    assert evaluate_script.evaluate is evaluate
+
+
+def test_multirun_and_the_scripts_themselves(reviews, tmp_path):
+    def script(name, *arguments):
+        command = [sys.executable, str(CONF.parent / name), *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    few = ["data.vocab_size=40", "data.max_tokens=8", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    start = ["+experiment=imdb_bilstm", f"data.path={reviews}", *few]
+    code, out, err = script("train.py", "-m", *start, "model/cell=rnn_tanh,gru")
+    assert code == 0, err
+    folders = sorted((tmp_path / "runs" / "imdb_bilstm").glob("*/*"))
+    assert [folder.name for folder in folders] == ["0", "1"]
+    cells = [OmegaConf.load(folder / "config.yaml").model.cell.name for folder in folders]
+    assert cells == ["rnn_tanh", "gru"]
+    assert out.count("test/accuracy") >= 2
+    assert not list(tmp_path.rglob(".hydra"))
+
+    code, _, err = script("train.py", *start, f"hydra.run.dir={folders[0]}")
+    assert code == 1
+    assert err.startswith("RunFolderError: ")
+    assert "Traceback" not in err
+    (folders[1] / "checkpoints" / "last.ckpt").write_bytes(b"")
+    code, _, err = script("evaluate.py", f"ckpt_path={folders[1] / 'checkpoints' / 'last.ckpt'}")
+    assert code == 1
+    assert err.startswith("CheckpointError: ")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "seqnets.training.environment.subprocess.run",  # through a module of ours into another
+        "seqnets.training.run.train",  # ours, but not a module
+        "torch.nn.modules.module.warnings.warn",
+        "torch.hub.load",
+    ],
+)
+def test_a_checkpoint_cannot_have_anything_called(target, run, tmp_path):
+    checkpoint = torch.load(run[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    node = checkpoint["seqnets"]["config"]["model"]["net"]
+    for place in (node, node["recurrent"]["cell"], checkpoint["seqnets"]["config"]["task"]):
+        before, place["_target_"] = place["_target_"], target
+        torch.save(checkpoint, tmp_path / "foreign.ckpt")
+        with pytest.raises(CheckpointError, match=f"asks for {target} to be called"):
+            load_trained(tmp_path / "foreign.ckpt")
+        place["_target_"] = before
+
+
+def test_a_checkpoint_is_not_tied_to_the_backend_it_was_trained_on(reviews, tmp_path):
+    train(small_run(reviews, tmp_path / "run", "model.backend=reference", "trainer.max_epochs=1"))
+    trained = load_trained(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert isinstance(trained.task, LightningModule)
+    assert trained.task.model.recurrent.backend is None
+    assert trained.config["model"]["backend"] == "reference"
