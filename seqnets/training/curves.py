@@ -23,7 +23,8 @@ def plot_curves(metrics: Path, picture: Path, title: str) -> None:
     for column in table.columns:
         if match := METRIC.match(column):
             split, metric, kind = match.groups()
-            columns[metric][split, kind or ("_step" if split == "train" else "_epoch")] = column
+            by_step = split == "train" and f"{column}_step" not in table
+            columns[metric][split, kind or ("_step" if by_step else "_epoch")] = column
     drawn = [metric for metric in ("loss", *sorted(set(columns) - {"loss"})) if _has_training(columns[metric])]
     if not drawn:
         return

@@ -31,9 +31,11 @@ class ProgressBar(RichProgressBar):
             super().on_train_batch_end(trainer, *args)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)  # the loggers' version: always the empty one here
-        return metrics
+        shown = {}
+        for name, value in super().get_metrics(trainer, pl_module).items():
+            if name != "v_num" and not name.endswith("_epoch"):  # the line of the epoch has these
+                shown[name.removeprefix("train/").removesuffix("_step")] = value
+        return shown
 
 
 class EpochReport(Callback):

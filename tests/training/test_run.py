@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
 
 import evaluate as evaluate_script
@@ -256,3 +256,13 @@ def test_a_checkpoint_is_not_tied_to_the_backend_it_was_trained_on(reviews, tmp_
     assert isinstance(trained.task, LightningModule)
     assert trained.task.model.recurrent.backend is None
     assert trained.config["model"]["backend"] == "reference"
+
+
+def test_last_checkpoint_is_written_once_where_steps_and_an_epochs_end_meet(reviews, tmp_path, monkeypatch):
+    written = []
+    save = Trainer.save_checkpoint
+    monkeypatch.setattr(
+        Trainer, "save_checkpoint", lambda self, path: (written.append(self.global_step), save(self, path))
+    )
+    train(small_run(reviews, tmp_path / "run", "callbacks.last_checkpoint.every_n_train_steps=5"))
+    assert written == [5, 10, 15, 20]
