@@ -6,7 +6,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from seqnets import Recurrent, explain
-from seqnets.training.random_states import random_states, set_random_states
 
 
 class BackendReport(Callback):
@@ -27,9 +26,7 @@ class BackendReport(Callback):
     def _ask_at_first_call(self, name: str, layer: Recurrent) -> None:
         def ask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             handle.remove()
-            states = random_states()  # a layer with masks draws them to explain; the run's own draws must not move
             self.backends[name] = explain(layer, *args, **kwargs).backend or "none"
-            set_random_states(states)
 
         handle = layer.register_forward_pre_hook(ask, with_kwargs=True)
 
