@@ -9,9 +9,11 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Accuracy
+from torchmetrics import Accuracy, MeanMetric
 
 from seqnets.data.batch import Batch
+
+PARTS = ("fit", "val", "test")  # "train" is a method of every module
 
 
 class Classification(LightningModule):
@@ -22,8 +24,8 @@ class Classification(LightningModule):
         optimizer: makes the optimiser of the parameters, such as ``partial(torch.optim.Adam, lr=1e-3)``.
         num_classes: number of classes.
 
-    Logs loss and accuracy: ``train/loss_step`` and so on by step, ``train/loss_epoch`` by epoch, and ``val/loss`` and
-    ``test/loss`` over the whole part.
+    Logs ``train/loss_step`` and ``train/accuracy_step``, those of one batch, every ``log_every_n_steps``, and the means
+    over all examples ``train/loss``, ``train/accuracy``, ``val/…`` and ``test/…`` by epoch.
     """
 
     def __init__(
@@ -36,8 +38,8 @@ class Classification(LightningModule):
         options: dict[str, Any] = (
             {"task": "binary"} if self.binary else {"task": "multiclass", "num_classes": num_classes}
         )
-        self.accuracy = nn.ModuleDict(
-            {part: Accuracy(**options, validate_args=False) for part in ("fit", "val", "test")}
+        self.means = nn.ModuleDict(
+            {part: nn.ModuleDict({"loss": MeanMetric(), "accuracy": Accuracy(**options)}) for part in PARTS}
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -53,17 +55,22 @@ class Classification(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, logits = self._loss(batch)
-        accuracy: Any = self.accuracy["fit"]
-        accuracy(logits, batch.targets)
-        for name, value in (("train/loss", loss), ("train/accuracy", accuracy)):
-            self.log(name, value, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch.targets))
+        means = self._update("fit", loss, logits, batch)
+        # logging costs more than the metrics themselves: only where something is kept
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/loss_step", loss, prog_bar=True)
+            self.log("train/accuracy_step", (self._predicted(logits) == batch.targets).float().mean(), prog_bar=True)
+        if self.trainer.is_last_batch:
+            self._log_means("train", means)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+        loss, logits = self._loss(batch)
+        self._log_means("val", self._update("val", loss, logits, batch), prog_bar=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+        loss, logits = self._loss(batch)
+        self._log_means("test", self._update("test", loss, logits, batch))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())
@@ -74,9 +81,15 @@ class Classification(LightningModule):
             return F.binary_cross_entropy_with_logits(logits, batch.targets.float()), logits
         return F.cross_entropy(logits, batch.targets), logits
 
-    def _evaluate(self, part: str, batch: Batch) -> None:
-        loss, logits = self._loss(batch)
-        accuracy: Any = self.accuracy[part]
-        accuracy.update(logits, batch.targets)
-        self.log(f"{part}/loss", loss, on_epoch=True, batch_size=len(batch.targets), prog_bar=part == "val")
-        self.log(f"{part}/accuracy", accuracy, on_epoch=True, prog_bar=part == "val")
+    def _predicted(self, logits: Tensor) -> Tensor:
+        return (logits > 0).long() if self.binary else logits.argmax(-1)
+
+    def _update(self, part: str, loss: Tensor, logits: Tensor, batch: Batch) -> Any:
+        means: Any = self.means[part]
+        means["loss"].update(loss.detach(), weight=len(batch.targets))
+        means["accuracy"].update(self._predicted(logits), batch.targets)
+        return means
+
+    def _log_means(self, part: str, means: Any, prog_bar: bool = False) -> None:
+        for name, metric in means.items():
+            self.log(f"{part}/{name}", metric, on_step=False, on_epoch=True, prog_bar=prog_bar)
