@@ -136,12 +136,11 @@ def prepare(arrays: Path) -> dict[str, Any]:
 def in_own_process(task: str, python: str, arrays: Path, steps: int | None) -> dict[str, Any]:
     """What `task` prints. The parent stays small: a child's peak memory begins at its parent's size."""
     command = [python, "-m", "benchmarks.imdb_epoch", "--run", task, "--arrays", str(arrays)]
-    done = subprocess.run(
-        command + (["--steps", str(steps)] if steps else []),
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    )
+    command += ["--steps", str(steps)] if steps else []
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    except OSError as error:
+        return {"failed": str(error)}
     if done.returncode:
         reason = done.stderr.strip().splitlines() or ["no message"]
         return {"failed": reason[-1]}
