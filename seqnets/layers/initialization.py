@@ -1,41 +1,38 @@
-"""How a recurrent layer's parameters begin. A new scheme is a function here and a line in `INITIALIZERS`."""
+"""How a recurrent layer's weights begin. A new scheme is a function here and a line in `INITIALIZERS`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import init
 
-if TYPE_CHECKING:
-    from seqnets.layers.recurrent import Recurrent
+from seqnets.cells import Cell
+from seqnets.recurrence import Weights
 
 
-def torch_default(layer: Recurrent) -> None:
+def torch_default(cell: Cell, weights: Weights) -> None:
     """As `torch.nn.LSTM`: everything uniform in ±1/√H, drawn in torch's order, so that seeds carry over bit for bit."""
-    bound = 1 / math.sqrt(layer.hidden_size)
-    for weights in layer.all_weights:
-        for weight in weights:
+    bound = 1 / math.sqrt(weights.weight_hh.shape[0] // cell.gates)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"):
+        if (weight := getattr(weights, name)) is not None:
             init.uniform_(weight, -bound, bound)
 
 
-def keras(layer: Recurrent) -> None:
+def keras(cell: Cell, weights: Weights) -> None:
     """As Keras: Glorot uniform over the whole input kernel, orthogonal over the whole recurrent kernel, zero biases
     but 1 for a gate named ``f`` (Jozefowicz, Zaremba and Sutskever, ICML 2015)."""
-    for weights in layer.direction_weights():
-        init.xavier_uniform_(weights.weight_ih)
-        init.orthogonal_(weights.weight_hh)
-        if weights.weight_hr is not None:
-            init.xavier_uniform_(weights.weight_hr)
-        for bias in (weights.bias_ih, weights.bias_hh):
-            if bias is not None:
-                init.zeros_(bias)
-        if weights.bias_ih is not None and layer.cell.gate_names and "f" in layer.cell.gate_names:
-            with torch.no_grad():
-                forget = weights.bias_ih.chunk(layer.cell.gates)[layer.cell.gate_names.index("f")]
-                forget.fill_(1.0)
+    init.xavier_uniform_(weights.weight_ih)
+    init.orthogonal_(weights.weight_hh)
+    if weights.weight_hr is not None:
+        init.xavier_uniform_(weights.weight_hr)
+    for bias in (weights.bias_ih, weights.bias_hh):
+        if bias is not None:
+            init.zeros_(bias)
+    if weights.bias_ih is not None and cell.gate_names and "f" in cell.gate_names:
+        with torch.no_grad():
+            weights.bias_ih.chunk(cell.gates)[cell.gate_names.index("f")].fill_(1.0)
 
 
-INITIALIZERS: dict[str, Callable[[Recurrent], None]] = {"torch": torch_default, "keras": keras}
+INITIALIZERS: dict[str, Callable[[Cell, Weights], None]] = {"torch": torch_default, "keras": keras}

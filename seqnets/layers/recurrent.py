@@ -169,8 +169,8 @@ class Recurrent(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, by `init`; the cell's own go back to their initial values."""
-        INITIALIZERS[self.init](self)
         for weights in self.direction_weights():
+            INITIALIZERS[self.init](self.cell, weights)
             for value, initial in zip(weights.params, self.cell.params.values(), strict=True):
                 nn.init.constant_(value, initial)
         if self.learn_state:
