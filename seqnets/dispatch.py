@@ -17,8 +17,8 @@ from seqnets.recurrence import Problem, Result
 
 ENVIRONMENT_VARIABLE = "SEQNETS_BACKEND"
 
-# a plain global: torch.compile(fullgraph=True) cannot trace ContextVar.get
-_override: str | None = None
+# A plain global: torch.compile(fullgraph=True) cannot trace ContextVar.get. The innermost `use_backend` is last.
+_overrides: list[list[str]] = []
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Explanation:
         return "\n".join(lines + ([f"  note: {self.note}"] if self.note else []))
 
 
-def check_backend(name: str | None) -> str | None:
-    """`name` itself if it is None, ``"auto"`` or a backend.
+def check_backend(name: str) -> str:
+    """`name` itself if it is ``"auto"`` or a backend.
 
     Raises:
-        BackendError: it is none of these; the message lists them.
+        BackendError: it is neither; the message lists the choices.
     """
-    if name is not None and name != "auto" and name not in BACKENDS:
+    if name != "auto" and name not in BACKENDS:
         raise BackendError(f"unknown backend {name!r}; choose from auto, {', '.join(BACKENDS)}")
     return name
 
@@ -66,26 +66,23 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         BackendError: there is no such backend.
     """
-    global _override
     check_backend(name)
-    before, _override = _override, name
+    override = [name]
+    _overrides.append(override)
     try:
         yield
-    finally:
-        _override = before
+    finally:  # its own, not the last: in another thread a later one may still hold
+        _overrides[:] = [other for other in _overrides if other is not override]
 
 
 def requested(layer_backend: str | None) -> tuple[str, str]:
     """The backend asked for, and by whom."""
     if layer_backend is not None:
-        return layer_backend, "the layer's backend="
-    if _override is not None:
-        return _override, "use_backend"
-    name = os.environ.get(ENVIRONMENT_VARIABLE)
-    if name:
-        check_backend(name)
-        return name, ENVIRONMENT_VARIABLE
-    return "auto", "default"
+        return check_backend(layer_backend), "the layer's backend="
+    if _overrides:
+        return _overrides[-1][0], "use_backend"
+    name = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
+    return (check_backend(name), ENVIRONMENT_VARIABLE) if name else ("auto", "default")
 
 
 def dispatch(problem: Problem, backend: str | None = None) -> Result:

@@ -43,7 +43,9 @@ class Problem(NamedTuple):
 class Result(NamedTuple):
     y: Tensor  # (T, B, D·P), zero at and beyond `lengths`
     state: tuple[Tensor, ...]  # as in Problem, after each sequence's last step
-    all_states: tuple[Tensor, ...] | None = None  # per state (T, B, D·H); a finished row keeps its state
+    all_states: tuple[Tensor, ...] | None = (
+        None  # per state (T, B, D·H), the first (T, B, D·P); a finished row keeps its state
+    )
 
 
 class Direction(NamedTuple):
@@ -60,6 +62,13 @@ class Direction(NamedTuple):
 def active_steps(lengths: Tensor, steps: int, device: torch.device) -> Tensor:
     """``(T, B, 1)`` bool: whether the time step lies within the row's length."""
     return (torch.arange(steps, device=device)[:, None] < lengths.to(device, non_blocking=True)).unsqueeze(-1)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype in which autocast wants products of `x`, or None where it leaves them alone."""
+    device = x.device.type
+    wanted = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if wanted and x.dtype is torch.float32 else None
 
 
 def project_input(weights: Weights, x_TBI: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
-from seqnets.recurrence import Problem, Result, Weights, active_steps
+from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype
 
 # cuDNN gathers weights that do not lie in one block, at each call. Ours never do: they are read at forward, so that
 # parametrised and replaced weights count. The copy is small beside the work, and flatten_parameters() no way out.
@@ -37,6 +37,19 @@ def why_not(problem: Problem) -> str | None:
         return f"torch's {problem.cell.name} returns the cell state of the last step only, not of all steps"
     if in_functional_transform():
         return "torch's fused operations have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
+    if problem.lengths is not None:
+        return _why_not_pack(problem, problem.lengths)
+    if problem.x.device.type == "cpu" and autocast_dtype(problem.x) is torch.float16:
+        return "torch's fused operations do not run in float16 under autocast on the CPU"
+    return None
+
+
+def _why_not_pack(problem: Problem, lengths: Tensor) -> str | None:
+    """Packing needs the values of the lengths, on the host."""
+    if torch.compiler.is_compiling():
+        return "it packs ragged batches by the values of the lengths, which torch.compile and torch.export cannot trace"
+    if problem.x.is_meta or lengths.is_meta:
+        return "it packs ragged batches by the values of the lengths, and tensors on meta have none"
     if copies_lengths_to_host(problem) and graph_is_captured():
         return "it needs the lengths on the host, and nothing can be copied there while a CUDA graph is captured"
     return None
@@ -57,8 +70,6 @@ def graph_is_captured() -> bool:
 
 
 def in_functional_transform() -> bool:
-    if torch.compiler.is_compiling():
-        return False
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 

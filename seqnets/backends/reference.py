@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
-from seqnets.recurrence import Direction, Problem, Result, layer_by_layer, project_input
+from seqnets.recurrence import Direction, Problem, Result, autocast_dtype, layer_by_layer, project_input
 
 
 def why_not(problem: Problem) -> str | None:
@@ -16,12 +16,11 @@ def why_not(problem: Problem) -> str | None:
 
 def run(problem: Problem) -> Result:
     result = layer_by_layer(problem, run_direction)
-    device = problem.x.device.type
-    if torch.is_autocast_enabled(device) and problem.x.dtype is torch.float32:
-        # products in the autocast dtype, states carried in float32, results in the dtype torch's own RNNs return
-        dtype = torch.get_autocast_dtype(device)
-        return tree_map_only(Tensor, lambda tensor: tensor.to(dtype), result)
-    return result
+    dtype = autocast_dtype(problem.x)
+    if dtype is None:
+        return result
+    # products were in the autocast dtype and states carried in float32; torch's own RNNs return the former
+    return tree_map_only(Tensor, lambda tensor: tensor.to(dtype), result)
 
 
 def run_direction(direction: Direction) -> list[Tensor]:

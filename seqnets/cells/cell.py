@@ -180,7 +180,7 @@ def cell(
         masks: names of masks ``(B, H)`` that the layer draws, per sequence or per step (`seqnets.Mask`).
 
     The step is called as ``step(x, r, state[, params][, masks])`` and returns the new states in order, as a tuple,
-    or as a bare tensor where there is one. Write it in plain PyTorch, elementwise over ``(B, H)``.
+    or as a bare tensor where there is one. Write it in plain PyTorch over ``(B, H)``, and do not write into its arguments.
 
     Raises:
         CellError: the definition is unusable: names clash, the step fails, or returns other shapes or counts.

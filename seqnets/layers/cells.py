@@ -4,70 +4,94 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from seqnets.cells import Cell
 from seqnets.cells import gru as gru_cell
 from seqnets.cells import lstm as lstm_cell
-from seqnets.dispatch import check_backend, dispatch
+from seqnets.dispatch import Explanation, check_backend, dispatch, explain_problem
 from seqnets.layers.torch_like import rnn_cell
 from seqnets.recurrence import Problem, Weights
 
 
-class _OneStep(nn.RNNCellBase):
+class OneStep(nn.RNNCellBase):
     """What the three share: a sequence of one step over torch's own parameters."""
 
     cell: Cell
     backend: str | None
 
-    def _run(self, input: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-        name = type(self).__name__
+    def _set(self, cell: Cell, backend: str | None) -> None:
+        self.cell = cell
+        self.backend = backend if backend is None else check_backend(backend)
+
+    def explain(self, input: Tensor, hx: Any = None) -> Explanation:
+        """What the dispatch decides for this call: which backend, and why not the others."""
+        return explain_problem(self._problem(input, hx), self.backend)
+
+    def _run(self, input: Tensor, hx: Any) -> tuple[Tensor, ...]:
+        problem = self._problem(input, hx)
+        result = dispatch(problem, self.backend)
+        # under autocast torch's step modules return their state's dtype, unlike its sequence modules
+        states = [s.squeeze(0).to(i.dtype) for s, i in zip(result.state, problem.state, strict=True)]
+        return tuple(s if input.dim() == 2 else s.squeeze(0) for s in states)
+
+    def _problem(self, input: Tensor, hx: Any) -> Problem:
+        name, names = type(self).__name__, self.cell.states
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{name}: input must be a tensor, got {type(input).__name__}")
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
         if input.shape[-1] != self.input_size:
             raise RuntimeError(f"{name}: input has {input.shape[-1]} features, expected input_size {self.input_size}")
         expected = (*input.shape[:-1], self.hidden_size)
-        if state is None:
-            state = tuple(input.new_zeros(expected) for _ in self.cell.states)
+        if hx is None:
+            hx = tuple(input.new_zeros(expected) for _ in names)
+        state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        if len(state) != len(names):
+            raise RuntimeError(f"{name} has the states {', '.join(names)}; the state passed has {len(state)} entries")
+        autocast = torch._C._is_any_autocast_enabled()
         for tensor in state:
             if tensor.shape != expected:
                 raise RuntimeError(f"{name}: Expected hidden of size {expected}, got {tuple(tensor.shape)}")
-        batched = input.dim() == 2
-        rows = input if batched else input.unsqueeze(0)
-        initial = tuple((s if batched else s.unsqueeze(0)).unsqueeze(0) for s in state)
+            if tensor.dtype != input.dtype and not autocast:
+                raise RuntimeError(f"{name}: hidden has dtype {tensor.dtype} but the input has {input.dtype}")
+        if input.dtype != self.weight_ih.dtype and not autocast:
+            raise RuntimeError(f"{name}: input has dtype {input.dtype} but the weights have {self.weight_ih.dtype}")
+        if input.dim() == 1:
+            input, state = input.unsqueeze(0), tuple(s.unsqueeze(0) for s in state)
         weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        result = dispatch(Problem(self.cell, rows.unsqueeze(0), initial, ((weights,),)), self.backend)
-        return tuple(s.squeeze(0) if batched else s.squeeze(0).squeeze(0) for s in result.state)
+        return Problem(self.cell, input.unsqueeze(0), tuple(s.unsqueeze(0) for s in state), ((weights,),))
 
 
-class LSTMCell(_OneStep, nn.LSTMCell):
+class LSTMCell(OneStep, nn.LSTMCell):
     """`torch.nn.LSTMCell`, plus ``backend=``: ``forward(input, (h, c)=None) -> (h, c)``."""
 
     def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cell, self.backend = lstm_cell, check_backend(backend)
+        self._set(lstm_cell, backend)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> Any:
-        return self.cell.State(*self._run(input, None if hx is None else tuple(hx)))
+        return self.cell.State(*self._run(input, hx))
 
 
-class GRUCell(_OneStep, nn.GRUCell):
+class GRUCell(OneStep, nn.GRUCell):
     """`torch.nn.GRUCell`, plus ``backend=``: ``forward(input, h=None) -> h``."""
 
     def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cell, self.backend = gru_cell, check_backend(backend)
+        self._set(gru_cell, backend)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._run(input, None if hx is None else (hx,))[0]
+        return self._run(input, hx)[0]
 
 
-class RNNCell(_OneStep, nn.RNNCell):
+class RNNCell(OneStep, nn.RNNCell):
     """`torch.nn.RNNCell`, plus ``backend=``: ``forward(input, h=None) -> h``."""
 
     def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cell, self.backend = rnn_cell(self.nonlinearity), check_backend(backend)
+        self._set(rnn_cell(self.nonlinearity), backend)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._run(input, None if hx is None else (hx,))[0]
+        return self._run(input, hx)[0]

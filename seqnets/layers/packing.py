@@ -44,6 +44,6 @@ def repack(y_TBH: Tensor, like: PackedSequence) -> PackedSequence:
     """The padded output in the packing of the input."""
     if like.sorted_indices is not None:
         y_TBH = y_TBH.index_select(1, like.sorted_indices)
-    lengths = (torch.arange(y_TBH.shape[1])[:, None] < like.batch_sizes).sum(1)
+    lengths = (torch.arange(y_TBH.shape[1], device=like.batch_sizes.device)[:, None] < like.batch_sizes).sum(1)
     packed = pack_padded_sequence(y_TBH, lengths)
     return PackedSequence(packed.data, like.batch_sizes, like.sorted_indices, like.unsorted_indices)

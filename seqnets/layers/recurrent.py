@@ -89,7 +89,7 @@ class Recurrent(nn.Module):
         self.learn_state = learn_state
         self.masks = dict(masks or {})
         self.return_all_states = return_all_states
-        self.backend = check_backend(backend)
+        self.backend = backend if backend is None else check_backend(backend)
         self._check_options()
         self._weight_names = [list(self._build_direction(k, d, device, dtype)) for k, d in self._directions()]
         if learn_state:
@@ -218,7 +218,7 @@ class Recurrent(nn.Module):
         Returns:
             ``(y, state)``: y of x's form with D·P features; state a NamedTuple of ``(L·D, B, H)``, the states after each
             sequence's last step. With ``return_all_states`` a third: the last layer's states after every step, a
-            NamedTuple of ``(T, B, D·H)`` (batch first where x is; padded where x is packed).
+            NamedTuple of ``(T, B, D·H)``, the first with P for H (batch first where x is; padded where x is packed).
 
         Raises:
             BackendError: the backend asked for cannot serve; the message says why and which can.
@@ -255,12 +255,20 @@ class Recurrent(nn.Module):
                 f"one step takes x_t of shape (B, {self.input_size}) or ({self.input_size},), got {_shape(x_t)}"
             )
         time = int(self.batch_first and x_t.dim() == 2)
-        y, new = self.forward(x_t.unsqueeze(time), state, return_all_states=False)
+        y, new = self(x_t.unsqueeze(time), state, return_all_states=False)
         return y.squeeze(time), new
 
-    def explain(self, x: Tensor | PackedSequence, state: Any = None, lengths: Tensor | None = None) -> Explanation:
+    def explain(
+        self,
+        x: Tensor | PackedSequence,
+        state: Any = None,
+        lengths: Tensor | None = None,
+        *,
+        return_all_states: bool | None = None,
+    ) -> Explanation:
         """What the dispatch decides for this call: which backend, and why not the others."""
-        return explain_problem(self._problem(x, state, lengths, self.return_all_states), self.backend)
+        every = self.return_all_states if return_all_states is None else return_all_states
+        return explain_problem(self._problem(x, state, lengths, every), self.backend)
 
     def _present(self, tensor: Tensor, batched: bool) -> Tensor:
         """``(T, B, ·)`` as the caller gave its input."""
@@ -274,7 +282,7 @@ class Recurrent(nn.Module):
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise ValueError("a PackedSequence has its own lengths: pass either it or lengths=, not both")
-            self._check_input(x.data, weights[0].weight_ih, 2)
+            self._check_input(x.data, weights[0].weight_ih)
             x, lengths = unpack(x)
             batched = True
         else:
@@ -282,7 +290,7 @@ class Recurrent(nn.Module):
                 raise TypeError(f"input must be a tensor or a PackedSequence, got {type(x).__name__}")
             if x.dim() not in (2, 3):
                 raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {x.dim()}D instead")
-            self._check_input(x, weights[0].weight_ih, x.dim())
+            self._check_input(x, weights[0].weight_ih)
             batched = x.dim() == 3
             if not batched:
                 x = x.unsqueeze(1)
@@ -310,7 +318,7 @@ class Recurrent(nn.Module):
 
         return problem._replace(layers=tuple(tuple(drawn(w) for w in layer) for layer in problem.layers))
 
-    def _check_input(self, x: Tensor, weight: Tensor, dims: int) -> None:
+    def _check_input(self, x: Tensor, weight: Tensor) -> None:
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}"
@@ -330,6 +338,8 @@ class Recurrent(nn.Module):
             if self.learn_state:
                 return tuple(getattr(self, f"initial_{n}").unsqueeze(1).expand(-1, batch, -1) for n in names)
             return tuple(x.new_zeros(rows, batch, size) for _, size in self._state_sizes())
+        if not isinstance(state, Tensor | list | tuple):
+            raise TypeError(f"the state is a tensor, or a tuple of {', '.join(names)}, not {type(state).__name__}")
         state = (state,) if isinstance(state, Tensor) else tuple(state)
         if len(state) != len(names):
             raise RuntimeError(
@@ -361,16 +371,3 @@ class Recurrent(nn.Module):
 
 def _shape(value: Any) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
-
-
-def explain(
-    module: Recurrent, x: Tensor | PackedSequence, state: Any = None, lengths: Tensor | None = None
-) -> Explanation:
-    """Which backend would run ``module(x, state, lengths)``, and why the others would not.
-
-    Raises:
-        TypeError: `module` is not a seqnets layer. For a model, pass the layer inside it.
-    """
-    if not isinstance(module, Recurrent):
-        raise TypeError(f"explain takes a seqnets layer, got {type(module).__name__}; pass the layer inside it")
-    return module.explain(x, state, lengths)

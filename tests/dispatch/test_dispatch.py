@@ -46,9 +46,25 @@ def test_use_backend_is_undone_by_an_exception_and_decorates():
     assert seqnets.explain(seqnets.GRU(3, 4), X).backend == "aten"
 
 
+def test_use_backend_in_overlapping_threads_leaves_nothing_behind():
+    first, second = seqnets.use_backend("reference"), seqnets.use_backend("aten")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert seqnets.explain(zoo.layer("gru", 3, 4), X).asked == "aten (use_backend)"
+    second.__exit__(None, None, None)
+    assert seqnets.explain(zoo.layer("gru", 3, 4), X).asked == "auto (default)"
+
+
 def test_unknown_backends_are_refused_with_the_choices(monkeypatch):
-    with pytest.raises(BackendError, match="choose from auto, aten, reference"), seqnets.use_backend("cudnn"):
+    with pytest.raises(BackendError, match="choose from auto, "), seqnets.use_backend("cudnn"):
         pass
+    layer = seqnets.GRU(3, 4)
+    layer.backend = "no longer there"
+    with pytest.raises(BackendError, match="unknown backend 'no longer there'"):
+        layer(X)
+    monkeypatch.setenv("SEQNETS_BACKEND", " reference ")
+    assert seqnets.explain(seqnets.GRU(3, 4), X).backend == "reference"
     monkeypatch.setenv("SEQNETS_BACKEND", "fast")
     with pytest.raises(BackendError, match="unknown backend 'fast'"):
         seqnets.GRU(3, 4)(X)
@@ -105,6 +121,8 @@ def test_explaining_draws_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_explain_takes_layers_only():
+def test_explain_takes_layers_and_step_modules_only():
+    assert seqnets.explain(seqnets.LSTMCell(3, 4), X[0]).backend == "aten"
+    assert seqnets.explain(seqnets.LSTM(3, 4), X, return_all_states=True).backend == "reference"
     with pytest.raises(TypeError, match="the layer inside it"):
         seqnets.explain(torch.nn.Linear(3, 4), X)

@@ -182,6 +182,10 @@ def test_the_step_modules_are_torchs():
                 b(x, (h[..., :2], c[..., :2]) if theirs is nn.LSTMCell else h[..., :2])
             with pytest.raises(ValueError, match="1D or 2D"):
                 b(torch.randn(2, 2, I, dtype=torch.float64))
+            with pytest.raises(RuntimeError, match="dtype"):
+                b(x.detach().float())
+            with pytest.raises(TypeError, match="must be a tensor"):
+                b([1.0])
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -260,6 +264,10 @@ def test_inputs_that_torch_refuses_are_refused():
 def test_autocast_gives_the_dtypes_that_torch_gives():
     x = torch.randn(T, B, I)
     for backend in ("aten", "reference"):
+        for theirs, ours in ((nn.LSTMCell, seqnets.LSTMCell), (nn.GRUCell, seqnets.GRUCell)):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                step, expected = ours(I, H, backend=backend)(x[0]), theirs(I, H)(x[0])
+            assert [t.dtype for t in tensors(step)] == [t.dtype for t in tensors(expected)]
         a, b = pair("LSTM", {"num_layers": 2}, torch.float32, backend=backend)
         with torch.autocast("cpu", dtype=torch.bfloat16), warnings.catch_warnings():
             results = [tensors(layer(x)) for layer in (a, b)]
