@@ -153,10 +153,10 @@ def work(task: str, arrays: Path, steps: int | None) -> dict[str, Any]:
     seconds = CONTENDERS[task](arrays, steps)
     per_unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit / 1e6
-    return {"seconds": seconds, "steps": steps or -(-25_000 // BATCH), "peak_mb": peak_mb}
+    return {"seconds": seconds, "peak_mb": peak_mb}
 
 
-def summarise(samples: list[dict[str, dict[str, Any]]]) -> list[list[str]]:
+def summarise(samples: list[dict[str, dict[str, Any]]], steps: int) -> list[list[str]]:
     """A row per contender: seconds (median, least and most), milliseconds per step, peak memory, ratio to bare."""
     rows = []
     for name in CONTENDERS:
@@ -174,7 +174,7 @@ def summarise(samples: list[dict[str, dict[str, Any]]]) -> list[list[str]]:
             [
                 name,
                 f"{statistics.median(seconds):.1f} ({seconds[0]:.1f}-{seconds[-1]:.1f})",
-                f"{1000 * statistics.median(seconds) / good[0]['steps']:.1f}",
+                f"{1000 * statistics.median(seconds) / steps:.1f}",
                 f"{max(g['peak_mb'] for g in good):.0f}",
                 f"{statistics.median(ratios):.3f} ({ratios[0]:.3f}-{ratios[-1]:.3f})" if ratios else "",
             ]
@@ -212,7 +212,8 @@ def main() -> None:
             python = options.keras_python if name == "keras" else sys.executable
             samples[turn][name] = in_own_process(name, python, arrays, options.steps)
     columns = ["contender", "seconds per epoch", "ms per step", "peak MB", "ratio to bare"]
-    rows = summarise(samples)
+    steps = options.steps or -(-provenance["rows"]["train"] // BATCH)
+    rows = summarise(samples, steps)
     table = Table(*columns, title="One training epoch of imdb_bilstm: median (least-most)")
     for row in rows:
         table.add_row(*row)
@@ -222,9 +223,10 @@ def main() -> None:
     from seqnets.training.environment import environment
 
     record = {
-        "environment": environment(torch.device("cpu"), seed=0),
-        "data": provenance,
-        "command": sys.argv,
+        "environment": environment(torch.device("cpu"), seed=0) | {"command": "python -m benchmarks.imdb_epoch"},
+        "data": {k: v for k, v in provenance.items() if k != "location"},  # of no use on another machine
+        "rounds": options.rounds,
+        "steps": steps,
         "samples": samples,
         "table": [dict(zip(columns, row, strict=True)) for row in rows],
     }
