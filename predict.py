@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, help="runs/…/checkpoints/last.ckpt")
     parser.add_argument("text", nargs="+", help="what to judge; - reads lines from standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    parser.add_argument("--trust-cells", action="store_true", help="import the modules of the checkpoint's own cells")
     args = parser.parse_args(arguments)
     texts = sys.stdin.read().splitlines() if args.text == ["-"] else args.text
     if not texts:
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     from seqnets.training import load_trained  # slow to import: not before the arguments are known to be good
 
     try:
-        trained = load_trained(args.checkpoint)
+        trained = load_trained(args.checkpoint, args.trust_cells)
     except SeqnetsError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     try:

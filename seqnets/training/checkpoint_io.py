@@ -6,7 +6,7 @@ checkpoint is still there, whole, under its own name.
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,6 +18,21 @@ from omegaconf import Container, OmegaConf
 from torch import Tensor
 
 from seqnets.errors import CheckpointError
+
+# what is read of a checkpoint beside Lightning: the keys it must have, and their types
+_NODE = {"_target_": str}
+FORM = {
+    "state_dict": {},
+    "optimizer_states": list,
+    "random_states": {},
+    "loops": {"fit_loop": {"epoch_progress": {"current": {"processed": int}}}},
+    "seqnets": {
+        "config": {"seed": int, "model": {"net": _NODE}, "task": _NODE, "optimizer": _NODE, "data": _NODE},
+        "encoder": {},
+        "labels": list,
+        "data": {"source": str, "location": str, "rows": {}, "fingerprint": str},
+    },
+}
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -86,10 +101,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} cannot be read: it is truncated, damaged, or no checkpoint ({str(error).splitlines()[0]}). "
             "Take another one of the run (last.ckpt, best.ckpt), or train again"
         ) from error
-    missing = {"state_dict", "loops", "seqnets"} - set(checkpoint if isinstance(checkpoint, dict) else ())
-    if missing:
-        raise CheckpointError(f"{path} was not written by train.py: it has no {', '.join(sorted(missing))}")
+    if missing := list(_missing(checkpoint, FORM)):
+        raise CheckpointError(f"{path} was not written by train.py: it has no {', '.join(missing)}")
     return checkpoint
+
+
+def _missing(found: Any, form: Any, name: str = "") -> Iterator[str]:
+    if not isinstance(found, dict if isinstance(form, dict) else form):
+        yield name or "keys"
+    elif isinstance(form, dict):
+        for key, part in form.items():
+            yield from _missing(found.get(key), part, f"{name}.{key}".lstrip("."))
 
 
 def plain(value: Any, key: str) -> Any:

@@ -10,7 +10,7 @@ from seqnets.training.config import TRAINER, build, refuse_unknown, resolved
 from seqnets.training.messages import Messages
 from seqnets.training.progress import ProgressBar
 from seqnets.training.summary import print_table, sentence
-from seqnets.training.trained import Trained, load_trained, refuse_untrusted
+from seqnets.training.trained import DATA, Trained, load_trained, refuse_untrusted
 from seqnets.training.trainer import build_trainer
 
 
@@ -21,16 +21,16 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         SeqnetsError: the checkpoint or the data cannot be used, or the data give another vocabulary.
     """
     config = resolved(cfg)
-    refuse_unknown(config, {"ckpt_path", "data", "trainer"}, "")
+    refuse_unknown(config, {"ckpt_path", "trust_cells", "data", "trainer"}, "")
     refuse_unknown(config["trainer"], TRAINER, "trainer.")
     path = Path(config["ckpt_path"])
-    trained = load_trained(path)
+    trained = load_trained(path, config["trust_cells"])
     changed = {key: value for key, value in config["data"].items() if value is not None}
     refuse_unknown(changed, trained.config["data"], "data.")
     settings = trained.config["data"] | changed
     if "path" in changed or "source" in changed:  # one given now replaces both given then
         settings |= {"path": changed.get("path"), "source": changed.get("source", "auto")}
-    refuse_untrusted(settings, path)
+    refuse_untrusted(settings, path, DATA)
     with Messages():
         return _test(trained, settings, config["trainer"])
 

@@ -1,9 +1,11 @@
 """A trained model, rebuilt from its checkpoint alone.
 
 The checkpoint may come from someone else, and its configuration names what to call: only classes of modules, data
-modules and optimizers that are defined in seqnets or torch are called, and `seqnets.cells.get_cell`.
+modules and optimizers that are defined in seqnets or torch are called, and `seqnets.cells.get_cell`. A cell of one's
+own (``"package.module:cell"``) is taken from a module that is imported already, or imported where the caller agrees.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from hydra.utils import get_object
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
+from seqnets import Mask
 from seqnets.cells import get_cell
 from seqnets.data import TextEncoder
 from seqnets.errors import CheckpointError
@@ -21,7 +24,8 @@ from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.config import build
 
 TRUSTED_PREFIXES = ("seqnets.", "torch.nn.", "torch.optim.")
-TRUSTED_BASES = (nn.Module, LightningDataModule, torch.optim.Optimizer)
+MODEL: tuple[type, ...] = (nn.Module, torch.optim.Optimizer, Mask)
+DATA: tuple[type, ...] = (LightningDataModule,)
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,12 @@ class Trained:
         return torch.cat([self.task.probabilities(batch) for batch in ids])  # type: ignore[operator]
 
 
-def load_trained(path: Path) -> Trained:
+def load_trained(path: Path, trust_cells: bool = False) -> Trained:
     """The model in the checkpoint `path`, with all that predicting needs. Its backend is chosen anew for this machine.
+
+    Args:
+        path: the file.
+        trust_cells: import the modules of the cells it names, which runs their code.
 
     Raises:
         CheckpointError: it is missing, damaged or not of this project's training, or it asks for a class that is not trusted.
@@ -66,38 +74,64 @@ def load_trained(path: Path) -> Trained:
     config = content["config"]
     network = _any_backend(config["model"]["net"])
     for node in (network, config["task"], config["optimizer"]):
-        refuse_untrusted(node, path)
+        refuse_untrusted(node, path, MODEL, trust_cells)
     model = build(network, "model.net")
     task = build(config["task"], "task", model=model, optimizer=build(config["optimizer"], "optimizer"))
     try:
         task.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights do not fit its own configuration: {error}") from error
-    encoder = TextEncoder.from_dict(content["encoder"])
+        encoder = TextEncoder.from_dict(content["encoder"])
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its weights or words do not fit its own configuration: {error}") from error
     return Trained(path, task.eval(), encoder, tuple(content["labels"]), config, content["data"])
 
 
-def refuse_untrusted(node: Any, path: Path) -> None:
-    """Nothing, if everything that instantiating `node` would call is trusted.
+def refuse_untrusted(node: Any, path: Path, bases: tuple[type, ...], trust_cells: bool = False) -> None:
+    """Nothing, if `node` is of dicts, lists and scalars alone, and instantiating it would call only what is trusted.
+
+    Args:
+        node: a part of the configuration in the checkpoint `path`.
+        bases: what may be built: `MODEL`, which includes cells, or `DATA`.
+        trust_cells: let cells import their modules.
 
     Raises:
-        CheckpointError: something is not.
+        CheckpointError: something is not trusted.
     """
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        refuse_untrusted(child, path)
-    if not isinstance(node, dict) or "_target_" not in node:
-        return
-    target = str(node["_target_"])
-    if target.startswith(TRUSTED_PREFIXES):
-        # a dotted path can also lead through a module into whatever it imports: look at what lies at its end
+    if isinstance(node, str):
+        module, colon, _ = node.partition(":")
+        if "${" in node:  # OmegaConf would resolve it later, to something not looked at here
+            raise CheckpointError(f"{path} has the interpolation {node!r}; a checkpoint of train.py is resolved")
+        if colon and bases is MODEL and module not in sys.modules and not trust_cells:
+            raise CheckpointError(
+                f"{path} asks for {node!r}, which would run the code of the module {module}. If you trust it: "
+                "predict.py --trust-cells, evaluate.py trust_cells=true, load_trained(path, trust_cells=True)"
+            )
+    elif isinstance(node, dict):
+        for part in (*node.keys(), *node.values()):
+            refuse_untrusted(part, path, bases, trust_cells)
+        if "_target_" in node and not _trusted(str(node["_target_"]), bases):
+            raise CheckpointError(
+                f"{path} asks for {node['_target_']} to be called, but from a checkpoint only modules of seqnets and "
+                "torch.nn are built: a checkpoint that needs more is loaded in Python, by code you trust"
+            )
+    elif isinstance(node, list):
+        for part in node:
+            refuse_untrusted(part, path, bases, trust_cells)
+    elif not (node is None or isinstance(node, bool | int | float)):
+        raise CheckpointError(f"{path} has a {type(node).__name__} in its configuration, where train.py writes none")
+
+
+def _trusted(target: str, bases: tuple[type, ...]) -> bool:
+    if not target.startswith(TRUSTED_PREFIXES):
+        return False
+    try:
         found = get_object(target)
-        ours = str(getattr(found, "__module__", "")).startswith(TRUSTED_PREFIXES)
-        if found is get_cell or (ours and isinstance(found, type) and issubclass(found, TRUSTED_BASES)):
-            return
-    raise CheckpointError(
-        f"{path} asks for {target} to be called, but from a checkpoint only modules of seqnets and torch.nn are built: "
-        "a checkpoint that needs more is loaded in Python, by code you trust"
-    )
+    except Exception:  # whatever looking it up raises, there is no such class
+        return False
+    if found is get_cell:
+        return bases is MODEL
+    # a dotted path can also lead through a module into whatever it imports: look at what lies at its end
+    ours = str(getattr(found, "__module__", "")).startswith(TRUSTED_PREFIXES)
+    return ours and isinstance(found, type) and issubclass(found, bases)
 
 
 def _any_backend(node: Any) -> Any:

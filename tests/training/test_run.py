@@ -229,25 +229,91 @@ def test_multirun_and_the_scripts_themselves(reviews, tmp_path):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "os.system",
-        "seqnets.training.environment.subprocess.run",  # through a module of ours into another
-        "seqnets.training.run.train",  # ours, but not a module
-        "torch.nn.modules.module.warnings.warn",
-        "torch.hub.load",
-    ],
-)
-def test_a_checkpoint_cannot_have_anything_called(target, run, tmp_path):
+WRITE = {"_target_": "pathlib.Path.touch", "_args_": [{"_target_": "pathlib.Path", "_args_": ["attacked"]}]}
+ATTACKS = {  # what a foreign checkpoint may hold in place of a part of its configuration, and why it is refused
+    "call": (WRITE, "asks for pathlib.Path to be called"),
+    "list": ([WRITE], "asks for pathlib.Path to be called"),
+    "tuple": ((WRITE,), "has a tuple"),
+    "tensor": (torch.ones(1), "has a Tensor"),
+    "interpolation": ("${oc.create:{_target_:pathlib.Path.touch,_args_:[attacked]}}", "has the interpolation"),
+    "key": ({"${oc.env:HOME}": 1}, "has the interpolation"),
+    "shell": ({"_target_": "os.system"}, "asks for os.system"),
+    "through a module of ours": ({"_target_": "seqnets.training.environment.subprocess.run"}, "subprocess.run"),
+    "ours, but no module": ({"_target_": "seqnets.training.run.train"}, "asks for seqnets"),
+    "through torch": ({"_target_": "torch.nn.modules.module.warnings.warn"}, "asks for torch"),
+    "hub": ({"_target_": "torch.hub.load"}, "asks for torch.hub"),
+    "nothing there": ({"_target_": "torch.nn.Nope"}, "asks for torch.nn.Nope"),
+    "cell": ("evil:x", "would run the code of the module evil"),
+    "cell by name": ({"_target_": "seqnets.cells.get_cell", "name": "evil:x"}, "module evil.*--trust-cells"),
+    "cell by place": ({"_target_": "seqnets.cells.get_cell", "_args_": ["evil:x"]}, "module evil"),
+}
+PLACES = {"net": "model.net.head_sizes", "recurrent": "model.net.recurrent.cell", "task": "task.num_classes"}
+
+
+def foreign(run, file, place, value):
     checkpoint = torch.load(run[0] / "checkpoints" / "last.ckpt", weights_only=True)
-    node = checkpoint["seqnets"]["config"]["model"]["net"]
-    for place in (node, node["recurrent"]["cell"], checkpoint["seqnets"]["config"]["task"]):
-        before, place["_target_"] = place["_target_"], target
+    *parents, last = place.split(".")
+    inner = checkpoint["seqnets"]["config"]
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    torch.save(checkpoint, file)
+    return file
+
+
+def test_a_checkpoint_cannot_have_anything_run(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("open('attacked', 'w')")
+    for attack, reason in ATTACKS.values():
+        for place in PLACES.values():
+            file = foreign(run, tmp_path / "foreign.ckpt", place, attack)
+            with pytest.raises(CheckpointError, match=reason):
+                load_trained(file)
+        if "evil" not in reason:  # data take no cells: there it is a text
+            file = foreign(run, tmp_path / "foreign.ckpt", "data.path", attack)
+            with pytest.raises(CheckpointError, match=reason):
+                evaluate(compose(f"ckpt_path={file}", name="evaluate"))
+    assert not (tmp_path / "attacked").exists()
+    assert "evil" not in sys.modules
+
+
+def test_data_of_a_checkpoint_cannot_have_cells_built(run, tmp_path):
+    file = foreign(run, tmp_path / "foreign.ckpt", "data.path", ATTACKS["cell by name"][0])
+    with pytest.raises(CheckpointError, match="get_cell to be called"):
+        evaluate(compose(f"ckpt_path={file}", name="evaluate"))
+
+
+def test_a_cell_of_ones_own_is_imported_where_it_is_trusted(reviews, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_own_cells.py").write_text(
+        "import seqnets\n"
+        "@seqnets.cell(gates=1, states=('h',), masks=('drop',))\n"
+        "def mine(x, r, state, masks):\n"
+        "    return (x[0] + r[0] * masks.drop).tanh()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mask = "+model.net.recurrent.masks={drop:{_target_:seqnets.Mask,p:0.5}}"
+    train(small_run(reviews, tmp_path / "run", "model.cell.name=my_own_cells:mine", mask, "trainer.max_epochs=1"))
+    last = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    predict.main([last, "fine"])  # imported already
+    monkeypatch.delitem(sys.modules, "my_own_cells")
+    with pytest.raises(SystemExit, match="CheckpointError.*module my_own_cells.*--trust-cells"):
+        predict.main([last, "fine"])
+    with pytest.raises(CheckpointError, match="trust_cells=true"):
+        evaluate(compose(f"ckpt_path={last}", name="evaluate"))
+    predict.main([last, "fine", "--trust-cells"])
+    assert "fine" in capsys.readouterr().out
+    monkeypatch.delitem(sys.modules, "my_own_cells")
+    assert evaluate(compose(f"ckpt_path={last}", "trust_cells=true", name="evaluate"))
+
+
+def test_a_vocabulary_that_is_none_is_refused(run, tmp_path):
+    checkpoint = torch.load(run[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    for encoder in ({}, {"words": 3, "max_tokens": 8}, {"words": ["a", "a"], "max_tokens": 8}):
+        checkpoint["seqnets"]["encoder"] = encoder
         torch.save(checkpoint, tmp_path / "foreign.ckpt")
-        with pytest.raises(CheckpointError, match=f"asks for {target} to be called"):
+        with pytest.raises(CheckpointError, match="words do not fit"):
             load_trained(tmp_path / "foreign.ckpt")
-        place["_target_"] = before
 
 
 def test_a_checkpoint_is_not_tied_to_the_backend_it_was_trained_on(reviews, tmp_path):
