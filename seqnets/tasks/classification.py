@@ -53,14 +53,21 @@ class Classification(LightningModule):
             return torch.stack([1 - positive, positive], dim=-1)
         return logits.softmax(-1)
 
+    def on_train_start(self) -> None:
+        self._logged_epoch = -1
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, logits = self._loss(batch)
         means = self._update("fit", loss, logits, batch)
         # logging costs more than the metrics themselves: only where something is kept
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
             self.log("train/loss_step", loss, prog_bar=True)
             self.log("train/accuracy_step", (self._predicted(logits) == batch.targets).float().mean(), prog_bar=True)
-        if self.trainer.is_last_batch:
+        if (
+            self._logged_epoch != self.current_epoch
+        ):  # once: Lightning asks the metrics when the epoch ends, if cut short too
+            self._logged_epoch = self.current_epoch
             self._log_means("train", means)
         return loss
 
@@ -74,6 +81,19 @@ class Classification(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not self.trainer.is_last_batch:  # in mid-epoch its means go on after a resume; at its end they are done with
+            checkpoint["train_means"] = {name: metric.metric_state for name, metric in self._fit_means()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint.get("train_means", {})
+        for name, metric in self._fit_means():
+            for state, value in states.get(name, {}).items():
+                setattr(metric, state, value.to(self.device))
+
+    def _fit_means(self) -> Any:
+        return self.means["fit"].items()  # type: ignore[operator]
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = self(batch.inputs).float()

@@ -23,6 +23,7 @@ from seqnets.errors import CheckpointError
 _NODE = {"_target_": str}
 FORM = {
     "state_dict": {},
+    "global_step": int,
     "optimizer_states": list,
     "random_states": {},
     "loops": {"fit_loop": {"epoch_progress": {"current": {"processed": int}}}},

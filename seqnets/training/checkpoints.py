@@ -4,7 +4,7 @@ Not Lightning's ModelCheckpoint: its names carry ``=``, an occupied name gets a 
 run resumed into a new folder forgets the best score so far.
 """
 
-import operator
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,10 @@ from seqnets.errors import ConfigError
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``: at the end of every epoch and, if asked, every `every_n_train_steps` optimizer steps."""
+    """Keeps ``last.ckpt``: at the end of every epoch and, if asked, every `every_n_train_steps` optimizer steps.
+
+    An epoch that is cut short (``max_steps``, ``max_time``) is saved as what it is, so that a resumed run goes on in it.
+    """
 
     def __init__(self, folder: str, every_n_train_steps: int | None = None) -> None:
         if every_n_train_steps is not None and every_n_train_steps < 1:
@@ -34,11 +37,13 @@ class LastCheckpoint(Checkpoint):
         # the global step stands still while gradients accumulate, and those are not saved;
         # after an epoch's last batch the end of the epoch saves, with validation done and metrics known
         due = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
+        due |= trainer.fit_loop.epoch_loop.done
         if due and step != self._saved_step and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        if trainer.is_last_batch or trainer.global_step != self._saved_step:
+            self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -49,15 +54,24 @@ class LastCheckpoint(Checkpoint):
 class BestCheckpoint(Checkpoint):
     """Keeps ``best.ckpt``, by a metric of the validation data; without such data it never writes.
 
-    The score goes into the checkpoints, so that a resumed run, in a folder of its own, writes only what beats it.
+    Score and file go into the checkpoints, so that a resumed run, in a folder of its own, writes only what beats it.
+
+    Attributes:
+        score: that of the best so far; NaN beats nothing.
+        best: the file of it, in this run's folder or in that of a run it goes on from; None where there is none.
     """
 
     def __init__(self, folder: str, monitor: str = "val/accuracy", mode: Literal["min", "max"] = "max") -> None:
         if mode not in ("min", "max"):
             raise ConfigError(f"best_checkpoint.mode is {mode!r}; it must be min or max")
-        self.path = Path(folder) / "best.ckpt"
+        self.path = Path(folder).absolute() / "best.ckpt"
         self.monitor, self.mode = monitor, mode
-        self.score: float | None = None
+        self.score = -math.inf if mode == "max" else math.inf
+        self.best: Path | None = None
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(monitor=self.monitor, mode=self.mode)  # the score of another metric is none
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run or not sum(trainer.num_val_batches):  # type: ignore[attr-defined]
@@ -66,16 +80,15 @@ class BestCheckpoint(Checkpoint):
             known = ", ".join(sorted(trainer.callback_metrics))
             raise ConfigError(f"best_checkpoint.monitor={self.monitor} is not a metric of this run: {known}")
         score = float(trainer.callback_metrics[self.monitor])
-        better = operator.gt if self.mode == "max" else operator.lt
-        if self.score is None or better(score, self.score):
-            self.score = score
+        if score > self.score if self.mode == "max" else score < self.score:
+            self.score, self.best = score, self.path
             trainer.save_checkpoint(self.path)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"score": self.score}
+        return {"score": self.score, "best": self.best and str(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.score = state_dict["score"]
+        self.score, self.best = state_dict["score"], state_dict["best"] and Path(state_dict["best"])
 
 
 class SelfContained(Callback):

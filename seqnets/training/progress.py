@@ -49,6 +49,7 @@ class EpochReport(Callback):
         self.seconds: list[float] = []
         self._start: float | None = None  # None in an epoch resumed in its middle: its time would mean nothing
         self._validating_since = 0.0
+        self._parts = ("train/",)  # those of this epoch: Lightning keeps the figures of older ones
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()
@@ -58,24 +59,29 @@ class EpochReport(Callback):
         self._validating_since = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._parts = ("train/", "val/")
         if self._start is not None:
             self._start += time.perf_counter() - self._validating_since
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _wait_for_device(pl_module)
         took = ""
-        if self._start is not None:
+        if not trainer.is_last_batch:
+            took = "  (not to its end)"
+        elif self._start is not None:
             self.seconds.append(time.perf_counter() - self._start)
-            self._start = None
             took = f"  {self.seconds[-1]:.1f} s"
             pl_module.log("seconds_per_epoch", self.seconds[-1])
+        self._start = None
         figures = "".join(
             f"  {name} {float(value):.4f}"
             for name, value in sorted(trainer.callback_metrics.items())
-            if name.startswith(("train/", "val/"))
+            if name.startswith(self._parts)
             and not name.endswith(("_step", "_epoch"))  # the bare name has the epoch's mean
         )
-        log.info("epoch %d/%s%s%s", trainer.current_epoch + 1, trainer.max_epochs, figures, took)
+        self._parts = ("train/",)
+        of = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        log.info("epoch %d%s%s%s", trainer.current_epoch + 1, of, figures, took)
 
 
 def _wait_for_device(module: LightningModule) -> None:

@@ -171,13 +171,16 @@ def _refuse_other(
             f"the data give another vocabulary than the one {path} was trained with ({sentence(then['data'])}); "
             "resume with the same data and data settings"
         )
-    epochs = resumed["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    limit = config["trainer"]["max_epochs"]
-    if limit is not None and 0 <= limit <= epochs:
-        raise ConfigError(
-            f"{path} has all {epochs} epochs of trainer.max_epochs={limit} behind it; raise trainer.max_epochs to "
-            f"train on, or test it with python evaluate.py ckpt_path={path}"
-        )
+    done = {
+        "max_epochs": resumed["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
+        "max_steps": resumed["global_step"],
+    }
+    for limit, behind in done.items():
+        if 0 <= (config["trainer"][limit] or -1) <= behind:
+            raise ConfigError(
+                f"{path} has all of trainer.{limit}={config['trainer'][limit]} behind it; raise trainer.{limit} to "
+                f"train on, or test it with python evaluate.py ckpt_path={path}"
+            )
     for key in ("seed", "optimizer", "data"):
         before, now = then["config"][key], config[key]
         if before != now:
@@ -199,11 +202,12 @@ def _summarise(folder: Path, result: dict[str, Any], callbacks: dict[str, Callba
     if seconds := result["seconds_per_epoch"]:
         rows["seconds per epoch"] = f"{sum(seconds) / len(seconds):.1f}"
     rows |= {"device": result["device"], "backend": result["backend"], "data": sentence(result["data"])}
-    last, best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt"
+    last = folder / "checkpoints" / "last.ckpt"
     lines = [f"all of it: {shown(folder)}"]
-    if best.exists():
-        score = next(f" ({c.monitor} {c.score:.4f})" for c in callbacks.values() if isinstance(c, BestCheckpoint))
-        lines.append(f"best on validation{score}: python evaluate.py ckpt_path={shown(best)}")
+    for c in callbacks.values():
+        if isinstance(c, BestCheckpoint) and c.best and c.best.exists():
+            score = f"{c.monitor} {c.score:.4f}"
+            lines.append(f"best on validation ({score}): python evaluate.py ckpt_path={shown(c.best)}")
     if last.exists():
         lines.append(f'try it: python predict.py {shown(last)} "I did not expect to like it"')
     print_table(f"{result['name']}: {result['epochs']} epochs, {result['steps']:,} steps", rows, *lines)

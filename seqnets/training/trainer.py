@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from seqnets.errors import ConfigError
 from seqnets.training.checkpoint_io import AtomicCheckpointIO
+from seqnets.training.checkpoints import LastCheckpoint
 from seqnets.training.config import build
 
 
@@ -28,6 +29,7 @@ def build_trainer(
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
     if options["enable_checkpointing"] is False:
         callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
+    callbacks = sorted(callbacks, key=lambda c: isinstance(c, LastCheckpoint))  # it holds what the others come to
     options |= {
         "callbacks": callbacks,
         "logger": False if options["logger"] is False else loggers,

@@ -18,6 +18,7 @@ from seqnets.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint, 
 NODE = {"_target_": "torch.nn.Linear"}
 CONTENT = {
     "state_dict": {"w": torch.arange(20_000.0)},
+    "global_step": 1,
     "optimizer_states": [],
     "random_states": {},
     "loops": {"fit_loop": {"epoch_progress": {"current": {"processed": 1}}}},
@@ -132,7 +133,7 @@ def test_nothing_is_run_from_a_file(tmp_path, monkeypatch):
 def test_what_is_not_ours_or_not_there(file, tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "theirs.ckpt")
     with pytest.raises(
-        CheckpointError, match="not written by train.py: it has no optimizer_states, random_states, loops"
+        CheckpointError, match="not written by train.py: it has no global_step, optimizer_states, random_states, loops"
     ):
         read_checkpoint(tmp_path / "theirs.ckpt")
     torch.save(torch.ones(2), tmp_path / "theirs.ckpt")

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import math
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from seqnets.errors import CheckpointError, ConfigError, DataError
 from seqnets.training import train
+from seqnets.training.checkpoints import BestCheckpoint
 from tests.data.made import parquet_folder
 from tests.training.helpers import assert_same, ended_by, small_run
 
@@ -29,17 +32,22 @@ WHOLE = {  # what the run is, and the steps it goes through before it ends: 10 s
 }
 
 
+def figures(metrics):
+    return {name: value for name, value in metrics.items() if "/" in name}  # without times
+
+
 @pytest.mark.parametrize("case", WHOLE)
 def test_resumed_run_equals_uninterrupted_one(case, reviews, tmp_path):
     options, step = WHOLE[case]
     options = [*options, EVERY_3]
-    train(small_run(reviews, tmp_path / "whole", *options))
+    whole, _ = train(small_run(reviews, tmp_path / "whole", *options))
     with pytest.raises(RuntimeError, match="on purpose"):
         train(small_run(reviews, tmp_path / "ended", *options, *ended_by("Fail", step)))
     torch.manual_seed(99)  # nothing of the resumed run may hang on the state this process happens to be in
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
-    train(small_run(reviews, tmp_path / "resumed", *options, f"ckpt_path={last}"))
+    resumed, _ = train(small_run(reviews, tmp_path / "resumed", *options, f"ckpt_path={last}"))
     assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert figures(resumed) == figures(whole)  # means of the whole epoch
     assert json.loads((tmp_path / "ended" / "result.json").read_text())["status"] == "failed"
 
 
@@ -114,17 +122,55 @@ def test_metrics_of_a_resumed_run_go_on_where_they_were(reviews, tmp_path):
     assert len(result["seconds_per_epoch"]) == 1  # half an epoch's time is no epoch's time
 
 
-def test_best_score_survives_a_resume(reviews, tmp_path):
+@pytest.mark.parametrize("options", [[], ["trainer.accumulate_grad_batches=2"], ["data.validation_fraction=0.2"]])
+def test_an_epoch_cut_by_max_steps_is_gone_on_with(options, reviews, tmp_path):
+    whole, _ = train(small_run(reviews, tmp_path / "whole", *options))
+    steps = json.loads((tmp_path / "whole" / "result.json").read_text())["steps"]
+    cut, objects = train(small_run(reviews, tmp_path / "cut", *options, f"trainer.max_steps={steps - 2}"))
+    assert len(objects["result"]["seconds_per_epoch"]) == 1
+    with (tmp_path / "cut" / "metrics.csv").open() as file:
+        losses = [
+            float(r["train/loss_step"]) for r in csv.DictReader(file) if r["train/loss_step"] and r["epoch"] == "1"
+        ]
+    if not options:  # where one row is one batch
+        assert cut["train/loss"] == pytest.approx(sum(losses) / len(losses))
+    line = next(x for x in (tmp_path / "cut" / "train.log").read_text().splitlines() if "epoch 2/2" in x)
+    assert f"train/loss {cut['train/loss']:.4f}" in line
+    assert "val/" not in line
+    assert line.endswith("(not to its end)")
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    with pytest.raises(ConfigError, match="raise trainer.max_steps"):
+        train(small_run(reviews, tmp_path / "no", *options, f"ckpt_path={last}", f"trainer.max_steps={steps - 2}"))
+    resumed, _ = train(small_run(reviews, tmp_path / "resumed", *options, f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert figures(resumed) == figures(whole)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_best_is_remembered_by_a_resumed_run(mode, reviews, tmp_path, capsys):
+    """By its last checkpoint: that of the same epoch as the best."""
     options = ["data.validation_fraction=0.2", "callbacks.best_checkpoint.monitor=val/loss"]
-    highest = "callbacks.best_checkpoint.mode=max"
-    train(small_run(reviews, tmp_path / "first", *options, highest, "trainer.max_epochs=1"))
-    best = tmp_path / "first" / "checkpoints" / "best.ckpt"
-    checkpoint = torch.load(best, weights_only=True)
-    checkpoint["callbacks"]["BestCheckpoint"]["score"] = 1e9  # nothing will beat it
-    torch.save(checkpoint, best)
-    train(small_run(reviews, tmp_path / "second", *options, highest, f"ckpt_path={best}"))
-    assert (tmp_path / "second" / "checkpoints" / "last.ckpt").exists()
-    assert not (tmp_path / "second" / "checkpoints" / "best.ckpt").exists()
+    options.append(f"callbacks.best_checkpoint.mode={mode}")
+    metrics, _ = train(small_run(reviews, tmp_path / "first", *options, "trainer.max_epochs=1"))
+    last, best = (tmp_path / "first" / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    (state,) = (v for k, v in torch.load(last, weights_only=True)["callbacks"].items() if "BestCheckpoint" in k)
+    assert state == {"score": metrics["val/loss"], "best": str(best)}
+    capsys.readouterr()
+    later, _ = train(small_run(reviews, tmp_path / "second", *options, f"ckpt_path={last}"))
+    beaten = later["val/loss"] > metrics["val/loss"] if mode == "max" else later["val/loss"] < metrics["val/loss"]
+    second = tmp_path / "second" / "checkpoints" / "best.ckpt"
+    assert second.exists() == beaten
+    assert f"evaluate.py ckpt_path={second if beaten else best}" in capsys.readouterr().out
+
+
+def test_a_score_that_is_no_number_beats_nothing(tmp_path):
+    trainer = SimpleNamespace(fast_dev_run=False, num_val_batches=[1], save_checkpoint=lambda path: saved.append(score))
+    for mode in ("max", "min"):
+        saved, best = [], BestCheckpoint(str(tmp_path), mode=mode)
+        for score in (math.nan, 0.5, math.nan, 0.5):
+            trainer.callback_metrics = {"val/accuracy": torch.tensor(score)}
+            best.on_train_epoch_end(trainer, None)
+        assert saved == [0.5]
 
 
 @pytest.fixture

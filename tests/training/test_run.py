@@ -112,6 +112,7 @@ def test_output_into_a_pipe_is_a_few_lines(reviews, tmp_path, capsys):
     [
         ["trainer.enable_progress_bar=false", "trainer.enable_checkpointing=false", "trainer.logger=false"],
         ["trainer.fast_dev_run=true"],
+        ["trainer.log_every_n_steps=0"],
         ["trainer.gradient_clip_val=0.5", "trainer.precision=bf16-mixed", "optimizer.fused=false"],
         ["callbacks=early_stopping", "data.validation_fraction=0.2", "callbacks.early_stopping.patience=1"],
         ["model/cell=rnn_relu", "model.init=torch", "model.net.pooling=mean", "model.net.head_sizes=[7]"],
