@@ -35,8 +35,10 @@ def why_not(problem: Problem) -> str | None:
         )
     if problem.all_states and len(problem.state) > 1:
         return f"torch's {problem.cell.name} returns the cell state of the last step only, not of all steps"
-    if in_functional_transform():
+    if in_functional_transform(problem.x):
         return "torch's fused operations have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
+    if problem.cell is lstm and _compiles_without_input_gradient(problem.x):
+        return "compiled on the CPU, torch's LSTM fails where its input needs no gradient but its weights do"
     if problem.lengths is not None:
         return _why_not_pack(problem, problem.lengths)
     if problem.x.device.type == "cpu" and autocast_dtype(problem.x) is torch.float16:
@@ -55,6 +57,11 @@ def _why_not_pack(problem: Problem, lengths: Tensor) -> str | None:
     return None
 
 
+def _compiles_without_input_gradient(x: Tensor) -> bool:
+    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return compiling and x.device.type == "cpu" and torch.is_grad_enabled() and not x.requires_grad
+
+
 def note(problem: Problem) -> str | None:
     if copies_lengths_to_host(problem):
         return "packing for torch copies the lengths to the host, which waits for the GPU; pass them on the CPU to avoid it"
@@ -69,7 +76,9 @@ def graph_is_captured() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-def in_functional_transform() -> bool:
+def in_functional_transform(x: Tensor) -> bool:
+    if torch.compiler.is_compiling():  # the stack cannot be traced; grad and jvp are traced through
+        return torch._C._functorch.is_batchedtensor(x)
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 

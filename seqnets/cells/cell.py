@@ -6,6 +6,7 @@ import importlib
 import keyword
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,10 +40,12 @@ class Cell:
         params: Sequence[str] | Mapping[str, float] = (),
         masks: Sequence[str] = (),
     ) -> None:
-        self.name = step.__name__
+        if not callable(step):
+            raise CellError(f"@seqnets.cell decorates a step function, not {step!r}")
+        self.name = getattr(step, "__name__", type(step).__name__)
         self.step = step
         self.__doc__ = step.__doc__
-        self.__module__, self.__qualname__ = step.__module__, step.__qualname__
+        self.__module__, self.__qualname__ = step.__module__, getattr(step, "__qualname__", self.name)
         for what, names in (("states", states), ("params", params), ("masks", masks)):
             if isinstance(names, str):
                 raise CellError(f"cell {self.name!r}: {what} is the string {names!r}; write {what}=({names!r},)")
@@ -51,17 +54,13 @@ class Cell:
         self.gate_names = None if isinstance(gates, int) else tuple(gates)
         self.gates: int = gates if isinstance(gates, int) else len(gates)
         self.states = tuple(states)
-        self.params = (
-            {name: float(v) for name, v in params.items()}
-            if isinstance(params, Mapping)
-            else dict.fromkeys(params, 0.0)
-        )
+        self.params = dict(params) if isinstance(params, Mapping) else dict.fromkeys(params, 0.0)
         self.masks = tuple(masks)
         self._check_names()
-        self.State = self._record("State", self.states)
-        self.Params = self._record("Params", self.params)
-        self.Masks = self._record("Masks", self.masks)
-        self.Gates = self._record("Gates", self.gate_names) if self.gate_names else None
+        self.State = record(f"{self.name}_State", self.states)
+        self.Params = record(f"{self.name}_Params", tuple(self.params))
+        self.Masks = record(f"{self.name}_Masks", self.masks)
+        self.Gates = record(f"{self.name}_Gates", self.gate_names) if self.gate_names else None
         self._probe(width=3, first=3)
 
     def __call__(
@@ -89,7 +88,11 @@ class Cell:
         if self.masks:
             arguments.append(self.Masks(*masks))
         new = self.step(*arguments)
-        return self.State(new) if isinstance(new, Tensor) else self.State(*new)
+        values = (new,) if isinstance(new, Tensor) else new
+        if not isinstance(values, tuple | list) or len(values) != len(self.states):
+            got = f"{len(values)} values" if isinstance(values, tuple | list) else type(new).__name__
+            raise CellError(f"cell {self.name!r}: its step must return {', '.join(self.states)}, but returned {got}")
+        return self.State(*values)
 
     def allows_projection(self) -> bool:
         """Whether the first state may be narrower than H (``proj_size``): the step must not read it itself."""
@@ -102,16 +105,19 @@ class Cell:
     def _check_names(self) -> None:
         if self.gates < 1 or not self.states:
             raise CellError(f"cell {self.name!r}: a cell has at least one gate and one state")
-        names = [*self.states, *self.params, *self.masks]
-        for name in [*names, *(self.gate_names or ())]:
-            if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-                raise CellError(f"cell {self.name!r}: {name!r} cannot be a name; use a plain identifier")
-        for name in names:
-            if names.count(name) > 1 or name in RESERVED:
-                raise CellError(
-                    f"cell {self.name!r}: the name {name!r} is taken; states, params and masks share one "
-                    f"namespace, in which {', '.join(RESERVED)} are the layer's"
-                )
+        owned = [*self.states, *self.params, *self.masks]
+        for names in (owned, list(self.gate_names or ())):
+            for name in names:
+                if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or hasattr((), name):
+                    raise CellError(f"cell {self.name!r}: {name!r} cannot be a name; use another plain identifier")
+                if names.count(name) > 1 or name in RESERVED or name.startswith("_"):
+                    raise CellError(
+                        f"cell {self.name!r}: the name {name!r} is taken; states, params and masks share one "
+                        f"namespace, in which {', '.join(RESERVED)} and a leading underscore are the layer's"
+                    )
+        for name, value in self.params.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise CellError(f"cell {self.name!r}: the initial value of {name!r} must be a number, got {value!r}")
 
     def _probe(self, width: int, first: int) -> None:
         """Run the step once on tiny tensors, so that a wrong definition is refused where it is written."""
@@ -125,9 +131,14 @@ class Cell:
                 new = self(
                     full(self.gates), full(self.gates), state, full(len(self.params), rows=()), full(len(self.masks))
                 )
+        except CellError:
+            raise
         except Exception as error:
+            takes = ["x", "r", "state"] + ["params"] * bool(self.params) + ["masks"] * bool(self.masks)
             raise CellError(
-                f"cell {self.name!r}: its step failed on {self.gates} gates of shape (2, {width}): {error}"
+                f"cell {self.name!r}: calling its step as step({', '.join(takes)}), with gates "
+                f"{', '.join(self.gate_names or [str(n) for n in range(self.gates)])} of shape (2, {width}), "
+                f"raised {type(error).__name__}: {error}"
             ) from error
         for name, value in zip(self.states, new, strict=True):
             if not isinstance(value, Tensor) or value.shape != (2, width):
@@ -136,17 +147,6 @@ class Cell:
                     f"cell {self.name!r}: its step must return {self.states} as tensors of the gates' shape (2, {width}), "
                     f"in that order, but {name!r} came back as {got}"
                 )
-
-    def _record(self, kind: str, fields: Any) -> Any:
-        """A NamedTuple class that pickles by way of its cell, as it has no place in a module of its own."""
-        prefix = self.name if self.name.isidentifier() else "cell"  # a lambda has a name that no class can have
-        record = namedtuple(f"{prefix}_{kind}", tuple(fields))  # type: ignore[misc]
-
-        def reduce(values: Any) -> Any:
-            return _rebuild_record, (self, kind, tuple(values))
-
-        record.__reduce__ = reduce  # type: ignore[method-assign,assignment]
-        return record
 
     # A cell is defined by its code, so it is pickled by name, as functions and classes are, and never copied.
 
@@ -167,7 +167,7 @@ class Cell:
 
 def cell(
     gates: int | Sequence[str],
-    states: Sequence[str],
+    states: Sequence[str] = (),
     params: Sequence[str] | Mapping[str, float] = (),
     masks: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Cell]:
@@ -193,6 +193,8 @@ def cell(
         ...     return forget * state.h + (1 - forget) * (x.c + r.c).tanh()
         >>> layer = seqnets.Recurrent(light, input_size=8, hidden_size=16)
     """
+    if callable(gates):
+        raise CellError("@seqnets.cell needs its arguments: @seqnets.cell(gates=4, states=('h', 'c'))")
     return lambda step: Cell(step, gates, states, params, masks)
 
 
@@ -204,5 +206,24 @@ def _find_cell(module: str, qualname: str, spec: tuple[Any, ...]) -> Cell:
     return found if isinstance(found, Cell) else Cell(found, *spec)
 
 
-def _rebuild_record(cell: Cell, kind: str, values: tuple[Any, ...]) -> Any:
-    return getattr(cell, kind)(*values)
+@cache
+def record(typename: str, fields: tuple[str, ...]) -> Any:
+    """The NamedTuple class of that name and these fields; it has no place in a module, so it is pickled by both."""
+    name = (
+        typename if typename.isidentifier() else typename.rpartition("_")[2]
+    )  # a lambda's is none that a class can have
+    cls = namedtuple(name, fields)  # type: ignore[misc]
+
+    def reduce(values: Any) -> Any:
+        return rebuild_record, (typename, fields, tuple(values))
+
+    cls.__reduce__ = reduce  # type: ignore[method-assign,assignment]
+    return cls
+
+
+def rebuild_record(typename: str, fields: tuple[str, ...], values: tuple[Any, ...]) -> Any:
+    return record(typename, fields)(*values)
+
+
+# so that a saved state loads with torch.load's default weights_only=True: it makes a NamedTuple and calls nothing else
+torch.serialization.add_safe_globals([rebuild_record])

@@ -87,7 +87,7 @@ class Recurrent(nn.Module):
         self.recurrent_bias = recurrent_bias
         self.init = init
         self.learn_state = learn_state
-        self.masks = dict(masks or {})
+        self.masks = {} if masks is None else masks
         self.return_all_states = return_all_states
         self.backend = backend if backend is None else check_backend(backend)
         self._check_options()
@@ -127,10 +127,11 @@ class Recurrent(nn.Module):
             )
         if self.init not in INITIALIZERS:
             raise ValueError(f"unknown init {self.init!r}; choose from {', '.join(INITIALIZERS)}")
-        if set(self.masks) != set(self.cell.masks):
+        valid = isinstance(self.masks, Mapping) and all(isinstance(mask, Mask) for mask in self.masks.values())
+        if not valid or set(self.masks) != set(self.cell.masks):
             raise ValueError(
-                f"the cell {self.cell.name!r} has the masks {list(self.cell.masks)}, but masks= names {list(self.masks)}; "
-                "give each one as name: seqnets.Mask(p, per='sequence' or 'step')"
+                f"the cell {self.cell.name!r} has the masks {list(self.cell.masks)}, but masks= is {self.masks!r}; "
+                "give a mapping with a seqnets.Mask(p, per='sequence' or 'step') for each"
             )
 
     def _directions(self) -> Iterator[tuple[int, int]]:

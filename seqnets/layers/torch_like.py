@@ -21,6 +21,11 @@ class TorchLike(Recurrent, nn.RNNBase):
 
     mode: str
 
+    def _build(self, cell: Cell, *arguments: Any, **options: Any) -> None:
+        if "proj_size" in options:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        Recurrent.__init__(self, cell, *arguments, **options)
+
     # RNNBase keeps a second list of its weights up to date in these; here weights are read at forward
     __setattr__ = nn.Module.__setattr__  # type: ignore[assignment]
     __setstate__ = nn.Module.__setstate__
@@ -86,8 +91,8 @@ class LSTM(TorchLike):
         **options: Any,
     ) -> None:
         self.mode = "LSTM"
-        Recurrent.__init__(
-            self, lstm_cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+        self._build(
+            lstm_cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             proj_size, device, dtype, **options,
         )  # fmt: skip
 
@@ -116,8 +121,8 @@ class GRU(TorchLike):
         **options: Any,
     ) -> None:
         self.mode = "GRU"
-        Recurrent.__init__(
-            self, gru_cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+        self._build(
+            gru_cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             0, device, dtype, **options,
         )  # fmt: skip
 
@@ -149,8 +154,8 @@ class RNN(TorchLike):
     ) -> None:
         self.nonlinearity = nonlinearity
         self.mode = f"RNN_{nonlinearity.upper()}"
-        Recurrent.__init__(
-            self, rnn_cell(nonlinearity), input_size, hidden_size, num_layers, bias, batch_first, dropout,
+        self._build(
+            rnn_cell(nonlinearity), input_size, hidden_size, num_layers, bias, batch_first, dropout,
             bidirectional, 0, device, dtype, **options,
         )  # fmt: skip
 

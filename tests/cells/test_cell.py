@@ -90,16 +90,37 @@ def test_a_local_cell_says_why_it_cannot_be_pickled():
         ({"gates": 1, "states": ("h", "h")}, lambda x, r, s: s, "'h' is taken"),
         ({"gates": 1, "states": ("h",), "params": ("weight_ih",)}, lambda x, r, s, p: s[0], "'weight_ih' is taken"),
         ({"gates": 1, "states": ("class",)}, lambda x, r, s: s[0], "cannot be a name"),
-        ({"gates": 1, "states": ("h", "c")}, lambda x, r, s: x[0], "failed|missing"),
-        ({"gates": 1, "states": ("h",)}, lambda x, r, s: (x[0], r[0]), "failed"),
+        ({"gates": 1, "states": ("count",)}, lambda x, r, s: s[0], "cannot be a name"),
+        ({"gates": ("i", "i"), "states": ("h",)}, lambda x, r, s: s[0], "'i' is taken"),
+        ({"gates": 1, "states": ("h",), "params": {"a": "one"}}, lambda x, r, s, p: s[0], "must be a number"),
+        ({"gates": 1, "states": ("h", "c")}, lambda x, r, s: x[0], "must return h, c, but returned 1 values"),
+        ({"gates": 1, "states": ("h",)}, lambda x, r, s: (x[0], r[0]), "but returned 2 values"),
+        ({"gates": 1, "states": ("h",)}, lambda x, r, s: None, "but returned NoneType"),
+        ({"gates": ("a", "b"), "states": ("h",)}, lambda x, r, s: x.c, "with gates a, b of shape"),
+        ({"gates": 1, "states": ("h",), "params": ("p",)}, lambda x, r, s: s[0], r"step\(x, r, state, params\)"),
         ({"gates": 1, "states": ("h",)}, lambda x, r, s: x[0].mean(-1), "gates' shape"),
-        ({"gates": 1, "states": ("h",)}, lambda x, r, s: x[1], "failed on 1 gates"),
+        ({"gates": 1, "states": ("h",)}, lambda x, r, s: x[1], "raised IndexError"),
         ({"gates": 1, "states": ("h",)}, lambda x, r, s: (3.0,), "came back as float"),
     ],
 )
 def test_a_wrong_definition_is_refused_where_it_is_written(options, step, message):
     with pytest.raises(CellError, match=message):
         seqnets.cell(**options)(step)
+
+
+def test_decorating_without_arguments_or_something_else_is_refused():
+    with pytest.raises(CellError, match="needs its arguments"):
+        seqnets.cell(undecorated)
+    with pytest.raises(CellError, match="decorates a step function"):
+        seqnets.cell(gates=1, states=("h",))("step")
+
+
+def test_a_saved_state_loads_with_weights_only(tmp_path):
+    state = seqnets.LSTM(2, 3)(torch.randn(4, 1, 2))[1]
+    torch.save(state, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert loaded._fields == ("h", "c")
+    assert torch.equal(loaded.c, state.c)
 
 
 def test_unknown_cells_are_refused_with_the_choices():

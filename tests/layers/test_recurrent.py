@@ -187,9 +187,11 @@ def test_masks_are_drawn_at_their_rate_and_are_their_mean_in_eval():
             seqnets.Mask(**bad)
 
 
-@pytest.mark.parametrize("masks", [None, {"keep": seqnets.Mask(0.1), "drop": seqnets.Mask(0.1)}])
+@pytest.mark.parametrize(
+    "masks", [None, {"keep": seqnets.Mask(0.1), "drop": seqnets.Mask(0.1)}, {"keep": 0.1}, seqnets.Mask(0.1)], ids=repr
+)
 def test_a_cell_with_masks_needs_exactly_those(masks):
-    with pytest.raises(ValueError, match="masks= names"):
+    with pytest.raises(ValueError, match="masks= is"):
         seqnets.Recurrent(zoo.zoneout_gru, 3, 4, masks=masks)
 
 
@@ -298,11 +300,31 @@ def test_gradients_in_eval_and_second_order_through_auto():
 def test_compiles_to_one_graph(make, backend):
     layer = make(3, 4, backend=backend)
     x = torch.randn(5, 2, 3)
-    state = layer(x)[1]
+    with torch.no_grad():
+        state = layer(x)[1]
     for arguments in ((x,), (x, state), (x, state, torch.tensor([2, 0]))):
         torch._dynamo.reset()
         compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(*arguments)[0], layer(*arguments)[0])
+        compiled(*arguments)[0].sum().backward()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x)[0], layer(x)[0])
+    x.requires_grad_()
+    torch.testing.assert_close(compiled(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("make", [seqnets.LSTM, seqnets.GRU])
+def test_compiling_keeps_torchs_own_operation_where_it_can(make):
+    layer, seen = make(3, 4), []
+
+    def note(graph, example_inputs):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    torch._dynamo.reset()
+    torch.compile(layer, fullgraph=True, backend=note)(torch.randn(5, 2, 3, requires_grad=True))
+    assert any(layer.mode.lower() in target for target in seen)
+    assert not any("sigmoid" in target for target in seen)
 
 
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])

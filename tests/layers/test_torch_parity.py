@@ -257,8 +257,9 @@ def test_inputs_that_torch_refuses_are_refused():
         seqnets.LSTM(I, H)(torch.randn(T, B, I, device="meta"))
     with pytest.raises(ValueError, match="nonlinearity"):
         seqnets.RNN(I, H, nonlinearity="sin")
-    with pytest.raises(TypeError, match="proj_size"):
-        seqnets.GRU(I, H, proj_size=2)
+    for kind in (nn.GRU, seqnets.GRU, nn.RNN, seqnets.RNN):
+        with pytest.raises(ValueError, match="only supported for LSTM"):
+            kind(I, H, proj_size=2)
 
 
 def test_autocast_gives_the_dtypes_that_torch_gives():
