@@ -4,15 +4,13 @@ import hydra
 from omegaconf import DictConfig
 
 from seqnets.training import train
-from seqnets.training.preflight import plain_errors
 
 __all__ = ["main", "train"]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    with plain_errors():
-        train(cfg)
+    train(cfg)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from seqnets.errors import SeqnetsError
+from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.training.config import check_config
-from seqnets.training.run_folder import refuse_used
+from seqnets.training.run_folder import refuse_used, remove_empty
 
 
 def full_errors() -> bool:
@@ -32,22 +34,52 @@ def plain_errors() -> Iterator[None]:
 
 
 class Preflight(Callback):
-    """Hydra's hook: a run that cannot start leaves no folder behind, and a sweep writes its file into no run's folder.
+    """Hydra's hook: a run that cannot start leaves no folder behind, and of a sweep's jobs one that fails ends no other.
 
     Hydra turns exceptions of its hooks into warnings, SystemExit passes. With ``HYDRA_FULL_ERROR=1`` the checks are left
     to `train`, which repeats them, for their traceback.
     """
+
+    def __init__(self) -> None:
+        self._failed: list[str] = []
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         if full_errors():
             return
         cfg = copy.deepcopy(config)
         with plain_errors(), open_dict(cfg):
-            if not OmegaConf.is_missing(cfg, "name") and OmegaConf.is_interpolation(cfg, "run_dir"):
+            _refuse_run_dir(cfg)
+            if not OmegaConf.is_missing(cfg, "name"):
                 cfg.run_dir = cfg.hydra.run.dir
             del cfg["hydra"]
             refuse_used(Path(check_config(cfg)["run_dir"]))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with plain_errors():
+            _refuse_run_dir(config)
             refuse_used(Path(config.hydra.sweep.dir))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        if job_return.status is not JobStatus.FAILED:
+            return
+        remove_empty(Path(config.hydra.runtime.output_dir))
+        error = job_return._return_value  # the property would raise it
+        if not isinstance(error, SeqnetsError) or full_errors():
+            return  # to Hydra, which shows the traceback, in a sweep once the other jobs are done
+        message = f"{type(error).__name__}: {error}"
+        if config.hydra.mode is not RunMode.MULTIRUN:
+            sys.exit(message)
+        self._failed.append(f"  {' '.join(job_return.overrides or ())}\n    {message}")
+        print(message, file=sys.stderr)
+        job_return.return_value, job_return.status = None, JobStatus.COMPLETED  # the sweep goes on
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if self._failed:
+            sys.exit("\n".join([f"{len(self._failed)} of the sweep's jobs failed:", *self._failed]))
+
+
+def _refuse_run_dir(config: DictConfig) -> None:
+    if any(override.lstrip("+").startswith("run_dir=") for override in config.hydra.overrides.task):
+        raise ConfigError(
+            "run_dir is where Hydra makes the folder: give hydra.run.dir=<folder> (for a sweep hydra.sweep)"
+        )

@@ -55,6 +55,14 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
         raise RunFolderError(f"the run folder {folder} cannot be written to: {error.strerror}") from error
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove `folder` and the folders around it, up to the working directory, as far as they are empty."""
+    for one in (folder, *folder.parents):
+        if one == Path.cwd() or not one.is_dir() or any(one.iterdir()):
+            return
+        one.rmdir()
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` to `path`, whole or not at all."""
     unfinished = path.with_name(f".{path.name}.unfinished")

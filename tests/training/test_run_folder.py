@@ -1,4 +1,3 @@
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -7,7 +6,7 @@ from omegaconf import OmegaConf
 from seqnets.errors import RunFolderError
 from seqnets.training import run_folder, train
 from seqnets.training.preflight import Preflight
-from seqnets.training.run_folder import OURS, claim, refuse_used
+from seqnets.training.run_folder import OURS, claim, refuse_used, remove_empty
 from tests.training.helpers import compose, small_run
 
 
@@ -61,14 +60,22 @@ def test_of_two_that_start_at_once_one_gets_the_folder(tmp_path, monkeypatch):
     assert all("another process" in o for o in outcomes if isinstance(o, str))
 
 
-def test_a_file_in_place_of_the_folder_or_no_right_to_write(tmp_path):
+def test_a_file_in_place_of_the_folder_or_of_one_above(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="is a file"):
         claim(tmp_path / "file", {})
-    if os.geteuid() != 0:  # root may write anywhere
-        (tmp_path / "locked").mkdir(mode=0o500)
-        with pytest.raises(RunFolderError, match="cannot be written"):
-            claim(tmp_path / "locked" / "run", {})
+    with pytest.raises(RunFolderError, match="cannot be written"):  # as one without the right to write
+        claim(tmp_path / "file" / "run", {})
+
+
+def test_only_empty_folders_below_the_working_directory_are_removed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a/b/c", "d/e"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "d" / "kept").touch()
+    for folder in ("a/b/c", "d/e", "none"):
+        remove_empty(tmp_path / folder)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["d", "kept"]
 
 
 def test_hydra_is_stopped_before_it_makes_a_folder(tmp_path):
