@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,6 @@ from seqnets.errors import ConfigError, DataError
 log = logging.getLogger(__name__)
 
 _FORMAT = 1  # of what is cached: count up when encoding or splitting changes
-
-# A batch is one index operation in memory; Lightning cannot know and would advise workers.
-warnings.filterwarnings("ignore", message=".*does not have many workers", module="lightning")
 
 
 class IMDB(LightningDataModule):
@@ -71,9 +67,10 @@ class IMDB(LightningDataModule):
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
             ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
         ):
-            if value < least:
-                raise ConfigError(f"{name} is {value}, but must be at least {least}.")
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} is {value!r}, but must be an integer of at least {least}.")
         if not 0 <= validation_fraction < 1:
             raise ConfigError(f"validation_fraction is {validation_fraction}, but must be at least 0 and below 1.")
         check_choice(path, source)

@@ -5,14 +5,14 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 
-# DistributedSampler adds the epoch to the seed: seeds this far apart never share an order.
+# Of torch's samplers DistributedSampler alone has an order by seed and epoch, and Lightning tells it the epoch.
+# It adds the epoch to the seed: seeds this far apart never share an order.
 _STRIDE = 1_000_003
 
 
@@ -89,19 +89,12 @@ class ResumableLoader(DataLoader[Batch]):
             "rows": len(self.dataset),  # type: ignore[arg-type]
             "batch_size": self.batch_size,
             "seed": sampler.seed // _STRIDE if isinstance(sampler, DistributedSampler) else None,
-            "processes": getattr(sampler, "num_replicas", 1),
         }
 
 
 def train_loader(data: EncodedTexts, batch_size: int, seed: int, num_workers: int = 0) -> ResumableLoader:
-    """Batches in an order that depends on (``seed``, epoch) alone, each process having its share of them."""
-    distributed = dist.is_available() and dist.is_initialized()
-    sampler: DistributedSampler = DistributedSampler(
-        data,
-        num_replicas=dist.get_world_size() if distributed else 1,
-        rank=dist.get_rank() if distributed else 0,
-        seed=_STRIDE * seed,
-    )
+    """Batches in an order that depends on (``seed``, epoch) alone."""
+    sampler: DistributedSampler = DistributedSampler(data, num_replicas=1, rank=0, seed=_STRIDE * seed)
     return ResumableLoader(data, batch_size, sampler=sampler, **_common(num_workers))
 
 

@@ -15,6 +15,7 @@ OTHERS = ("lightning.pytorch", "lightning.fabric", "py.warnings")  # their warni
 KNOWN = (  # warnings that say nothing about a run here
     "Experiment logs directory .* exists and is not empty",  # the run folder, claimed by then
     "Total length of `list` across ranks is zero",  # the data have no validation part: known and reported
+    ".*does not have many workers",  # in memory a batch is one index operation: workers would slow it down
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's, of torch
 )
 

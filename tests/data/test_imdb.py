@@ -122,8 +122,10 @@ def test_a_review_without_words_is_named(folder):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"vocab_size": 3}, "vocab_size is 3, but must be at least 4"),
+        ({"vocab_size": 3}, "vocab_size is 3, but must be an integer of at least 4"),
         ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"max_tokens": 8.5}, "max_tokens is 8.5, but must be an integer"),
+        ({"seed": True}, "seed is True"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"eval_batch_size": -1}, "eval_batch_size is -1"),
         ({"num_workers": -1}, "num_workers is -1"),

@@ -85,17 +85,6 @@ def test_a_position_in_another_order_is_refused():
         train_loader(rows(), 5, 1).load_state_dict(state)
 
 
-def test_processes_share_the_epoch(monkeypatch):
-    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    monkeypatch.setattr("torch.distributed.get_world_size", lambda *args: 2)
-    shares = []
-    for rank in range(2):
-        monkeypatch.setattr("torch.distributed.get_rank", lambda *args, rank=rank: rank)
-        shares.append(flat(ids(train_loader(rows(), BATCH, 0))))
-    assert len(shares[0]) == len(shares[1]) == ROWS // 2
-    assert sorted(shares[0] + shares[1]) == list(range(ROWS))
-
-
 # --- under Lightning
 
 
