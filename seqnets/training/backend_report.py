@@ -12,23 +12,28 @@ class BackendReport(Callback):
     """Asks `seqnets.explain` once per recurrent layer.
 
     Attributes:
-        backends: layer name -> backend.
+        backends: layer name -> backend; None before a training has started.
     """
 
     def __init__(self) -> None:
-        self.backends: dict[str, str] = {}
+        self.backends: dict[str, str] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.backends = {}
         for name, layer in pl_module.named_modules():
             if isinstance(layer, Recurrent):
-                self._ask_at_first_call(name, layer)
+                self._ask_at_first_call(self.backends, name, layer)
 
-    def _ask_at_first_call(self, name: str, layer: Recurrent) -> None:
+    def _ask_at_first_call(self, backends: dict[str, str], name: str, layer: Recurrent) -> None:
+        backends[name] = "none ran"
+
         def ask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             handle.remove()
-            self.backends[name] = explain(layer, *args, **kwargs).backend or "none"
+            backends[name] = explain(layer, *args, **kwargs).backend or "none"
 
         handle = layer.register_forward_pre_hook(ask, with_kwargs=True)
 
     def __str__(self) -> str:
+        if self.backends is None:
+            return "none ran"
         return ", ".join(sorted(set(self.backends.values()))) or "torch modules only"

@@ -6,7 +6,8 @@ argument of Lightning's Trainer.
 """
 
 import inspect
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Container, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,18 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
     refuse_unknown(config, KEYS, "")
     refuse_unknown(config["model"], MODEL_KEYS, "model.")
     refuse_unknown(config["trainer"], TRAINER, "trainer.")
-    if not (isinstance(config["seed"], int) and 0 <= config["seed"] < 2**32):
+    if not (type(config["seed"]) is int and 0 <= config["seed"] < 2**32):  # True would be an integer
         raise ConfigError(f"seed is {config['seed']!r}; it must be an integer from 0 to {2**32 - 1}")
     _check_targets(config, "")
-    for name in ("data", "task", "optimizer"):
-        if "_target_" not in config[name]:
+    parts = {name: config[name] for name in ("data", "task", "optimizer")} | {"model.net": config["model"]["net"]}
+    for group in ("callbacks", "logger"):
+        config[group] = {name: node for name, node in (config.get(group) or {}).items() if node is not None}
+        parts |= {f"{group}.{name}": node for name, node in config[group].items()}
+    for name, node in parts.items():
+        if not isinstance(node, dict) or "_target_" not in node:
             raise ConfigError(f"{name} names no _target_, so there is nothing to build")
+    if path := config["data"].get("path"):  # the checkpoint, which keeps it, may be read from another folder
+        config["data"]["path"] = os.path.abspath(os.path.expanduser(path))
     return config
 
 
@@ -72,14 +79,14 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key or 'the configuration'}: {str(error).splitlines()[0]}") from error
 
 
-def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
+def build(node: Mapping[str, Any], where: str, kind: type = object, **extra: Any) -> Any:
     """The object a node with ``_target_`` describes, with `extra` arguments.
 
     Raises:
-        ConfigError: its construction failed; SeqnetsErrors raised in there come through as they are.
+        ConfigError: its construction failed, or it is no `kind`; SeqnetsErrors raised in there come through as they are.
     """
     try:
-        return instantiate(node, **extra, _convert_="all")
+        built = instantiate(node, **extra, _convert_="all")
     except InstantiationException as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -87,6 +94,9 @@ def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
         if isinstance(cause, SeqnetsError):
             raise cause from None
         raise ConfigError(f"{where} cannot be built: {cause}") from error
+    if not isinstance(built, kind):
+        raise ConfigError(f"{where} must be a {kind.__name__}, but {node['_target_']} gives a {type(built).__name__}")
+    return built
 
 
 def refuse_unknown(node: Mapping[str, Any], valid: Iterable[str], prefix: str) -> None:
@@ -102,6 +112,14 @@ def refuse_unknown(node: Mapping[str, Any], valid: Iterable[str], prefix: str) -
             raise ConfigError(f"unknown key {prefix}{key}: {hint}Valid here: {', '.join(sorted(valid))}")
 
 
+def differences(before: Any, now: Any, name: str, free: Container[str]) -> list[str]:
+    """``"name was …, is …"`` wherever two plain configurations differ, at any depth, keys in `free` left out."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in before | now if key not in free]
+        return [d for key in keys for d in differences(before.get(key), now.get(key), f"{name}.{key}", free)]
+    return [] if before == now else [f"{name} was {before}, is {now}"]
+
+
 def _check_targets(node: Any, path: str) -> None:
     if isinstance(node, list):
         for i, child in enumerate(node):
@@ -115,7 +133,10 @@ def _check_targets(node: Any, path: str) -> None:
             raise ConfigError(f"{path}_target_: {node['_target_']} cannot be imported: {error}") from error
         if not callable(target):
             raise ConfigError(f"{path}_target_: {node['_target_']} is a {type(target).__name__}, nothing to call")
-        parameters = inspect.signature(target).parameters
+        try:
+            parameters = inspect.signature(target).parameters
+        except ValueError as error:  # some builtins
+            raise ConfigError(f"{path}_target_: {node['_target_']} does not say what arguments it takes") from error
         if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
             refuse_unknown(node, HYDRA_KEYS | set(parameters), path)
     for key, child in node.items():

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig
 
 from seqnets.errors import DataError
@@ -36,7 +37,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
 
 
 def _test(trained: Trained, settings: dict[str, Any], trainer_node: dict[str, Any]) -> dict[str, float]:
-    data: Any = build(settings, "data")
+    data: Any = build(settings, "data", LightningDataModule)
     data.prepare_data()
     data.setup("test")
     if data.encoder.to_dict() != trained.encoder.to_dict():

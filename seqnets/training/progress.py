@@ -49,7 +49,7 @@ class EpochReport(Callback):
         self.seconds: list[float] = []
         self._start: float | None = None  # None in an epoch resumed in its middle: its time would mean nothing
         self._validating_since = 0.0
-        self._parts = ("train/",)  # those of this epoch: Lightning keeps the figures of older ones
+        self._parts: tuple[str, ...] = ("train/",)  # those of this epoch: Lightning keeps the figures of older ones
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()

@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from omegaconf import DictConfig
 from torch import nn
 
-from seqnets.errors import CheckpointError, ConfigError, DataError
+from seqnets.errors import CheckpointError, ConfigError, DataError, SeqnetsError
 from seqnets.training.backend_report import BackendReport
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.checkpoints import BestCheckpoint, SelfContained
-from seqnets.training.config import build, check_config
+from seqnets.training.config import build, check_config, differences
 from seqnets.training.curves import plot_curves
 from seqnets.training.environment import device_name, environment
 from seqnets.training.messages import Messages
@@ -53,15 +54,15 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
 def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Build everything, and raise whatever is wrong, before anything is written."""
     resumed = read_checkpoint(Path(config["ckpt_path"])) if config["ckpt_path"] else None
-    data: LightningDataModule = build(config["data"], "data")
-    callbacks: dict[str, Callback] = {k: build(v, f"callbacks.{k}") for k, v in (config["callbacks"] or {}).items()}
+    data: Any = build(config["data"], "data", LightningDataModule)
+    callbacks = {name: build(node, f"callbacks.{name}", Callback) for name, node in config["callbacks"].items()}
     data.prepare_data()
     data.setup("fit")  # Lightning will ask again, when all is there
     _refuse_monitors_without_validation(config, callbacks, data)
     seed_everything(config["seed"], workers=True, verbose=False)  # after the data: a cache must not move the weights
-    model = build(config["model"]["net"], "model.net")
+    model = build(config["model"]["net"], "model.net", nn.Module)
     optimizer = build(config["optimizer"], "optimizer")
-    task = build(config["task"], "task", model=model, optimizer=optimizer)
+    task = build(config["task"], "task", LightningModule, model=model, optimizer=optimizer)
     if resumed is not None:
         _refuse_other(resumed, config, task, data)
     callbacks |= {
@@ -69,9 +70,10 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         "random_states": RandomStates(),
         "self_contained": SelfContained(config, data),
     }
-    loggers = [build(node, f"logger.{name}") for name, node in (config["logger"] or {}).items()]
+    loggers = [build(node, f"logger.{name}", Logger) for name, node in config["logger"].items()]
     trainer = build_trainer(config["trainer"], list(callbacks.values()), loggers, folder)
     _refuse_optimizer(optimizer, trainer)
+    _refuse_model(task, data, trainer)
     return {"data": data, "task": task, "callbacks": callbacks, "trainer": trainer}
 
 
@@ -140,6 +142,25 @@ def _refuse_monitors_without_validation(
             )
 
 
+def _refuse_model(task: Any, data: Any, trainer: Trainer) -> None:
+    """Raise, by trying it on one text, where the model cannot take the data or its backend cannot serve it."""
+    device = trainer.strategy.root_device
+    task.to(device).eval()  # nothing is drawn
+    try:
+        with trainer.precision_plugin.forward_context():
+            probabilities = task.probabilities(data.encoder.encode(["a"]).to(device))
+    except SeqnetsError:
+        raise
+    except Exception as error:  # whatever the modules raise
+        raise ConfigError(f"model.net cannot take the data: {type(error).__name__}: {error}") from error
+    if probabilities.shape != (1, len(data.labels)):
+        raise ConfigError(
+            f"model.net and task give probabilities {tuple(probabilities.shape)} for one text, but the data have the "
+            f"{len(data.labels)} labels {', '.join(data.labels)}; set model.net.num_classes={len(data.labels)}"
+        )
+    task.train()
+
+
 def _refuse_optimizer(optimizer: Callable[[list[nn.Parameter]], Any], trainer: Trainer) -> None:
     try:
         probe = optimizer([nn.Parameter(torch.zeros(1))])  # it checks its options when it sees parameters
@@ -153,9 +174,7 @@ def _refuse_optimizer(optimizer: Callable[[list[nn.Parameter]], Any], trainer: T
         )
 
 
-def _refuse_other(
-    resumed: dict[str, Any], config: dict[str, Any], task: LightningModule, data: LightningDataModule
-) -> None:
+def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: LightningModule, data: Any) -> None:
     """Raise where the checkpoint does not fit this run; warn where the run will go on, but not as it would have."""
     path, then = config["ckpt_path"], resumed["seqnets"]
     saved = {name: tuple(value.shape) for name, value in resumed["state_dict"].items()}
@@ -166,7 +185,13 @@ def _refuse_other(
             f"{path} is of another model: {name} is {saved.get(name, 'missing')} there and {here.get(name, 'missing')} "
             "here; resume with the configuration it was trained with (config.yaml beside its checkpoints folder)"
         )
-    if then["encoder"] != data.encoder.to_dict():  # type: ignore[attr-defined]
+    # the first backend can be any other, and what started the weights is past
+    free = {"backend", "init"}
+    if changed := differences(then["config"]["model"]["net"], config["model"]["net"], "model.net", free):
+        raise CheckpointError(
+            f"{path} is of another model: {'; '.join(changed)}; resume with the configuration it was trained with"
+        )
+    if then["encoder"] != data.encoder.to_dict():
         raise DataError(
             f"the data give another vocabulary than the one {path} was trained with ({sentence(then['data'])}); "
             "resume with the same data and data settings"
@@ -181,12 +206,14 @@ def _refuse_other(
                 f"{path} has all of trainer.{limit}={config['trainer'][limit]} behind it; raise trainer.{limit} to "
                 f"train on, or test it with python evaluate.py ckpt_path={path}"
             )
-    for key in ("seed", "optimizer", "data"):
-        before, now = then["config"][key], config[key]
-        if before != now:
-            log.warning(
-                "resuming with another %s (%s, was %s): not what the first run would have become", key, now, before
-            )
+    # the data are what their fingerprint says, wherever they lie
+    free = {"path", "source", "cache_dir", "num_workers", "eval_batch_size"}
+    parts = ("seed", "task", "optimizer", "data")
+    changed = [d for key in parts for d in differences(then["config"][key], config[key], key, free)]
+    if then["data"]["fingerprint"] != data.provenance()["fingerprint"]:
+        changed.append(f"the reviews are not those of {sentence(then['data'])}")
+    if changed:
+        log.warning("resuming, but not as the first run would have gone on: %s", "; ".join(changed))
 
 
 def _figures(trainer: Trainer) -> dict[str, float]:

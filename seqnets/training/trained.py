@@ -75,8 +75,9 @@ def load_trained(path: Path, trust_cells: bool = False) -> Trained:
     network = _any_backend(config["model"]["net"])
     for node in (network, config["task"], config["optimizer"]):
         refuse_untrusted(node, path, MODEL, trust_cells)
-    model = build(network, "model.net")
-    task = build(config["task"], "task", model=model, optimizer=build(config["optimizer"], "optimizer"))
+    model = build(network, "model.net", nn.Module)
+    optimizer = build(config["optimizer"], "optimizer")
+    task = build(config["task"], "task", LightningModule, model=model, optimizer=optimizer)
     try:
         task.load_state_dict(checkpoint["state_dict"])
         encoder = TextEncoder.from_dict(content["encoder"])

@@ -3,7 +3,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
-from seqnets.errors import CellError, ConfigError, DataError
+from seqnets.errors import BackendError, CellError, ConfigError, DataError
 from seqnets.training import check_config, train
 from seqnets.training.config import KEYS, MODEL_KEYS
 from tests.training.helpers import CONF, compose, small_run
@@ -41,6 +41,11 @@ def test_checked_config_is_plain_and_resolved():
         ("+callbacks.last_checkpoint.every=3", "unknown key callbacks.last_checkpoint.every"),
         ("+callbacks.mine._target_=seqnets.training.nothing.Here", "callbacks.mine._target_: .* cannot be imported"),
         ("+callbacks.mine._target_=seqnets.__version__", "nothing to call"),
+        ("+callbacks.mine._target_=builtins.dict", "builtins.dict does not say what arguments"),
+        ("+callbacks.mine.bar=1", "callbacks.mine names no _target_"),
+        ("logger.csv=3", "logger.csv names no _target_"),
+        ("~optimizer._target_", "optimizer names no _target_"),
+        ("seed=true", "seed is True"),
         ("data.seed=${sed}", "sed"),
         ("data.path=???", "data.path"),
     ],
@@ -102,9 +107,45 @@ def test_any_argument_of_lightnings_trainer_needs_no_plus():
         (["trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed"], ConfigError, "optimizer.fused=false"),
         (["data.path=/none/such"], DataError, "/none/such"),
         (["seed=-1"], ConfigError, "seed"),
+        (["data.max_tokens=8.5"], ConfigError, "max_tokens is 8.5, but must be an integer"),
+        (
+            ["+callbacks.mine._target_=fractions.Fraction"],
+            ConfigError,
+            "callbacks.mine must be a Callback.* a Fraction",
+        ),
+        (["~logger", "+logger.mine._target_=fractions.Fraction"], ConfigError, "logger.mine must be a Logger"),
+        (["+model.net.front.foo=1"], ConfigError, "model.net cannot take the data: .*'dict' object is not callable"),
+        (["model.net.recurrent.input_size=7"], ConfigError, "model.net cannot take the data"),
+        (["model.backend=aten", "model.cell.name=tests.cells.zoo:two_speeds"], BackendError, "'aten' cannot serve"),
+        (["model.net.num_classes=3"], ConfigError, "2 labels negative, positive; set model.net.num_classes=2"),
+        (["model.net.num_classes=3", "task.num_classes=2"], ConfigError, "set model.net.num_classes=2"),
     ],
 )
 def test_what_cannot_run_is_refused_before_the_run_folder_is_made(overrides, error, message, reviews, tmp_path):
     with pytest.raises(error, match=message):
         train(small_run(reviews, tmp_path / "run", *overrides))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_backend_of_the_environment_that_is_none_is_refused_as_well(reviews, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEQNETS_BACKEND", "typo")
+    with pytest.raises(BackendError, match="unknown backend 'typo'"):
+        train(small_run(reviews, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_null_leaves_a_callback_or_logger_out(reviews, tmp_path):
+    without = ["callbacks.best_checkpoint=null", "callbacks.epoch_report=null", "logger.tensorboard=null"]
+    _, objects = train(small_run(reviews, tmp_path / "run", *without, "trainer.max_epochs=1"))
+    assert not {"best_checkpoint", "epoch_report"} & set(objects["callbacks"])
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert (tmp_path / "run" / "metrics.csv").exists()
+    for group in ("callbacks", "logger"):
+        assert check_config(compose(*BILSTM, f"~{group}"))[group] == {}
+
+
+def test_the_path_of_the_data_is_kept_whole(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert check_config(compose(*BILSTM, "data.path=here/imdb"))["data"]["path"] == str(tmp_path / "here/imdb")
+    assert check_config(compose(*BILSTM, "data.path='~/imdb'"))["data"]["path"] == "/home/me/imdb"

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from seqnets.errors import CheckpointError, ConfigError, DataError
 from seqnets.training import train
 from seqnets.training.checkpoints import BestCheckpoint
-from tests.data.made import parquet_folder
+from tests.data.made import parquet, parquet_folder
+from tests.data.made import reviews as made_reviews
 from tests.training.helpers import assert_same, ended_by, small_run
 
 EVERY_3 = "callbacks.last_checkpoint.every_n_train_steps=3"
@@ -184,10 +185,19 @@ def test_what_cannot_be_resumed_is_refused_before_anything_is_written(finished, 
 
     def refused(error, match, *overrides, path=reviews):
         with pytest.raises(error, match=match):
-            train(small_run(path, folder, f"ckpt_path={finished}", *overrides))
+            train(
+                small_run(
+                    path, folder, *([] if "ckpt_path" in str(overrides) else [f"ckpt_path={finished}"]), *overrides
+                )
+            )
         assert not folder.exists()
 
     refused(ConfigError, "raise trainer.max_epochs")
+    relu = ["trainer.max_epochs=3", "model.cell.name=rnn_relu"]  # weights of equal shapes
+    train(small_run(reviews, tmp_path / "tanh", "model.cell.name=rnn_tanh"))
+    tanh = tmp_path / "tanh" / "checkpoints" / "last.ckpt"
+    refused(CheckpointError, "model.net.recurrent.cell.name was rnn_tanh, is rnn_relu", *relu, f"ckpt_path={tanh}")
+    refused(CheckpointError, "model.net.pooling was last, is mean", "model.net.pooling=mean", "trainer.max_epochs=3")
     refused(CheckpointError, "another model: .*weight", "model.net.recurrent.hidden_size=7", "trainer.max_epochs=3")
     other = parquet_folder(tmp_path / "other", train=60)
     refused(DataError, "another vocabulary", "trainer.max_epochs=3", path=other)
@@ -196,3 +206,20 @@ def test_what_cannot_be_resumed_is_refused_before_anything_is_written(finished, 
     with pytest.raises(CheckpointError, match="truncated"):
         train(small_run(reviews, folder, f"ckpt_path={damaged}"))
     assert not folder.exists()
+
+
+def test_what_makes_a_resumed_run_another_is_said_and_nothing_else(finished, reviews, tmp_path):
+    def said(name, *overrides, path=reviews):
+        resume = [f"ckpt_path={finished}", "trainer.max_epochs=3", *overrides]
+        train(small_run(path, tmp_path / name, *resume))
+        return [x for x in (tmp_path / name / "train.log").read_text().splitlines() if "resuming" in x]
+
+    moved = tmp_path / "moved"
+    reviews.rename(moved)
+    still = [f"data.cache_dir={tmp_path / 'elsewhere'}", "model.backend=reference", "data.eval_batch_size=3"]
+    assert said("same", *still, path=moved) == []
+    (line,) = said("rate", "optimizer.lr=0.5", path=moved)
+    assert line.endswith("gone on: optimizer.lr was 0.001, is 0.5")
+    parquet(moved / "test.parquet", *made_reviews(20, 5))
+    (line,) = said("others", path=moved)
+    assert "the reviews are not those of local" in line

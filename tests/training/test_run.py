@@ -47,6 +47,11 @@ def test_the_main_experiment_has_the_parameters_of_the_published_model():
     assert sum(p.numel() for p in model.parameters()) == 2_757_761
 
 
+def test_a_run_without_a_step_names_no_backend(reviews, tmp_path):
+    _, objects = train(small_run(reviews, tmp_path / "run", "trainer.limit_train_batches=0"))
+    assert objects["result"]["backend"] == "none ran"
+
+
 @pytest.fixture
 def run(reviews, tmp_path):
     """A finished run with validation data."""
@@ -218,6 +223,22 @@ def test_multirun_and_the_scripts_themselves(reviews, tmp_path):
     assert cells == ["rnn_tanh", "gru"]
     assert out.count("test/accuracy") >= 2
     assert not list(tmp_path.rglob(".hydra"))
+
+    code, out, err = script("train.py", "-m", *start, "model.cell.name=lstn,gru", "hydra.sweep.dir=more")
+    assert code == 1
+    assert "Traceback" not in err
+    assert "1 of the sweep's jobs failed" in err
+    assert "CellError: unknown cell 'lstn'" in err
+    (result,) = (tmp_path / "more").rglob("result.json")  # the second job ran
+    assert result.parent.name == "1"
+    assert not (result.parents[1] / "0").exists()
+
+    code, _, err = script("train.py", *start, "model.net.pooling=sum", "hydra.run.dir=made/for/nothing")
+    assert (code, "Traceback" in err) == (1, False)
+    assert "ConfigError: " in err
+    code, _, err = script("train.py", *start, "run_dir=made/for/nothing")
+    assert err.startswith("ConfigError: run_dir is where Hydra makes the folder: give hydra.run.dir=")
+    assert not (tmp_path / "made").exists()
 
     code, _, err = script("train.py", *start, f"hydra.run.dir={folders[0]}")
     assert code == 1
