@@ -42,6 +42,12 @@ class Classification(LightningModule):
             {part: nn.ModuleDict({"loss": MeanMetric(), "accuracy": Accuracy(**options)}) for part in PARTS}
         )
 
+    @property
+    def logged(self) -> list[str]:
+        """The names of all metrics."""
+        names = [f"{part}/{name}" for part in ("train", "val", "test") for name, _ in self._fit_means()]
+        return [*names, "train/loss_step", "train/accuracy_step"]
+
     def forward(self, inputs: Tensor) -> Tensor:
         return self.model(inputs)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,11 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     callbacks = {name: build(node, f"callbacks.{name}", Callback) for name, node in config["callbacks"].items()}
     data.prepare_data()
     data.setup("fit")  # Lightning will ask again, when all is there
-    _refuse_monitors_without_validation(config, callbacks, data)
     seed_everything(config["seed"], workers=True, verbose=False)  # after the data: a cache must not move the weights
     model = build(config["model"]["net"], "model.net", nn.Module)
     optimizer = build(config["optimizer"], "optimizer")
     task = build(config["task"], "task", LightningModule, model=model, optimizer=optimizer)
+    _check_monitors(config, callbacks, data, task)
     if resumed is not None:
         _refuse_other(resumed, config, task, data)
     callbacks |= {
@@ -127,25 +128,30 @@ def _run(
     return result
 
 
-def _refuse_monitors_without_validation(
-    config: dict[str, Any], callbacks: dict[str, Callback], data: LightningDataModule
-) -> None:
+def _check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data: Any, task: LightningModule) -> None:
+    """Raise where a callback watches validation data that are not there; warn where the task does not log its metric."""
     loaders = data.val_dataloader()
-    if config["trainer"]["limit_val_batches"] != 0 and not (isinstance(loaders, list) and not loaders):
-        return
+    validates = config["trainer"]["limit_val_batches"] != 0 and not (isinstance(loaders, list) and not loaders)
+    logged = getattr(task, "logged", ())  # another task need not say
     for name, callback in callbacks.items():
         monitor = getattr(callback, "monitor", None)
-        if monitor and monitor.startswith("val/") and not isinstance(callback, BestCheckpoint):
+        if not monitor or (isinstance(callback, BestCheckpoint) and not validates):
+            continue
+        if monitor.startswith("val/") and not validates:
             raise ConfigError(
                 f"callbacks.{name} watches {monitor}, but there are no validation data: hold out a part of the training "
                 "data with data.validation_fraction=0.1, or watch a train/… metric"
             )
+        if logged and monitor not in logged:  # another callback may log it, so no error
+            close = get_close_matches(monitor, logged, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            log.warning("callbacks.%s watches %s, which the task does not log%s", name, monitor, hint)
 
 
 def _refuse_model(task: Any, data: Any, trainer: Trainer) -> None:
     """Raise, by trying it on one text, where the model cannot take the data or its backend cannot serve it."""
     device = trainer.strategy.root_device
-    task.to(device).eval()  # nothing is drawn
+    trainer.precision_plugin.convert_module(task).to(device).eval()  # in place; in eval mode nothing is drawn
     try:
         with trainer.precision_plugin.forward_context():
             probabilities = task.probabilities(data.encoder.encode(["a"]).to(device))
@@ -185,7 +191,7 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Lightni
             f"{path} is of another model: {name} is {saved.get(name, 'missing')} there and {here.get(name, 'missing')} "
             "here; resume with the configuration it was trained with (config.yaml beside its checkpoints folder)"
         )
-    # the first backend can be any other, and what started the weights is past
+    # neither where the weights came from nor what computes with them makes another model
     free = {"backend", "init"}
     if changed := differences(then["config"]["model"]["net"], config["model"]["net"], "model.net", free):
         raise CheckpointError(
@@ -206,7 +212,7 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Lightni
                 f"{path} has all of trainer.{limit}={config['trainer'][limit]} behind it; raise trainer.{limit} to "
                 f"train on, or test it with python evaluate.py ckpt_path={path}"
             )
-    # the data are what their fingerprint says, wherever they lie
+    # where the data lie and how they are loaded does not matter: their fingerprint says what they are
     free = {"path", "source", "cache_dir", "num_workers", "eval_batch_size"}
     parts = ("seed", "task", "optimizer", "data")
     changed = [d for key in parts for d in differences(then["config"][key], config[key], key, free)]

@@ -47,6 +47,7 @@ def test_figures_are_means_over_all_examples(num_classes, tmp_path):
         predicted = (logits > 0).long() if num_classes == 2 else logits.argmax(-1)
         torch.testing.assert_close(task.probabilities(x).sum(-1), torch.ones(5))
         torch.testing.assert_close(task.probabilities(x).argmax(-1), predicted)
+    assert figures.keys() <= set(task.logged)
     for part in ("train", "val", "test"):
         torch.testing.assert_close(figures[f"{part}/loss"], loss)
         torch.testing.assert_close(figures[f"{part}/accuracy"], (predicted == targets).float().mean())

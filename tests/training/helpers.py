@@ -50,6 +50,15 @@ class Fail(Callback):
             raise RuntimeError("ended on purpose")
 
 
+class Stop(Fail):
+    """As a limit on time does."""
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step == self.step
+
+    on_train_batch_start = Callback.on_train_batch_start
+
+
 class Kill(Fail):
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == self.step:

@@ -149,3 +149,13 @@ def test_the_path_of_the_data_is_kept_whole(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/me")
     assert check_config(compose(*BILSTM, "data.path=here/imdb"))["data"]["path"] == str(tmp_path / "here/imdb")
     assert check_config(compose(*BILSTM, "data.path='~/imdb'"))["data"]["path"] == "/home/me/imdb"
+
+
+@pytest.mark.parametrize("callback", ["best_checkpoint", "early_stopping"])
+def test_a_misspelt_monitor_is_said_before_the_run(callback, reviews, tmp_path, capsys):
+    options = ["callbacks=early_stopping", "data.validation_fraction=0.2", f"callbacks.{callback}.monitor=val/acuracy"]
+    with pytest.raises((ConfigError, RuntimeError), match="val/acuracy"):
+        train(small_run(reviews, tmp_path / "run", *options))
+    before, line, _ = capsys.readouterr().out.partition(f"callbacks.{callback} watches val/acuracy")
+    assert line
+    assert "epoch 1" not in before

@@ -147,6 +147,16 @@ def test_an_epoch_cut_by_max_steps_is_gone_on_with(options, reviews, tmp_path):
     assert figures(resumed) == figures(whole)
 
 
+def test_an_epoch_cut_by_a_callback_is_gone_on_with(reviews, tmp_path):
+    whole, _ = train(small_run(reviews, tmp_path / "whole"))
+    _, objects = train(small_run(reviews, tmp_path / "cut", *ended_by("Stop", 14)))
+    assert objects["result"]["steps"] == 14
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    resumed, _ = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert figures(resumed) == figures(whole)
+
+
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_best_is_remembered_by_a_resumed_run(mode, reviews, tmp_path, capsys):
     """By its last checkpoint: that of the same epoch as the best."""
