@@ -70,9 +70,8 @@ class Classification(LightningModule):
         if every and (self.global_step + 1) % every == 0:
             self.log("train/loss_step", loss, prog_bar=True)
             self.log("train/accuracy_step", (self._predicted(logits) == batch.targets).float().mean(), prog_bar=True)
-        if (
-            self._logged_epoch != self.current_epoch
-        ):  # once: Lightning asks the metrics when the epoch ends, if cut short too
+        # once an epoch: Lightning asks the metrics themselves when it ends, if cut short too
+        if self._logged_epoch != self.current_epoch:
             self._logged_epoch = self.current_epoch
             self._log_means("train", means)
         return loss

@@ -87,7 +87,7 @@ def build(node: Mapping[str, Any], where: str, kind: type = object, **extra: Any
     """
     try:
         built = instantiate(node, **extra, _convert_="all")
-    except InstantiationException as error:
+    except (InstantiationException, OmegaConfBaseException, TypeError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from seqnets.errors import BackendError, CellError, ConfigError, DataError
 from seqnets.training import check_config, train
-from seqnets.training.config import KEYS, MODEL_KEYS
+from seqnets.training.config import KEYS, MODEL_KEYS, build
 from tests.training.helpers import CONF, compose, small_run
 
 BILSTM = ["+experiment=imdb_bilstm", "run_dir=nowhere"]
@@ -159,3 +159,9 @@ def test_a_misspelt_monitor_is_said_before_the_run(callback, reviews, tmp_path, 
     before, line, _ = capsys.readouterr().out.partition(f"callbacks.{callback} watches val/acuracy")
     assert line
     assert "epoch 1" not in before
+
+
+@pytest.mark.parametrize("wrong", [{"in_features": "???"}, {"_partial_": "yes"}, {"_args_": 3}, {"in_features": -1}])
+def test_what_cannot_be_built_is_one_message(wrong):
+    with pytest.raises(ConfigError, match="^net cannot be built: "):
+        build({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2} | wrong, "net")
