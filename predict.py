@@ -1,6 +1,6 @@
 """python predict.py CHECKPOINT "I didn't like it: 3/10" […]: label and probability of each text, one per line.
 
-With ``-`` in place of the texts, the lines on standard input. Not Hydra: its grammar rejects ordinary sentences.
+With ``-`` in place of the texts, the lines on standard input that are not blank. Not Hydra: its grammar rejects ordinary sentences.
 """
 
 import argparse
@@ -18,7 +18,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.add_argument("--trust-cells", action="store_true", help="import the modules of the checkpoint's own cells")
     args = parser.parse_args(arguments)
-    texts = sys.stdin.read().splitlines() if args.text == ["-"] else args.text
+    texts = args.text
+    if texts == ["-"]:
+        texts = [line for line in sys.stdin.read().splitlines() if line.strip()]
     if not texts:
         parser.error("there is no text on standard input")
     for number, text in enumerate(texts, 1):

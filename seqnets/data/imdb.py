@@ -38,6 +38,7 @@ class IMDB(LightningDataModule):
         num_workers: processes that load; 0 is fastest, as the data lies in memory.
         seed: with the epoch, decides the order of training.
         cache_dir: where the encoded reviews are kept; else ``$SEQNETS_CACHE``, else the user's cache folder.
+        encoder: encodes with its vocabulary, a trained model's, rather than with that of the training reviews.
 
     Raises:
         ConfigError: an argument cannot work.
@@ -59,6 +60,7 @@ class IMDB(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | os.PathLike[str] | None = None,
+        encoder: TextEncoder | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -79,6 +81,7 @@ class IMDB(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_fraction, self.num_workers, self.seed = validation_fraction, num_workers, seed
         self.cache_dir = default_directory() if cache_dir is None else Path(cache_dir).expanduser()
+        self._given = encoder
         self._data: dict[str, EncodedTexts] = {}
         self._provenance: dict[str, Any] = {}
 
@@ -99,6 +102,7 @@ class IMDB(LightningDataModule):
             "validation": self.validation_fraction,
             "vocab_size": self.vocab_size,
             "max_tokens": self.max_tokens,
+            "words": None if self._given is None else self._given.words,
         }
         arrays = cached("imdb", key, lambda: self._encode(reviews, splits), self.cache_dir)
         self.encoder = TextEncoder(arrays["words"].tobytes().decode().split("\n"), self.max_tokens)
@@ -127,7 +131,7 @@ class IMDB(LightningDataModule):
 
     def _encode(self, reviews: Reviews, splits: dict[str, Split]) -> Arrays:
         log.info("IMDB: encoding the reviews, once; they are kept in %s.", self.cache_dir)
-        encoder = TextEncoder.fit(splits["train"].texts, self.vocab_size, self.max_tokens)
+        encoder = self._given or TextEncoder.fit(splits["train"].texts, self.vocab_size, self.max_tokens)
         arrays = {"words": np.frombuffer("\n".join(encoder.words).encode(), dtype=np.uint8)}
         for name, split in splits.items():
             try:

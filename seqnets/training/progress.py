@@ -30,6 +30,9 @@ class ProgressBar(RichProgressBar):
             self._drawn = now
             super().on_train_batch_end(trainer, *args)
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        return super()._get_train_description(current_epoch + 1)  # from 1, as in the line of the epoch
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = {}
         for name, value in super().get_metrics(trainer, pl_module).items():

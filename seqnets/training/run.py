@@ -57,6 +57,8 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     resumed = read_checkpoint(Path(config["ckpt_path"])) if config["ckpt_path"] else None
     data: Any = build(config["data"], "data", LightningDataModule)
     callbacks = {name: build(node, f"callbacks.{name}", Callback) for name, node in config["callbacks"].items()}
+    with torch.device("meta"):  # a model that cannot be built is refused before the data are looked for
+        build(config["model"]["net"], "model.net", nn.Module)
     data.prepare_data()
     data.setup("fit")  # Lightning will ask again, when all is there
     seed_everything(config["seed"], workers=True, verbose=False)  # after the data: a cache must not move the weights
@@ -99,7 +101,6 @@ def _run(
         "data": data.provenance(),
     }
     log.info("%s, %s parameters on %s", config["name"], f"{result['parameters']:,}", result["device"])
-    log.info("data: %s", sentence(result["data"]))
     log.info("run folder: %s", shown(folder))
     try:
         trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"])
@@ -109,8 +110,9 @@ def _run(
     except BaseException as error:
         result["status"] = "interrupted" if isinstance(error, SystemExit | KeyboardInterrupt) else "failed"
         result["error"] = f"{type(error).__name__}: {error}"
-        if (last := folder / "checkpoints" / "last.ckpt").exists():
-            log.info("%s; go on from the last checkpoint with ckpt_path=%s", result["status"], shown(last))
+        last = folder / "checkpoints" / "last.ckpt"
+        way_on = f"go on from the last checkpoint with ckpt_path={shown(last)}" if last.exists() else "nothing was saved"
+        log.info("%s at step %d; %s", result["status"], trainer.global_step, way_on)
         raise
     else:
         result |= {
@@ -214,7 +216,12 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Lightni
             )
     # where the data lie and how they are loaded does not matter: their fingerprint says what they are
     free = {"path", "source", "cache_dir", "num_workers", "eval_batch_size"}
-    parts = ("seed", "task", "optimizer", "data")
+    if changed := differences(then["config"]["optimizer"], config["optimizer"], "optimizer", set()):
+        raise ConfigError(
+            f"{path} goes on with the optimizer it holds, settings included, so these would do nothing: "
+            f"{'; '.join(changed)}. Resume without them"
+        )
+    parts = ("seed", "task", "data")
     changed = [d for key in parts for d in differences(then["config"][key], config[key], key, free)]
     if then["data"]["fingerprint"] != data.provenance()["fingerprint"]:
         changed.append(f"the reviews are not those of {sentence(then['data'])}")

@@ -139,9 +139,9 @@ def test_what_is_not_ours_or_not_there(file, tmp_path):
     torch.save(torch.ones(2), tmp_path / "theirs.ckpt")
     with pytest.raises(CheckpointError, match="not written by train.py"):
         read_checkpoint(tmp_path / "theirs.ckpt")
-    with pytest.raises(CheckpointError, match=r"not there.*there is .*last\.ckpt"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint .*did you mean .*last\.ckpt"):
         read_checkpoint(tmp_path / "none.ckpt")
-    with pytest.raises(CheckpointError, match=r"a folder.*there is .*last\.ckpt"):
+    with pytest.raises(CheckpointError, match=r"a folder, not a checkpoint; did you mean .*last\.ckpt"):
         read_checkpoint(tmp_path)
 
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import evaluate as evaluate_script
 import predict
 import train as train_script
-from seqnets.errors import CheckpointError, ConfigError, DataError, RunFolderError
+from seqnets.errors import CheckpointError, ConfigError, RunFolderError
 from seqnets.training import evaluate, load_trained, train
 from seqnets.training.config import build
 from tests.data.made import parquet, parquet_folder
@@ -157,8 +157,10 @@ def test_evaluate_repeats_the_figures(run, tmp_path, capsys):
     parquet(moved / "test.parquet", *made_reviews(20, 5))
     other_test = evaluate(compose(f"ckpt_path={last}", f"data.path={moved}", name="evaluate"))
     assert other_test["test/loss"] != figures["test/loss"]
-    with pytest.raises(DataError, match="another vocabulary"):
-        evaluate(compose(f"ckpt_path={last}", f"data.path={parquet_folder(tmp_path / 'x', train=60)}", name="evaluate"))
+    # other training reviews give another vocabulary, but it is the checkpoint's that counts
+    parquet(moved / "train.parquet", *made_reviews(60, 0))
+    assert evaluate(compose(f"ckpt_path={last}", f"data.path={moved}", name="evaluate")) == other_test
+    assert "trained on" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="did you mean data.path"):
         evaluate(compose(f"ckpt_path={last}", "+data.pth=1", name="evaluate"))
 
@@ -172,7 +174,7 @@ def test_predict(run, reviews, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(maxsplit=2)[2] for line in lines] == texts
     assert all(line.startswith(("negative  ", "positive  ")) for line in lines)
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts) + "\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n\n".join(texts) + "\n"))
     predict.main([checkpoint, "-", "--json"])
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [o["text"] for o in objects] == texts
@@ -187,8 +189,7 @@ def test_predict(run, reviews, capsys, monkeypatch):
     [
         ([" "], "", "text 1 of 1 is empty"),
         (["fine", ""], "", "text 2 of 2 is empty"),
-        (["-"], "fine\n\nfine\n", "text 2 of 3 is empty"),
-        (["-"], "", "no text on standard input"),
+        (["-"], "\n  \n", "no text on standard input"),
         (["!?"], "", "holds no word"),
     ],
 )
@@ -217,8 +218,11 @@ def test_multirun_and_the_scripts_themselves(reviews, tmp_path):
     start = ["+experiment=imdb_bilstm", f"data.path={reviews}", *few]
     code, out, err = script("train.py", "-m", *start, "model/cell=rnn_tanh,gru")
     assert code == 0, err
-    folders = sorted((tmp_path / "runs" / "imdb_bilstm").glob("*/*"))
-    assert [folder.name for folder in folders] == ["0", "1"]
+    (sweep,) = (tmp_path / "runs" / "sweeps").iterdir()
+    folders = [sweep / "0", sweep / "1"]
+    table = out[out.rindex("job") :]
+    assert all(f"model/cell={cell}" in table for cell in ("rnn_tanh", "gru"))
+    assert "+experiment" not in table
     cells = [OmegaConf.load(folder / "config.yaml").model.cell.name for folder in folders]
     assert cells == ["rnn_tanh", "gru"]
     assert out.count("test/accuracy") >= 2
@@ -232,6 +236,7 @@ def test_multirun_and_the_scripts_themselves(reviews, tmp_path):
     (result,) = (tmp_path / "more").rglob("result.json")  # the second job ran
     assert result.parent.name == "1"
     assert not (result.parents[1] / "0").exists()
+    assert "model.cell.name=lstn: refused" in out
 
     code, _, err = script("train.py", *start, "model.net.pooling=sum", "hydra.run.dir=made/for/nothing")
     assert (code, "Traceback" in err) == (1, False)
