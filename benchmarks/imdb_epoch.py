@@ -4,14 +4,16 @@
     python -m benchmarks.imdb_epoch --steps 100          a hundred steps of it, to try
     python -m benchmarks.imdb_epoch --keras-python PATH  Keras 3 from another environment
 
-Contenders, each in a process of its own, one after the other within a round, so that a drift of the machine meets all:
+Contenders:
 
 - seqnets: `train(cfg)` as a user runs it, with its loggers, metrics and progress bar drawn.
-- bare: a plain PyTorch loop around `torch.nn.LSTM`: embedding, two bidirectional layers, linear, fused Adam; no metrics.
+- bare: a plain PyTorch loop around `torch.nn.LSTM` (benchmarks/bare.py).
 - keras: Keras 3 on JAX, `model.fit` with the same model, data, batch size and optimiser.
 
+Two measurements. First seqnets and bare take turns of 20 steps in one process, for an epoch: the ratio of each turn to
+the one after it is what the overhead is read from, as a drift of the machine meets both. Then each contender has a
+process of its own, one after the other within a round: seconds per epoch, and peak memory, the largest resident set.
 An epoch is timed from its first step to its last; imports, data preparation and, for Keras, compilation are left out.
-Peak memory is the process's largest resident set. Ratios are paired within a round; below 1 is faster than bare.
 """
 
 from __future__ import annotations
@@ -30,61 +32,46 @@ import time
 from pathlib import Path
 from typing import Any
 
-BATCH = 32
+BATCH = 32  # of the experiment, and of benchmarks/bare.py
 
 
-def run_seqnets(arrays: Path, steps: int | None) -> float:
+def train_seqnets(arrays: Path, steps: int | None, *overrides: str) -> dict[str, Any]:
     import rich
     from hydra import compose, initialize_config_dir
 
     from seqnets.training import train
 
     rich.reconfigure(force_terminal=True, file=io.StringIO())  # the bar is drawn, to nowhere
-    overrides = [
+    options = [
         "+experiment=imdb_bilstm",
         "trainer.max_epochs=1",
         f"trainer.limit_train_batches={steps or 1.0}",
         "trainer.limit_test_batches=1",
         f"run_dir={arrays.parent / f'run-{os.getpid()}'}",
+        *overrides,
     ]
     with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base=None):
-        cfg = compose("train", overrides, return_hydra_config=False)
-    _, objects = train(cfg)
-    return objects["result"]["seconds_per_epoch"][0]
+        cfg = compose("train", options)
+    return train(cfg)[1]
+
+
+def run_seqnets(arrays: Path, steps: int | None) -> float:
+    return train_seqnets(arrays, steps)["result"]["seconds_per_epoch"][0]
 
 
 def run_bare(arrays: Path, steps: int | None) -> float:
-    import numpy as np
-    import torch
-    from torch import nn
+    from benchmarks.bare import BareLoop
 
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding = nn.Embedding(20_000, 128)
-            self.lstm = nn.LSTM(128, 64, num_layers=2, bidirectional=True, batch_first=True)
-            self.head = nn.Linear(128, 1)
+    loop = BareLoop(arrays)
+    loop.seconds(1)  # warm-up
+    return loop.seconds(steps or len(loop.batches))
 
-        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            _, (h, _) = self.lstm(self.embedding(tokens))
-            return self.head(torch.cat([h[-2], h[-1]], dim=-1)).squeeze(-1)
 
-    with np.load(arrays) as loaded:
-        tokens, labels = torch.from_numpy(loaded["tokens"]), torch.from_numpy(loaded["labels"]).float()
-    model = Net()
-    optimizer = torch.optim.Adam(model.parameters(), eps=1e-7, fused=True)
-
-    def step(rows: torch.Tensor) -> None:
-        optimizer.zero_grad()
-        nn.functional.binary_cross_entropy_with_logits(model(tokens[rows]), labels[rows]).backward()
-        optimizer.step()
-
-    step(torch.arange(BATCH))  # warm-up
-    batches = torch.randperm(len(tokens)).split(BATCH)[:steps]
-    start = time.perf_counter()
-    for rows in batches:
-        step(rows)
-    return time.perf_counter() - start
+def take_turns(arrays: Path, steps: int | None) -> dict[str, list[float]]:
+    """Seconds of each turn of 20 steps."""
+    target = "+callbacks.turns._target_=benchmarks.bare.TakeTurns"
+    turns = train_seqnets(arrays, steps, target, f"+callbacks.turns.arrays={arrays}")["callbacks"]["turns"]
+    return {"seqnets": turns.ours, "bare": turns.bare}
 
 
 def run_keras(arrays: Path, steps: int | None) -> float:
@@ -150,10 +137,26 @@ def in_own_process(task: str, python: str, arrays: Path, steps: int | None) -> d
 def work(task: str, arrays: Path, steps: int | None) -> dict[str, Any]:
     if task == "prepare":
         return prepare(arrays)
+    if task == "turns":
+        return take_turns(arrays, steps)
     seconds = CONTENDERS[task](arrays, steps)
     per_unit = 1 if platform.system() == "Darwin" else 1024  # bytes there, KiB elsewhere
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit / 1e6
     return {"seconds": seconds, "peak_mb": peak_mb}
+
+
+def overhead(turns: dict[str, Any]) -> str:
+    """What taking turns says."""
+    if "failed" in turns:
+        return f"taking turns failed: {turns['failed']}"
+    ratios = [ours / bare for ours, bare in zip(turns["seqnets"], turns["bare"], strict=True)]
+    if len(ratios) < 2:
+        return "too few steps to take turns"
+    fifths = statistics.quantiles(ratios, n=5)
+    return (
+        f"seqnets / bare in turns of 20 steps: {statistics.median(ratios):.3f} "
+        f"(p20 {fifths[0]:.3f}, p80 {fifths[3]:.3f}; {len(ratios)} turns)"
+    )
 
 
 def summarise(samples: list[dict[str, dict[str, Any]]], steps: int) -> list[list[str]]:
@@ -188,7 +191,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="training steps per epoch; default: all")
     parser.add_argument("--keras-python", default=sys.executable, help="an interpreter that has keras and jax")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/imdb_epoch.json"))
-    parser.add_argument("--run", choices=["prepare", *CONTENDERS], help=argparse.SUPPRESS)
+    parser.add_argument("--run", choices=["prepare", "turns", *CONTENDERS], help=argparse.SUPPRESS)
     parser.add_argument("--arrays", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -204,13 +207,16 @@ def main() -> None:
         provenance = in_own_process("prepare", sys.executable, arrays, None)
         if "failed" in provenance:
             raise SystemExit(f"the data could not be prepared: {provenance['failed']}")
+        with Console().status("taking turns"):
+            in_turns = in_own_process("turns", sys.executable, arrays, options.steps)
+        print(overhead(in_turns))
         samples: list[dict[str, dict[str, Any]]] = []
-        turns = [(r, name) for r in range(options.rounds) for name in CONTENDERS]
-        for turn, name in track(turns, "measuring"):
-            if turn == len(samples):
+        rounds = [(r, name) for r in range(options.rounds) for name in CONTENDERS]
+        for number, name in track(rounds, "measuring"):
+            if number == len(samples):
                 samples.append({})
             python = options.keras_python if name == "keras" else sys.executable
-            samples[turn][name] = in_own_process(name, python, arrays, options.steps)
+            samples[number][name] = in_own_process(name, python, arrays, options.steps)
     columns = ["contender", "seconds per epoch", "ms per step", "peak MB", "ratio to bare"]
     steps = options.steps or -(-provenance["rows"]["train"] // BATCH)
     rows = summarise(samples, steps)
@@ -227,6 +233,8 @@ def main() -> None:
         "data": {k: v for k, v in provenance.items() if k != "location"},  # of no use on another machine
         "rounds": options.rounds,
         "steps": steps,
+        "overhead": overhead(in_turns),
+        "turns": in_turns,
         "samples": samples,
         "table": [dict(zip(columns, row, strict=True)) for row in rows],
     }

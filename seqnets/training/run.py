@@ -20,6 +20,7 @@ from seqnets.training.checkpoints import BestCheckpoint, SelfContained
 from seqnets.training.config import build, check_config, differences
 from seqnets.training.curves import plot_curves
 from seqnets.training.environment import device_name, environment
+from seqnets.training.memory import keep_freed_memory
 from seqnets.training.messages import Messages
 from seqnets.training.progress import EpochReport
 from seqnets.training.random_states import RandomStates
@@ -102,6 +103,7 @@ def _run(
     }
     log.info("%s, %s parameters on %s", config["name"], f"{result['parameters']:,}", result["device"])
     log.info("run folder: %s", shown(folder))
+    keep_freed_memory(device)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"])
         metrics = _figures(trainer)
@@ -111,7 +113,9 @@ def _run(
         result["status"] = "interrupted" if isinstance(error, SystemExit | KeyboardInterrupt) else "failed"
         result["error"] = f"{type(error).__name__}: {error}"
         last = folder / "checkpoints" / "last.ckpt"
-        way_on = f"go on from the last checkpoint with ckpt_path={shown(last)}" if last.exists() else "nothing was saved"
+        way_on = (
+            f"go on from the last checkpoint with ckpt_path={shown(last)}" if last.exists() else "nothing was saved"
+        )
         log.info("%s at step %d; %s", result["status"], trainer.global_step, way_on)
         raise
     else:
