@@ -44,7 +44,7 @@ def print_sweep(folder: Path, jobs: Sequence[tuple[Sequence[str], Path]]) -> Non
             f"{result['parameters']:,}",
             f"{sum(seconds) / len(seconds):.1f}" if seconds else "",
         )
-    get_console().print(table)
+    get_console().print(table, width=max(get_console().width, 160), crop=False)  # rather long than cut
     get_console().print(f"all of it: {shown(folder)}", soft_wrap=True, markup=False, highlight=False)
 
 
