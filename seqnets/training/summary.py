@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box, get_console
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -44,7 +45,7 @@ def print_sweep(folder: Path, jobs: Sequence[tuple[Sequence[str], Path]]) -> Non
             f"{result['parameters']:,}",
             f"{sum(seconds) / len(seconds):.1f}" if seconds else "",
         )
-    get_console().print(table, width=max(get_console().width, 160), crop=False)  # rather long than cut
+    Console(width=max(get_console().width, 160)).print(table)  # rather long than cut
     get_console().print(f"all of it: {shown(folder)}", soft_wrap=True, markup=False, highlight=False)
 
 
