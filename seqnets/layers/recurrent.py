@@ -225,8 +225,7 @@ class Recurrent(nn.Module):
             BackendError: the backend asked for cannot serve; the message says why and which can.
             TypeError, ValueError, RuntimeError: wrong types, shapes, devices or dtypes, as `torch.nn.LSTM` raises them.
         """
-        every = self.return_all_states if return_all_states is None else return_all_states
-        problem = self._problem(x, state, lengths, every)
+        problem = self._problem(x, state, lengths, return_all_states)
         result = dispatch(self._draw_masks(problem) if self.masks else problem, self.backend)
         batched = isinstance(x, PackedSequence) or x.dim() == 3
         y: Any = repack(result.y, x) if isinstance(x, PackedSequence) else self._present(result.y, batched)
@@ -268,8 +267,7 @@ class Recurrent(nn.Module):
         return_all_states: bool | None = None,
     ) -> Explanation:
         """What the dispatch decides for this call: which backend, and why not the others."""
-        every = self.return_all_states if return_all_states is None else return_all_states
-        return explain_problem(self._problem(x, state, lengths, every), self.backend)
+        return explain_problem(self._problem(x, state, lengths, return_all_states), self.backend)
 
     def _present(self, tensor: Tensor, batched: bool) -> Tensor:
         """``(T, B, ·)`` as the caller gave its input."""
@@ -277,7 +275,7 @@ class Recurrent(nn.Module):
             return tensor.squeeze(1)
         return tensor.transpose(0, 1) if self.batch_first else tensor
 
-    def _problem(self, x: Any, state: Any, lengths: Tensor | None, all_states: bool) -> Problem:
+    def _problem(self, x: Any, state: Any, lengths: Tensor | None, all_states: bool | None) -> Problem:
         """The call as backends take it but for masks, checked: time first, batched, padded, zero beyond the lengths."""
         weights = self.direction_weights()
         if isinstance(x, PackedSequence):
@@ -305,7 +303,8 @@ class Recurrent(nn.Module):
         initial = self._initial_state(state, x, batched)
         D = self.num_directions
         layers = tuple(tuple(weights[k * D : (k + 1) * D]) for k in range(self.num_layers))
-        return Problem(self.cell, x, initial, layers, lengths, self.dropout if self.training else 0.0, all_states)
+        every = self.return_all_states if all_states is None else all_states
+        return Problem(self.cell, x, initial, layers, lengths, self.dropout if self.training else 0.0, every)
 
     def _draw_masks(self, problem: Problem) -> Problem:
         steps, batch = problem.x.shape[:2]

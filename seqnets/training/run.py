@@ -218,13 +218,13 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Lightni
                 f"{path} has all of trainer.{limit}={config['trainer'][limit]} behind it; raise trainer.{limit} to "
                 f"train on, or test it with python evaluate.py ckpt_path={path}"
             )
-    # where the data lie and how they are loaded does not matter: their fingerprint says what they are
-    free = {"path", "source", "cache_dir", "num_workers", "eval_batch_size"}
     if changed := differences(then["config"]["optimizer"], config["optimizer"], "optimizer", set()):
         raise ConfigError(
             f"{path} goes on with the optimizer it holds, settings included, so these would do nothing: "
             f"{'; '.join(changed)}. Resume without them"
         )
+    # where the data lie and how they are loaded does not matter: their fingerprint says what they are
+    free = {"path", "source", "cache_dir", "num_workers", "eval_batch_size"}
     parts = ("seed", "task", "data")
     changed = [d for key in parts for d in differences(then["config"][key], config[key], key, free)]
     if then["data"]["fingerprint"] != data.provenance()["fingerprint"]:
