@@ -1,7 +1,7 @@
 """The one sequence operation: a stack of recurrent layers over a batch of sequences.
 
 Shape legend, used in names throughout: T time steps, B batch, I input size, H hidden size, P size of the first state
-(H, or ``proj_size``), G gates, L layers, D directions (1 or 2).
+(H, or ``proj_size``), G gates, N heads, L layers, D directions (1 or 2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Weights(NamedTuple):
     """What one direction of one layer owns."""
 
     weight_ih: Tensor  # (G·H, I)
-    weight_hh: Tensor  # (G·H, P)
+    weight_hh: Tensor  # (G·H, P), or (G·H, H/N) where the recurrence is block-diagonal in N heads
     bias_ih: Tensor | None = None  # (G·H,)
     bias_hh: Tensor | None = None  # (G·H,)
     weight_hr: Tensor | None = None  # (P, H), the projection of the first state after the step
@@ -74,6 +74,28 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 def project_input(weights: Weights, x_TBI: Tensor) -> Tensor:
     """The input projections of all time steps, ``(T, B, G·H)``: one GEMM, outside the time loop."""
     return F.linear(x_TBI, weights.weight_ih, weights.bias_ih)
+
+
+def count_heads(h: Tensor, weight_hh: Tensor) -> int:
+    """N: how many heads share the units of the first state, ``(…, P)``; 1 for the dense recurrence."""
+    return h.shape[-1] // weight_hh.shape[1]
+
+
+def project_state(h_BP: Tensor, weight_hh: Tensor, bias_hh: Tensor | None = None) -> Tensor:
+    """The recurrent projections of all gates, ``(B, G·H)``.
+
+    With N heads (as in xLSTM, Beck et al., arXiv:2405.04517, and FlashRNN, Pöppel et al., arXiv:2412.07752) each owns
+    K = H/N units and sees those only: row ``g·H + n·K + j`` of ``weight_hh (G·H, K)``, of gate g, head n and unit j,
+    multiplies ``h[:, n·K:(n+1)·K]``.
+    """
+    heads, K = count_heads(h_BP, weight_hh), weight_hh.shape[1]
+    if heads == 1:
+        return F.linear(h_BP, weight_hh, bias_hh)
+    weight_GNKK = weight_hh.unflatten(0, (-1, heads, K))
+    h_NBK = h_BP.unflatten(1, (heads, K)).transpose(0, 1)
+    r_GNBK = h_NBK @ weight_GNKK.mT  # gates are a batch dimension too, so that the weight is never copied
+    r = r_GNBK.permute(2, 0, 1, 3).flatten(1)
+    return r if bias_hh is None else r + bias_hh
 
 
 def layer_by_layer(problem: Problem, run_direction: Callable[[Direction], Sequence[Tensor]]) -> Result:

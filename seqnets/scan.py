@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seqnets.cells import Cell
-from seqnets.recurrence import Weights
+from seqnets.recurrence import Weights, project_state
 
 
 def scan(
@@ -37,7 +37,7 @@ def scan(
     running = None if active is None else active.unbind(0)
     every = []
     for t in reversed(range(len(steps))) if reverse else range(len(steps)):
-        r_gates = F.linear(state[0], weights.weight_hh, weights.bias_hh)
+        r_gates = project_state(state[0], weights.weight_hh, weights.bias_hh)
         masks = [m if m.dim() == 2 else m[t] for m in weights.masks]
         new = cell(steps[t].chunk(cell.gates, -1), r_gates.chunk(cell.gates, -1), state, weights.params, masks)
         if weights.weight_hr is not None:

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
-from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype
+from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
 
 # cuDNN gathers weights that do not lie in one block, at each call. Ours never do: they are read at forward, so that
 # parametrised and replaced weights count. The copy is small beside the work, and flatten_parameters() no way out.
@@ -29,6 +29,8 @@ OPERATIONS: dict[Cell, Callable[..., Any]] = {
 def why_not(problem: Problem) -> str | None:
     if problem.cell not in OPERATIONS:
         return f"torch has no fused operation for the cell {problem.cell.name!r}, only for {_names()}"
+    if (heads := count_heads(problem.state[0], problem.layers[0][0].weight_hh)) > 1:
+        return f"torch has no block-diagonal recurrence, and this one has {heads} heads"
     if problem.x.shape[0] == 0 or problem.x.shape[1] == 0:
         return (
             f"torch's fused operations refuse empty input, and this has T={problem.x.shape[0]}, B={problem.x.shape[1]}"

@@ -21,10 +21,10 @@ def torch_default(cell: Cell, weights: Weights) -> None:
 
 
 def keras(cell: Cell, weights: Weights) -> None:
-    """As Keras: Glorot uniform over the whole input kernel, orthogonal over the whole recurrent kernel, zero biases
-    but 1 for a gate named ``f`` (Jozefowicz, Zaremba and Sutskever, ICML 2015)."""
+    """As Keras: Glorot uniform over the whole input kernel, orthogonal over the whole recurrent kernel (of each head),
+    zero biases but 1 for a gate named ``f`` (Jozefowicz, Zaremba and Sutskever, ICML 2015)."""
     init.xavier_uniform_(weights.weight_ih)
-    init.orthogonal_(weights.weight_hh)
+    orthogonal_heads(cell, weights)
     if weights.weight_hr is not None:
         init.xavier_uniform_(weights.weight_hr)
     for bias in (weights.bias_ih, weights.bias_hh):
@@ -33,6 +33,15 @@ def keras(cell: Cell, weights: Weights) -> None:
     if weights.bias_ih is not None and cell.gate_names and "f" in cell.gate_names:
         with torch.no_grad():
             weights.bias_ih.chunk(cell.gates)[cell.gate_names.index("f")].fill_(1.0)
+
+
+def orthogonal_heads(cell: Cell, weights: Weights) -> None:
+    """Each head's ``(G·H/N, H/N)`` recurrent kernel of all gates, or the one dense kernel, orthogonal."""
+    weight_hh, rows = weights.weight_hh, weights.weight_hh.shape[0] // cell.gates
+    heads = 1 if weights.weight_hr is not None else rows // weight_hh.shape[1]
+    with torch.no_grad():
+        for head in weight_hh.unflatten(0, (cell.gates, heads, -1)).unbind(1):
+            head.copy_(init.orthogonal_(head.flatten(0, 1)).view_as(head))
 
 
 INITIALIZERS: dict[str, Callable[[Cell, Weights], None]] = {"torch": torch_default, "keras": keras}

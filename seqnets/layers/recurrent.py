@@ -36,6 +36,8 @@ class Recurrent(nn.Module):
         device, dtype: of the parameters.
         recurrent_bias: whether the recurrent projection has a bias of its own (``bias_hh``), beside ``bias_ih``;
             without, there is one bias per gate, as Keras counts.
+        num_heads: N, which divides H; more than one make the recurrence block-diagonal: each head owns H/N hidden
+            units and sees only those of the last step (as in xLSTM, arXiv:2405.04517). Not together with proj_size.
         init: ``"torch"`` or ``"keras"``; see `seqnets.layers.initialization`.
         learn_state: the initial states are parameters ``(L·D, H)``, named ``initial_h`` and so on, from 0; used where
             no state is passed.
@@ -45,7 +47,8 @@ class Recurrent(nn.Module):
 
     Parameters, per layer k and direction (suffix ``_reverse`` for the second): ``weight_ih_lk (G·H, I)``,
     ``weight_hh_lk (G·H, P)``, ``bias_ih_lk (G·H,)``, ``bias_hh_lk (G·H,)``, ``weight_hr_lk (P, H)``, and ``(H,)`` for each
-    parameter of the cell, such as ``gamma_lk``.
+    parameter of the cell, such as ``gamma_lk``. With heads ``weight_hh_lk`` is ``(G·H, H/N)``: its row for gate g, head n and
+    unit j is ``g·H + n·H/N + j``.
 
     Raises:
         CellError: the cell does not exist, or cannot be combined with ``proj_size`` or ``masks``.
@@ -68,6 +71,7 @@ class Recurrent(nn.Module):
         dtype: Any = None,
         *,
         recurrent_bias: bool = True,
+        num_heads: int = 1,
         init: str = "torch",
         learn_state: bool = False,
         masks: Mapping[str, Mask] | None = None,
@@ -85,6 +89,7 @@ class Recurrent(nn.Module):
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self.recurrent_bias = recurrent_bias
+        self.num_heads = num_heads
         self.init = init
         self.learn_state = learn_state
         self.masks = {} if masks is None else masks
@@ -104,7 +109,8 @@ class Recurrent(nn.Module):
         for name in ("bias", "batch_first", "bidirectional", "recurrent_bias", "learn_state"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        for name, least in (("input_size", 1), ("hidden_size", 1), ("num_layers", 1), ("proj_size", 0)):
+        sizes = (("input_size", 1), ("hidden_size", 1), ("num_layers", 1), ("proj_size", 0), ("num_heads", 1))
+        for name, least in sizes:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -125,6 +131,16 @@ class Recurrent(nn.Module):
                 f"proj_size does not go with the cell {self.cell.name!r}: its step reads its first state, "
                 f"{self.cell.states[0]!r}, which would be {self.proj_size} wide where the gates are {self.hidden_size}"
             )
+        if self.hidden_size % self.num_heads:
+            divisors = ", ".join(str(n) for n in range(1, self.hidden_size + 1) if self.hidden_size % n == 0)
+            raise ValueError(
+                f"num_heads must divide hidden_size {self.hidden_size}, got {self.num_heads}; these do: {divisors}"
+            )
+        if self.proj_size and self.num_heads > 1:
+            raise ValueError(
+                f"proj_size={self.proj_size} does not go with num_heads={self.num_heads}: a projection mixes the units "
+                "that heads keep apart; leave one of them out"
+            )
         if self.init not in INITIALIZERS:
             raise ValueError(f"unknown init {self.init!r}; choose from {', '.join(INITIALIZERS)}")
         valid = isinstance(self.masks, Mapping) and all(isinstance(mask, Mask) for mask in self.masks.values())
@@ -143,7 +159,7 @@ class Recurrent(nn.Module):
         suffix = f"_l{layer}" + ("_reverse" if d else "")
         shapes = {
             "weight_ih": (gates * H, self.input_size if layer == 0 else P * self.num_directions),
-            "weight_hh": (gates * H, P),
+            "weight_hh": (gates * H, P // self.num_heads),
             **({"bias_ih": (gates * H,)} if self.bias else {}),
             **({"bias_hh": (gates * H,)} if self.bias and self.recurrent_bias else {}),
             **({"weight_hr": (P, H)} if self.proj_size else {}),
@@ -362,8 +378,8 @@ class Recurrent(nn.Module):
         shown += [str(self.input_size), str(self.hidden_size)]
         defaults: Sequence[tuple[str, Any]] = (
             ("proj_size", 0), ("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0),
-            ("bidirectional", False), ("recurrent_bias", True), ("init", "torch"), ("learn_state", False),
-            ("masks", {}), ("return_all_states", False), ("backend", None),
+            ("bidirectional", False), ("recurrent_bias", True), ("num_heads", 1), ("init", "torch"),
+            ("learn_state", False), ("masks", {}), ("return_all_states", False), ("backend", None),
         )  # fmt: skip
         shown += [f"{name}={getattr(self, name)!r}" for name, default in defaults if getattr(self, name) != default]
         return ", ".join(shown)

@@ -71,7 +71,7 @@ class LSTM(TorchLike):
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype: as there.
-        recurrent_bias, init, learn_state, return_all_states, backend: as in `Recurrent`.
+        recurrent_bias, num_heads, init, learn_state, return_all_states, backend: as in `Recurrent`.
 
     ``forward(input, (h_0, c_0)=None, lengths=None) -> (output, (h_n, c_n))``; the pair is a NamedTuple ``(h, c)``.
     """
@@ -102,7 +102,7 @@ class GRU(TorchLike):
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype: as there.
-        recurrent_bias, init, learn_state, return_all_states, backend: as in `Recurrent`.
+        recurrent_bias, num_heads, init, learn_state, return_all_states, backend: as in `Recurrent`.
 
     ``forward(input, h_0=None, lengths=None) -> (output, h_n)``.
     """
@@ -133,7 +133,7 @@ class RNN(TorchLike):
     Args:
         input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype:
             as there.
-        recurrent_bias, init, learn_state, return_all_states, backend: as in `Recurrent`.
+        recurrent_bias, num_heads, init, learn_state, return_all_states, backend: as in `Recurrent`.
 
     ``forward(input, h_0=None, lengths=None) -> (output, h_n)``.
     """
