@@ -1,7 +1,8 @@
 """Which backend runs a problem, and why.
 
 Strongest first: the layer's ``backend=``, `use_backend`, the environment variable ``SEQNETS_BACKEND``, ``auto``.
-``auto`` takes the first of `BACKENDS` that can serve; a backend asked for by name serves or raises with its reason.
+``auto`` takes the first of `BACKENDS` that can serve and does not wait to be asked (``only_if_asked``); a backend asked
+for by name serves or raises with its reason.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from seqnets.backends import BACKENDS
+from seqnets.backends import BACKENDS, Backend
 from seqnets.errors import BackendError
 from seqnets.recurrence import Problem, Result
 
@@ -27,7 +28,8 @@ class Explanation:
 
     Attributes:
         backend: the backend that will run, or None where the one asked for cannot serve and the call would raise.
-        reasons: backend -> the sentence that says why it cannot serve, or None where it can.
+        reasons: backend -> the sentence that says why it cannot serve or, where ``auto`` decides, why that passes over it;
+            None where it can.
         asked: what was asked for, and where.
         note: what running it will cost, where that is worth knowing.
     """
@@ -85,6 +87,13 @@ def requested(layer_backend: str | None) -> tuple[str, str]:
     return (check_backend(name), ENVIRONMENT_VARIABLE) if name else ("auto", "default")
 
 
+def why_not(backend: Backend, problem: Problem, auto: bool) -> str | None:
+    """Why the backend cannot serve or, for ``auto``, should not, as a clause, or None."""
+    reason = backend.why_not(problem)
+    only_if_asked = getattr(backend, "only_if_asked", None)
+    return only_if_asked(problem) if auto and reason is None and only_if_asked else reason
+
+
 def dispatch(problem: Problem, backend: str | None = None) -> Result:
     """Run the problem on the backend asked for.
 
@@ -94,7 +103,7 @@ def dispatch(problem: Problem, backend: str | None = None) -> Result:
     name, _ = requested(backend)
     if name == "auto":
         for candidate in BACKENDS.values():
-            if candidate.why_not(problem) is None:
+            if why_not(candidate, problem, auto=True) is None:
                 return candidate.run(problem)
     reason = BACKENDS[name].why_not(problem)
     if reason is None:
@@ -105,7 +114,7 @@ def dispatch(problem: Problem, backend: str | None = None) -> Result:
 
 def explain_problem(problem: Problem, backend: str | None = None) -> Explanation:
     name, source = requested(backend)
-    reasons = {candidate: module.why_not(problem) for candidate, module in BACKENDS.items()}
+    reasons = {candidate: why_not(module, problem, name == "auto") for candidate, module in BACKENDS.items()}
     serving = [candidate for candidate, why in reasons.items() if why is None]
     chosen = serving[0] if name == "auto" else name if name in serving else None
     note = getattr(BACKENDS[chosen], "note", None) if chosen else None

@@ -7,7 +7,12 @@ from seqnets.recurrence import Problem, Result
 
 
 class Backend(Protocol):
-    """What a backend's module defines. It may also define ``note(problem) -> str | None``: what serving will cost."""
+    """What a backend's module defines. It may also define:
+
+    ``note(problem) -> str | None``: what serving will cost.
+    ``only_if_asked(problem) -> str | None``: why ``auto`` should pass over it although it can serve, as a clause like
+    that of `why_not`.
+    """
 
     def why_not(self, problem: Problem) -> str | None:
         """Why the backend cannot serve the problem, as a clause that reads on after "because", or None."""

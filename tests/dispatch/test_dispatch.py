@@ -114,6 +114,63 @@ def test_a_backend_is_a_module_and_a_registry_line(monkeypatch):
         seqnets.LSTM(3, 4, backend="nothing")(X)
 
 
+class Reluctant:
+    """Serves the lstm, when asked."""
+
+    @staticmethod
+    def why_not(problem):
+        return None if problem.cell.name == "lstm" else "it only knows the lstm"
+
+    @staticmethod
+    def only_if_asked(problem):
+        return "it interprets, which is slow" if problem.x.device.type == "cpu" else None
+
+    @staticmethod
+    def run(problem):
+        result = backends.reference.run(problem)
+        return result._replace(y=result.y + 1000)  # to be seen
+
+
+@pytest.fixture
+def reluctant(monkeypatch):
+    monkeypatch.setattr("seqnets.dispatch.BACKENDS", {"reluctant": Reluctant, **backends.BACKENDS})
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_auto_passes_over_a_reluctant_backend_and_a_request_runs_it(reluctant, compiled):
+    layer, x = seqnets.LSTM(3, 4), X.clone().requires_grad_()
+    torch._dynamo.reset()
+    call = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
+    expected = layer(x)[0]
+    assert expected.abs().max() < 1
+    torch.testing.assert_close(call(x)[0], expected)
+    with seqnets.use_backend("reluctant"):
+        torch.testing.assert_close(call(x)[0], expected + 1000)
+    torch.testing.assert_close(call(x)[0], expected)
+
+
+def test_a_reluctant_backend_is_explained(reluctant):
+    layer = seqnets.LSTM(3, 4)
+    explained = seqnets.explain(layer, X)
+    assert explained.backend == "aten"
+    assert explained.reasons["reluctant"] == "it interprets, which is slow"
+    assert "reluctant: no, it interprets, which is slow" in str(explained)
+    for name in ("reluctant", "reference"):
+        with seqnets.use_backend(name):
+            explained = seqnets.explain(layer, X)
+        assert explained.backend == name
+        assert explained.reasons["reluctant"] is None
+    assert seqnets.explain(layer.to("meta"), X.to("meta")).backend == "reluctant"  # there it is not reluctant
+    assert seqnets.explain(seqnets.GRU(3, 4), X).reasons["reluctant"] == "it only knows the lstm"
+
+
+def test_a_reluctant_backend_is_among_those_that_can_serve(reluctant):
+    with pytest.raises(BackendError, match="These can: auto, reluctant, reference$"):
+        seqnets.LSTM(3, 4, return_all_states=True, backend="aten")(X)
+    with pytest.raises(BackendError, match="it only knows the lstm"):
+        seqnets.GRU(3, 4, backend="reluctant")(X)
+
+
 def test_explaining_draws_nothing():
     layer = zoo.layer("zoneout_gru", 3, 4)
     state = torch.get_rng_state()
