@@ -1,0 +1,1 @@
+"""Tests whose kernels run in Triton's interpreter, on the CPU. `conftest.py` says how."""
