@@ -1,0 +1,44 @@
+"""How gates lie in memory where kernels read them: packed, those of a unit side by side.
+
+One wide load, product and store then serves several gates, and a tile is split into gates in registers; gate after gate, as
+`torch.nn` has them, each load and store would change the layout of its own tile, at the cost of two barriers.
+Only powers of two split, so G gates are packs of 4, 2 and 1: three are a pair and a single.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pack_widths(gates: int) -> tuple[int, ...]:
+    """``3 -> (2, 1)``, ``4 -> (4,)``, ``5 -> (4, 1)``."""
+    rest = gates % 4
+    return (4,) * (gates // 4) + (2,) * (rest // 2) + (1,) * (rest % 2)
+
+
+def pack_rows(weight: Tensor, gates: int, heads: int) -> Tensor:
+    """Rows in torch's order, ``(G·N·U, …)`` by gate, head and unit -> ``(N, Q, …)``, differentiably."""
+    by_gate = weight.unflatten(0, (gates, heads, -1))
+    packs = by_gate.split(pack_widths(gates))
+    return torch.cat([pack.movedim(0, 2).flatten(1, 2) for pack in packs], dim=1)
+
+
+def unpack_columns(packed: Tensor, gates: int) -> Tensor:
+    """Columns ``(…, N, Q)`` -> ``(…, G·N·U)``: back to torch's order, differentiably."""
+    widths = pack_widths(gates)
+    units = packed.shape[-1] // gates
+    packs = packed.split([units * width for width in widths], dim=-1)
+    by_gate = [pack.unflatten(-1, (units, width)).movedim(-1, -3) for pack, width in zip(packs, widths, strict=True)]
+    return torch.cat(by_gate, dim=-3).flatten(-3)
+
+
+def first_steps(every: Tensor, lengths: Tensor | None) -> Tensor:
+    """Of ``(T, B, D, …)`` the entries that each direction processes first, ``(D, B, …)``: a reverse one starts at the end."""
+    if every.shape[2] == 1:
+        return every[:1, :, 0]
+    ends = every[-1, :, 1]
+    if lengths is not None:
+        rows = torch.arange(every.shape[1], device=every.device)
+        ends = every[(lengths - 1).clamp(min=0), rows, 1]
+    return torch.stack([every[0, :, 0], ends])

@@ -1,0 +1,96 @@
+"""The tiled schedule: units are split over programs as well, and one launch runs one time step. It serves any H.
+
+A launch reads all that the one before has written, so the order of launches is the only synchronisation, and a sequence of
+them can be captured in a CUDA graph. States are carried in global memory, in the dtype of arithmetic; what meets the weight
+is read by every program of the next launch, so h lies twice: read from one place, written to the other.
+"""
+
+import triton
+import triton.language as tl
+
+from seqnets.kernels.schedules.device import batch_rows, load_bias, load_each, product, store_each, time_of
+from seqnets.kernels.schedules.step import backward_step, forward_step, read_backward, read_forward
+
+
+@triton.jit(do_not_specialize=["s", "T", "B"])
+def forward(
+    x_ptr, h_ptr, weight_ptr, bias_ptr, carried, params, masks, lengths_ptr, states, h_next_ptr, r_ptr, s, T, B,
+    STEP: tl.constexpr, spec: tl.constexpr,
+):  # fmt: skip
+    """h ``(D, B, N, U)`` in the weight's dtype; carried, in that of arithmetic, is updated in place; the rest as in `resident`."""
+    start = tl.program_id(1) * spec.BLOCK_U
+    lane = tl.program_id(2)
+    rows = batch_rows(spec)
+    units = start + tl.arange(0, spec.BLOCK_U)[None, :]
+    inside = (rows < B) & (units < spec.U)
+    length = T
+    if spec.ragged:
+        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
+    read = read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec)
+    own = load_each(params, lane * spec.U + units, units < spec.U, spec.carry)
+    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    state = load_each(carried, ends + units, inside, spec.carry)
+    accs = load_bias(bias_ptr, lane, start, spec)
+    for k in range(0, spec.U, spec.BLOCK_K):
+        inner = k + tl.arange(0, spec.BLOCK_K)
+        h = tl.load(h_ptr + ends + inner[None, :], mask=(rows < B) & (inner[None, :] < spec.U), other=0.0)
+        later = ()
+        offset = lane * (spec.U * spec.G * spec.U)
+        for p in tl.static_range(len(spec.widths)):
+            columns = start * spec.widths[p] + tl.arange(0, spec.BLOCK_U * spec.widths[p])[None, :]
+            mask = (inner[:, None] < spec.U) & (columns < spec.U * spec.widths[p])
+            weight = tl.load(weight_ptr + offset + inner[:, None] * (spec.G * spec.U) + columns, mask=mask, other=0.0)
+            later = later + (product(h, weight, accs[p], spec),)
+            offset += spec.U * spec.widths[p]
+        accs = later
+    state = forward_step(read, accs, state, own, states, r_ptr, s, length, T, B, lane, rows, start, STEP, spec)
+    store_each(carried, state, ends + units, inside)
+    tl.store(h_next_ptr + ends + units, state[0], mask=inside)
+
+
+@triton.jit(do_not_specialize=["s", "T", "B"])
+def backward(
+    x_ptr, r_ptr, weight_ptr, initial, params, masks, lengths_ptr, states, d_states, d_x_ptr, d_r_ptr, d_carried, d_params,
+    s, T, B, GRADIENT: tl.constexpr, spec: tl.constexpr,
+):  # fmt: skip
+    """d_carried and d_params ``(D, B, N, U)``, in the dtype of arithmetic, are updated in place.
+
+    d_carried lacks the recurrent product with d_r of this step when it is left: the next launch, or the host after the
+    last, adds it.
+    """
+    start = tl.program_id(1) * spec.BLOCK_U
+    lane = tl.program_id(2)
+    rows = batch_rows(spec)
+    units = start + tl.arange(0, spec.BLOCK_U)[None, :]
+    inside = (rows < B) & (units < spec.U)
+    length = T
+    if spec.ragged:
+        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
+    read = read_backward(x_ptr, r_ptr, masks, initial, states, d_states, s, length, T, B, lane, rows, start, spec)
+    own = load_each(params, lane * spec.U + units, units < spec.U, spec.carry)
+    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U + units
+    carried = load_each(d_carried, ends, inside, spec.carry)
+    summed = load_each(d_params, ends, inside, spec.carry)
+    d_h = recurrent_gradient(d_r_ptr, weight_ptr, carried[0], s + 1, length, T, B, lane, rows, start, spec)
+    carried, _, summed = backward_step(
+        read, (d_h,) + carried[1:], summed, own, d_x_ptr, d_r_ptr, s, length, T, B, lane, rows, start, GRADIENT, spec
+    )
+    store_each(d_carried, carried, ends, inside)
+    store_each(d_params, summed, ends, inside)
+
+
+@triton.jit
+def recurrent_gradient(d_r_ptr, weight_ptr, acc, s, length, T, B, lane, rows, start, spec: tl.constexpr):
+    """``acc + d_r W^T`` of the s-th step; nothing at ``s = T``."""
+    t = time_of(s, length, lane, T, spec)
+    in_rows = (rows < B) & (s < T)
+    units = start + tl.arange(0, spec.BLOCK_U)[None, :]
+    Q: tl.constexpr = spec.G * spec.U
+    d_r_row = d_r_ptr + ((t * B + rows) * (spec.D * spec.N) + lane) * Q
+    for q in range(0, Q, spec.BLOCK_K):
+        inner = q + tl.arange(0, spec.BLOCK_K)
+        d_r = tl.load(d_r_row + inner[None, :], mask=in_rows & (inner[None, :] < Q), other=0.0)
+        mask = (inner[:, None] < Q) & (units < spec.U)
+        weight = tl.load(weight_ptr + (lane * spec.U + units) * Q + inner[:, None], mask=mask, other=0.0)
+        acc = product(d_r, weight, acc, spec)
+    return acc
