@@ -17,12 +17,13 @@ def unpack(tile, width: tl.constexpr):
     """``(B, U·width)`` -> `width` tiles ``(B, U)``."""
     if width == 1:
         return (tile,)
-    even, odd = tl.split(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 2, 2]))
-    if width == 2:
-        return (even, odd)
-    first, third = tl.split(tl.reshape(even, [even.shape[0], even.shape[1] // 2, 2]))
-    second, fourth = tl.split(tl.reshape(odd, [odd.shape[0], odd.shape[1] // 2, 2]))
-    return (first, second, third, fourth)
+    elif width == 2:
+        return tl.split(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 2, 2]))
+    else:
+        even, odd = tl.split(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 4, 2, 2]))
+        first, third = tl.split(even)
+        second, fourth = tl.split(odd)
+        return (first, second, third, fourth)
 
 
 @triton.jit
@@ -30,11 +31,43 @@ def pack(tiles, first: tl.constexpr, width: tl.constexpr):
     """``tiles[first : first + width]``, each ``(B, U)`` -> ``(B, U·width)``."""
     if width == 1:
         return tiles[first]
-    if width == 2:
+    elif width == 2:
         both = tl.join(tiles[first], tiles[first + 1])
+        return tl.reshape(both, [both.shape[0], both.shape[1] * 2])
     else:
-        both = tl.join(tl.join(tiles[first], tiles[first + 2]), tl.join(tiles[first + 1], tiles[first + 3]))
-    return tl.reshape(both, [both.shape[0], tiles[first].shape[1] * width])
+        even = tl.join(tiles[first], tiles[first + 2])
+        odd = tl.join(tiles[first + 1], tiles[first + 3])
+        both = tl.join(even, odd)
+        return tl.reshape(both, [both.shape[0], both.shape[1] * 4])
+
+
+@triton.jit
+def settle(tile):
+    """A product, unchanged, but laid over threads as what is loaded and stored.
+
+    Tensor cores leave two neighbouring columns with a thread. Splitting and joining again pairs that lie two columns apart
+    needs four, as loads have them, so the compiler changes the layout here, once and in the tile's own dtype, rather than
+    later for each gate, state and store.
+    """
+    pairs = tl.permute(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 4, 2, 2]), [0, 1, 3, 2])
+    low, high = tl.split(pairs)
+    return tl.reshape(tl.permute(tl.join(low, high), [0, 1, 3, 2]), [tile.shape[0], tile.shape[1]])
+
+
+@triton.jit
+def units_from(start, spec: tl.constexpr, width: tl.constexpr = 1):
+    """The columns of a tile that begins with unit `start`, ``(1, BLOCK_U·width)``."""
+    return start * width + tl.arange(0, spec.BLOCK_U * width)[None, :]
+
+
+@triton.jit
+def place(rows, columns, spec: tl.constexpr, width: tl.constexpr = 1):
+    """``rows + columns``, to load from or store to, with a hint: a thread takes `vector` units, with all their gates.
+
+    Units then lie over threads alike in tiles of every width, and those that meet in arithmetic need no change of layout.
+    """
+    vector: tl.constexpr = spec.vector
+    return tl.max_contiguous(rows + columns, [1, vector * width])
 
 
 @triton.jit
@@ -50,65 +83,59 @@ def unpack_gates(packs, spec: tl.constexpr):
 def pack_gates(gates, keep, dtype: tl.constexpr, spec: tl.constexpr):
     """A tile per gate -> a tile per pack, to be stored and multiplied; zero where not `keep`."""
     packs = ()
-    first = 0
     for p in tl.static_range(len(spec.widths)):
         kept = ()
         for k in tl.static_range(len(gates)):
             kept = kept + (tl.where(keep, gates[k], 0.0).to(dtype),)
-        packs = packs + (pack(kept, first, spec.widths[p]),)
-        first += spec.widths[p]
+        packs = packs + (pack(kept, spec.firsts[p], spec.widths[p]),)
     return packs
 
 
 @triton.jit
-def load_gates(ptr, start, mask, spec: tl.constexpr):
-    """A tile per pack, of the units from `start` on; `ptr` points at all gates of each row."""
+def load_gates(ptr, rows, start, mask, spec: tl.constexpr):
+    """A tile per pack, of the units from `start` on; `rows` are the offsets at which the gates of a row begin."""
     packs = ()
-    offset = 0
     for p in tl.static_range(len(spec.widths)):
-        columns = start * spec.widths[p] + tl.arange(0, spec.BLOCK_U * spec.widths[p])[None, :]
-        packs = packs + (tl.load(ptr + offset + columns, mask=mask & (columns < spec.U * spec.widths[p]), other=0.0),)
-        offset += spec.U * spec.widths[p]
+        columns = units_from(start, spec, spec.widths[p])
+        at = place(rows + spec.U * spec.firsts[p], columns, spec, spec.widths[p])
+        packs = packs + (tl.load(ptr + at, mask=mask & (columns < spec.U * spec.widths[p]), other=0.0),)
     return packs
 
 
 @triton.jit
-def store_gates(ptr, packs, start, mask, spec: tl.constexpr):
-    offset = 0
+def store_gates(ptr, packs, rows, start, mask, spec: tl.constexpr):
     for p in tl.static_range(len(spec.widths)):
-        columns = start * spec.widths[p] + tl.arange(0, spec.BLOCK_U * spec.widths[p])[None, :]
-        tl.store(ptr + offset + columns, packs[p], mask=mask & (columns < spec.U * spec.widths[p]))
-        offset += spec.U * spec.widths[p]
+        columns = units_from(start, spec, spec.widths[p])
+        at = place(rows + spec.U * spec.firsts[p], columns, spec, spec.widths[p])
+        tl.store(ptr + at, packs[p], mask=mask & (columns < spec.U * spec.widths[p]))
 
 
 @triton.jit
 def load_bias(ptr, lane, start, spec: tl.constexpr):
     """What products start from: the recurrent bias for each row, or zeros."""
     packs = ()
-    offset = 0
     for p in tl.static_range(len(spec.widths)):
-        pack = tl.zeros([spec.BLOCK_B, spec.BLOCK_U * spec.widths[p]], spec.carry)
+        pack = tl.full([spec.BLOCK_B, spec.BLOCK_U * spec.widths[p]], 0.0, spec.carry)
         if ptr is not None:
-            columns = start * spec.widths[p] + tl.arange(0, spec.BLOCK_U * spec.widths[p])[None, :]
-            row = ptr + lane * (spec.G * spec.U) + offset
-            pack += tl.load(row + columns, mask=columns < spec.U * spec.widths[p], other=0.0).to(spec.carry)
+            columns = units_from(start, spec, spec.widths[p])
+            at = lane * (spec.G * spec.U) + spec.U * spec.firsts[p] + columns
+            pack += tl.load(ptr + at, mask=columns < spec.U * spec.widths[p], other=0.0).to(spec.carry)
         packs = packs + (pack,)
-        offset += spec.U * spec.widths[p]
     return packs
 
 
 @triton.jit
-def load_each(ptrs, offsets, mask, dtype: tl.constexpr):
+def load_each(ptrs, rows, units, mask, spec: tl.constexpr):
     tiles = ()
     for k in tl.static_range(len(ptrs)):
-        tiles = tiles + (tl.load(ptrs[k] + offsets, mask=mask, other=0.0).to(dtype),)
+        tiles = tiles + (tl.load(ptrs[k] + place(rows, units, spec), mask=mask, other=0.0).to(spec.carry),)
     return tiles
 
 
 @triton.jit
-def store_each(ptrs, tiles, offsets, mask):
+def store_each(ptrs, tiles, rows, units, mask, spec: tl.constexpr):
     for k in tl.static_range(len(ptrs)):
-        tl.store(ptrs[k] + offsets, tiles[k], mask=mask)
+        tl.store(ptrs[k] + place(rows, units, spec), tiles[k], mask=mask)
 
 
 @triton.jit

@@ -6,7 +6,7 @@ Its recurrent weight stays in shared memory and its state in registers; it excha
 import triton
 import triton.language as tl
 
-from seqnets.kernels.schedules.device import batch_rows, load_bias, load_each, product, store_each
+from seqnets.kernels.schedules.device import batch_rows, load_bias, load_each, product, settle, store_each, units_from
 from seqnets.kernels.schedules.step import backward_step, forward_step, read_backward, read_forward
 
 
@@ -14,15 +14,13 @@ from seqnets.kernels.schedules.step import backward_step, forward_step, read_bac
 def load_weight(ptr, transposed: tl.constexpr, spec: tl.constexpr):
     """The recurrent weight ``(U, Q)`` of one head, a tile per pack: (U, U·width), or transposed."""
     packs = ()
-    offset = 0
     units = tl.arange(0, spec.BLOCK_U)
     for p in tl.static_range(len(spec.widths)):
         columns = tl.arange(0, spec.BLOCK_U * spec.widths[p])
         k = units[None, :] if transposed else units[:, None]
         q = columns[:, None] if transposed else columns[None, :]
         mask = (k < spec.U) & (q < spec.U * spec.widths[p])
-        packs = packs + (tl.load(ptr + k * (spec.G * spec.U) + offset + q, mask=mask, other=0.0),)
-        offset += spec.U * spec.widths[p]
+        packs = packs + (tl.load(ptr + k * (spec.G * spec.U) + spec.U * spec.firsts[p] + q, mask=mask, other=0.0),)
     return packs
 
 
@@ -34,16 +32,16 @@ def forward(
     """weight ``(D, N, U, Q)``, bias ``(D, N, Q)`` or None, lengths ``(B,)`` or None; for the rest see `step`."""
     lane = tl.program_id(1)
     rows = batch_rows(spec)
-    units = tl.arange(0, spec.BLOCK_U)[None, :]
+    units = units_from(0, spec)
     inside = (rows < B) & (units < spec.U)
     length = T
     if spec.ragged:
         length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
     weight = load_weight(weight_ptr + lane * (spec.U * spec.G * spec.U), False, spec)
     bias = load_bias(bias_ptr, lane, 0, spec)
-    own = load_each(params, lane * spec.U + units, units < spec.U, spec.carry)
-    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U + units
-    state = load_each(initial, ends, inside, spec.carry)
+    own = load_each(params, lane * spec.U, units, units < spec.U, spec)
+    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    state = load_each(initial, ends, units, inside, spec)
     read = read_forward(x_ptr, masks, 0, length, T, B, lane, rows, 0, spec)
     for s in range(T):
         # what the next step reads waits for nothing: it is under way while this one computes
@@ -54,7 +52,7 @@ def forward(
             accs = accs + (product(h, weight[p], bias[p], spec),)
         state = forward_step(read, accs, state, own, states, r_ptr, s, length, T, B, lane, rows, 0, STEP, spec)
         read = coming
-    store_each(finals, state, ends, inside)
+    store_each(finals, state, ends, units, inside, spec)
 
 
 @triton.jit(do_not_specialize=["T", "B"])
@@ -65,18 +63,18 @@ def backward(
     """The reverse; d_params ``(D, B, N, U)``, per row of the batch."""
     lane = tl.program_id(1)
     rows = batch_rows(spec)
-    units = tl.arange(0, spec.BLOCK_U)[None, :]
+    units = units_from(0, spec)
     inside = (rows < B) & (units < spec.U)
     length = T
     if spec.ragged:
         length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
     weight = load_weight(weight_ptr + lane * (spec.U * spec.G * spec.U), True, spec)
-    own = load_each(params, lane * spec.U + units, units < spec.U, spec.carry)
-    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U + units
-    carried = load_each(d_finals, ends, inside, spec.carry)
+    own = load_each(params, lane * spec.U, units, units < spec.U, spec)
+    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    carried = load_each(d_finals, ends, units, inside, spec)
     summed = ()
     for k in tl.static_range(len(params)):
-        summed = summed + (tl.zeros([spec.BLOCK_B, spec.BLOCK_U], spec.carry),)
+        summed = summed + (tl.full([spec.BLOCK_B, spec.BLOCK_U], 0.0, spec.carry),)
     read = read_backward(x_ptr, r_ptr, masks, initial, states, d_states, T - 1, length, T, B, lane, rows, 0, spec)
     for i in range(T):
         s = T - 1 - i
@@ -84,10 +82,10 @@ def backward(
         carried, d_r, summed = backward_step(
             read, carried, summed, own, d_x_ptr, d_r_ptr, s, length, T, B, lane, rows, 0, GRADIENT, spec
         )
-        d_h = carried[0]
+        d_h = tl.full([spec.BLOCK_B, spec.BLOCK_U], 0.0, spec.carry)
         for p in tl.static_range(len(spec.widths)):
             d_h = product(d_r[p], weight[p], d_h, spec)
-        carried = (d_h,) + carried[1:]
+        carried = (carried[0] + settle(d_h),) + carried[1:]
         read = coming
-    store_each(d_initial, carried, ends, inside)
-    store_each(d_params, summed, ends, inside)
+    store_each(d_initial, carried, ends, units, inside, spec)
+    store_each(d_params, summed, ends, units, inside, spec)

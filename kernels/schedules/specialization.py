@@ -17,4 +17,10 @@ class Specialization(NamedTuple):
     precision: str  # of float32 products: "ieee" or "tf32"
     BLOCK_B: int  # rows of a program's tile
     BLOCK_U: int  # and units
-    BLOCK_K: int = 0  # of a tiled product's inner dimension
+    BLOCK_K: int  # of a tiled product's inner dimension
+    vector: int  # neighbouring units that a thread holds
+
+    @property
+    def firsts(self) -> tuple[int, ...]:
+        """For each pack, the gates before it."""
+        return tuple(sum(self.widths[:p]) for p in range(len(self.widths)))

@@ -11,9 +11,12 @@ import triton.language as tl
 from seqnets.kernels.schedules.device import (
     load_gates,
     pack_gates,
+    place,
+    settle,
     store_gates,
     time_of,
     unpack_gates,
+    units_from,
     where_each,
 )
 
@@ -25,8 +28,8 @@ def read_masks(masks, t, inside, T, B, lane, rows, units, spec: tl.constexpr):
         row = lane // spec.N * B + rows
         if spec.per_step[k]:
             row = (lane // spec.N * T + t) * B + rows
-        offsets = (row * spec.N + lane % spec.N) * spec.U + units
-        tiles = tiles + (tl.load(masks[k] + offsets, mask=inside, other=0.0).to(spec.carry),)
+        at = place((row * spec.N + lane % spec.N) * spec.U, units, spec)
+        tiles = tiles + (tl.load(masks[k] + at, mask=inside, other=0.0).to(spec.carry),)
     return tiles
 
 
@@ -35,9 +38,9 @@ def read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec: tl.cons
     """What the s-th step takes from global memory: x, as it lies there, and masks. Nothing at ``s = T``."""
     t = time_of(s, length, lane, T, spec)
     in_rows = (rows < B) & (s < T)
-    units = start + tl.arange(0, spec.BLOCK_U)[None, :]
+    units = units_from(start, spec)
     at = (t * B + rows) * (spec.D * spec.N) + lane
-    x = load_gates(x_ptr + at * (spec.G * spec.U), start, in_rows, spec)
+    x = load_gates(x_ptr, at * (spec.G * spec.U), start, in_rows, spec)
     return x, read_masks(masks, t, in_rows & (units < spec.U), T, B, lane, rows, units, spec)
 
 
@@ -47,14 +50,22 @@ def forward_step(
 ):
     """The state after the s-th step, given its recurrent products `accs`, one per pack; stores what is kept of it."""
     t = time_of(s, length, lane, T, spec)
-    units = start + tl.arange(0, spec.BLOCK_U)[None, :]
+    units = units_from(start, spec)
     cols = units < spec.U
     in_rows = rows < B
     at = (t * B + rows) * (spec.D * spec.N) + lane
-    if r_ptr is not None:
-        store_gates(r_ptr + at * (spec.G * spec.U), accs, start, in_rows, spec)
     x, masks = read
-    new = STEP(unpack_gates(x, spec), unpack_gates(accs, spec), state, params, masks, cols, spec.N * spec.U)
+    rounded = ()
+    for p in tl.static_range(len(spec.widths)):
+        rounded = rounded + (settle(accs[p].to(x[p].dtype)),)
+    r = unpack_gates(rounded, spec)
+    if (
+        r_ptr is not None
+    ):  # packed again, which is free: `accs` lie as a product leaves them, and stores want it otherwise
+        r_packs = pack_gates(r, in_rows & cols, r_ptr.dtype.element_ty, spec)
+        store_gates(r_ptr, r_packs, at * (spec.G * spec.U), start, in_rows, spec)
+    x, masks = read
+    new = STEP(unpack_gates(x, spec), r, state, params, masks, cols, spec.N * spec.U)
     if spec.ragged:
         new = where_each(s < length, new, state)
     for k in tl.static_range(len(states)):
@@ -62,7 +73,7 @@ def forward_step(
             kept = new[k]
             if spec.ragged and k == 0:  # the output
                 kept = tl.where(s < length, kept, 0.0)
-            tl.store(states[k] + at * spec.U + units, kept, mask=in_rows & cols)
+            tl.store(states[k] + place(at * spec.U, units, spec), kept, mask=in_rows & cols)
     return new
 
 
@@ -73,24 +84,24 @@ def read_backward(
     """What the gradient of the s-th step takes from global memory. Nothing at ``s < 0``."""
     t = time_of(s, length, lane, T, spec)
     in_rows = (rows < B) & (s >= 0)
-    units = start + tl.arange(0, spec.BLOCK_U)[None, :]
+    units = units_from(start, spec)
     inside = in_rows & (units < spec.U)
     at = (t * B + rows) * (spec.D * spec.N) + lane
-    x = load_gates(x_ptr + at * (spec.G * spec.U), start, in_rows, spec)
-    r = load_gates(r_ptr + at * (spec.G * spec.U), start, in_rows, spec)
-    first = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U + units
+    x = load_gates(x_ptr, at * (spec.G * spec.U), start, in_rows, spec)
+    r = load_gates(r_ptr, at * (spec.G * spec.U), start, in_rows, spec)
+    first = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
     before = (time_of(s - 1, length, lane, T, spec) * B + rows) * (spec.D * spec.N) + lane
     previous = ()
     incoming = ()
     for k in tl.static_range(len(states)):
-        given = tl.load(initial[k] + first, mask=inside & (s == 0), other=0.0)
-        reached = tl.load(states[k] + before * spec.U + units, mask=inside & (s > 0), other=0.0)
+        given = tl.load(initial[k] + place(first, units, spec), mask=inside & (s == 0), other=0.0)
+        reached = tl.load(states[k] + place(before * spec.U, units, spec), mask=inside & (s > 0), other=0.0)
         previous = previous + (tl.where(s == 0, given, reached),)
         if d_states[k] is not None:
             running = inside
             if spec.ragged:
                 running = inside & (s < length)
-            incoming = incoming + (tl.load(d_states[k] + at * spec.U + units, mask=running, other=0.0),)
+            incoming = incoming + (tl.load(d_states[k] + place(at * spec.U, units, spec), mask=running, other=0.0),)
         else:
             incoming = incoming + (tl.zeros_like(given),)
     return x, r, previous, incoming, read_masks(masks, t, inside, T, B, lane, rows, units, spec)
@@ -105,7 +116,7 @@ def backward_step(
     parameters so far; stores those of x (where they are not those of r) and of r.
     """
     t = time_of(s, length, lane, T, spec)
-    cols = start + tl.arange(0, spec.BLOCK_U)[None, :] < spec.U
+    cols = units_from(start, spec) < spec.U
     in_rows = rows < B
     x, r, previous, incoming, masks = read
     state = ()
@@ -125,7 +136,8 @@ def backward_step(
         summed = summed + (d_params[k] + tl.where(running, d_own[k], 0.0),)
     at = ((t * B + rows) * (spec.D * spec.N) + lane) * (spec.G * spec.U)
     d_r_packs = pack_gates(d_r, running, d_r_ptr.dtype.element_ty, spec)
-    store_gates(d_r_ptr + at, d_r_packs, start, in_rows, spec)
+    store_gates(d_r_ptr, d_r_packs, at, start, in_rows, spec)
     if d_x_ptr is not None:
-        store_gates(d_x_ptr + at, pack_gates(d_x, running, d_x_ptr.dtype.element_ty, spec), start, in_rows, spec)
+        d_x_packs = pack_gates(d_x, running, d_x_ptr.dtype.element_ty, spec)
+        store_gates(d_x_ptr, d_x_packs, at, start, in_rows, spec)
     return d_previous, d_r_packs, summed

@@ -8,7 +8,16 @@ is read by every program of the next launch, so h lies twice: read from one plac
 import triton
 import triton.language as tl
 
-from seqnets.kernels.schedules.device import batch_rows, load_bias, load_each, product, store_each, time_of
+from seqnets.kernels.schedules.device import (
+    batch_rows,
+    load_bias,
+    load_each,
+    place,
+    product,
+    store_each,
+    time_of,
+    units_from,
+)
 from seqnets.kernels.schedules.step import backward_step, forward_step, read_backward, read_forward
 
 
@@ -21,31 +30,30 @@ def forward(
     start = tl.program_id(1) * spec.BLOCK_U
     lane = tl.program_id(2)
     rows = batch_rows(spec)
-    units = start + tl.arange(0, spec.BLOCK_U)[None, :]
+    units = units_from(start, spec)
     inside = (rows < B) & (units < spec.U)
     length = T
     if spec.ragged:
         length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
     read = read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec)
-    own = load_each(params, lane * spec.U + units, units < spec.U, spec.carry)
+    own = load_each(params, lane * spec.U, units, units < spec.U, spec)
     ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
-    state = load_each(carried, ends + units, inside, spec.carry)
+    state = load_each(carried, ends, units, inside, spec)
     accs = load_bias(bias_ptr, lane, start, spec)
     for k in range(0, spec.U, spec.BLOCK_K):
         inner = k + tl.arange(0, spec.BLOCK_K)
         h = tl.load(h_ptr + ends + inner[None, :], mask=(rows < B) & (inner[None, :] < spec.U), other=0.0)
         later = ()
-        offset = lane * (spec.U * spec.G * spec.U)
         for p in tl.static_range(len(spec.widths)):
-            columns = start * spec.widths[p] + tl.arange(0, spec.BLOCK_U * spec.widths[p])[None, :]
+            columns = units_from(start, spec, spec.widths[p])
             mask = (inner[:, None] < spec.U) & (columns < spec.U * spec.widths[p])
-            weight = tl.load(weight_ptr + offset + inner[:, None] * (spec.G * spec.U) + columns, mask=mask, other=0.0)
+            at = (lane * spec.U + inner[:, None]) * (spec.G * spec.U) + spec.U * spec.firsts[p] + columns
+            weight = tl.load(weight_ptr + at, mask=mask, other=0.0)
             later = later + (product(h, weight, accs[p], spec),)
-            offset += spec.U * spec.widths[p]
         accs = later
     state = forward_step(read, accs, state, own, states, r_ptr, s, length, T, B, lane, rows, start, STEP, spec)
-    store_each(carried, state, ends + units, inside)
-    tl.store(h_next_ptr + ends + units, state[0], mask=inside)
+    store_each(carried, state, ends, units, inside, spec)
+    tl.store(h_next_ptr + place(ends, units, spec), state[0], mask=inside)
 
 
 @triton.jit(do_not_specialize=["s", "T", "B"])
@@ -61,22 +69,22 @@ def backward(
     start = tl.program_id(1) * spec.BLOCK_U
     lane = tl.program_id(2)
     rows = batch_rows(spec)
-    units = start + tl.arange(0, spec.BLOCK_U)[None, :]
+    units = units_from(start, spec)
     inside = (rows < B) & (units < spec.U)
     length = T
     if spec.ragged:
         length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
     read = read_backward(x_ptr, r_ptr, masks, initial, states, d_states, s, length, T, B, lane, rows, start, spec)
-    own = load_each(params, lane * spec.U + units, units < spec.U, spec.carry)
-    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U + units
-    carried = load_each(d_carried, ends, inside, spec.carry)
-    summed = load_each(d_params, ends, inside, spec.carry)
+    own = load_each(params, lane * spec.U, units, units < spec.U, spec)
+    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    carried = load_each(d_carried, ends, units, inside, spec)
+    summed = load_each(d_params, ends, units, inside, spec)
     d_h = recurrent_gradient(d_r_ptr, weight_ptr, carried[0], s + 1, length, T, B, lane, rows, start, spec)
     carried, _, summed = backward_step(
         read, (d_h,) + carried[1:], summed, own, d_x_ptr, d_r_ptr, s, length, T, B, lane, rows, start, GRADIENT, spec
     )
-    store_each(d_carried, carried, ends, inside)
-    store_each(d_params, summed, ends, inside)
+    store_each(d_carried, carried, ends, units, inside, spec)
+    store_each(d_params, summed, ends, units, inside, spec)
 
 
 @triton.jit
@@ -84,7 +92,7 @@ def recurrent_gradient(d_r_ptr, weight_ptr, acc, s, length, T, B, lane, rows, st
     """``acc + d_r W^T`` of the s-th step; nothing at ``s = T``."""
     t = time_of(s, length, lane, T, spec)
     in_rows = (rows < B) & (s < T)
-    units = start + tl.arange(0, spec.BLOCK_U)[None, :]
+    units = units_from(start, spec)
     Q: tl.constexpr = spec.G * spec.U
     d_r_row = d_r_ptr + ((t * B + rows) * (spec.D * spec.N) + lane) * Q
     for q in range(0, Q, spec.BLOCK_K):
