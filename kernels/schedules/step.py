@@ -15,8 +15,8 @@ from seqnets.kernels.schedules.device import (
     settle,
     store_gates,
     time_of,
-    unpack_gates,
     units_from,
+    unpack_gates,
     where_each,
 )
 
