@@ -50,7 +50,8 @@ def sign(x):
 
 @triton.jit
 def power(x, y):
-    """``x ** y`` with the signs of negative bases, and nan where there is no real value."""
+    """``x ** y`` with the signs of negative bases, and nan where there is no real value. `x` may be a number."""
+    x = x + tl.zeros_like(y)
     magnitude = tl.exp(y * tl.log(tl.abs(x)))
     half = 0.5 * y
     odd = tl.floor(half) != half

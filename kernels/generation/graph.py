@@ -7,29 +7,28 @@ is made, and made once: a graph holds no common subexpressions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-UNARY: dict[str, Callable[[float], float]] = {
-    "neg": lambda a: -a, "exp": math.exp, "log": math.log, "log1p": math.log1p, "expm1": math.expm1, "sqrt": math.sqrt,
-    "rsqrt": lambda a: 1 / math.sqrt(a), "abs": abs, "sign": lambda a: float((a > 0) - (a < 0)), "erf": math.erf,
-    "sigmoid": lambda a: 1 / (1 + math.exp(-a)), "tanh": math.tanh, "sin": math.sin, "cos": math.cos, "floor": math.floor,
+import torch
+
+# Elementwise operations are called, and do, what they do in torch
+UNARY = {
+    "neg", "exp", "exp2", "log", "log1p", "expm1", "sqrt", "rsqrt", "abs", "sign", "erf", "sigmoid", "tanh", "sin", "cos",
+    "floor",
 }  # fmt: skip
-BINARY: dict[str, Callable[[float, float], float]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b,
-    "pow": lambda a, b: a**b, "maximum": max, "minimum": min,
-}  # fmt: skip
-LOGICAL = {"eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not"}
+BINARY = {"add", "sub", "mul", "div", "pow", "maximum", "minimum"}
+COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
+CONNECTIVES = {"and", "or", "not"}  # of truth values
 REDUCTIONS = {"row_sum", "row_max"}  # over H
 COMMUTATIVE = {"add", "mul", "maximum", "minimum", "eq", "ne", "and", "or"}
-OPERATIONS = {*UNARY, *BINARY, *LOGICAL, *REDUCTIONS, "where", "number"}
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
     """One value. Nodes of one graph are equal only where they are the same."""
 
-    op: str  # one of OPERATIONS, or "input", "constant", "hidden" (H, as a number)
+    op: str  # of the above, or "where", "number" (of a truth value: 0 or 1), "input", "constant", "hidden" (H, as a number)
     args: tuple[Node, ...] = ()
     literal: str | float = ""  # an input's name, a constant's value
     rows: bool = False  # whether it differs from row to row of the batch
@@ -37,7 +36,7 @@ class Node:
 
     @property
     def logical(self) -> bool:
-        return self.op in LOGICAL
+        return self.op in COMPARISONS or self.op in CONNECTIVES
 
     @property
     def value(self) -> float | None:
@@ -51,12 +50,12 @@ class Graph:
     name: str
     inputs: Mapping[str, tuple[Node, ...]]  # argument -> what the tuple passed for it holds
     outputs: Mapping[str, tuple[Node, ...]]  # what is returned: a tuple for each
-    names: Mapping[Node, str]  # as the author of the cell named values
+    names: Mapping[Node, str]  # of values: the cell's author's, and those of outputs
 
     def order(self) -> list[Node]:
         """The nodes that the outputs need, each after those it needs itself."""
         ordered: dict[Node, None] = {}
-        stack = [(node, False) for group in reversed(self.outputs.values()) for node in reversed(group)]
+        stack = [(node, False) for group in self.outputs.values() for node in group][::-1]
         while stack:
             node, ready = stack.pop()
             if ready:
@@ -66,9 +65,18 @@ class Graph:
                 stack.extend((arg, False) for arg in reversed(node.args))
         return list(ordered)
 
+    def computes_as(self, other: Graph) -> bool:
+        """Whether the other graph does the same in float32."""
+        ours, theirs = ([(n.op, _in_float32(n.literal)) for n in graph.order()] for graph in (self, other))
+        return ours == theirs
+
     def reduces_rows(self) -> bool:
         """Whether a value depends on its whole row, so that one program must hold all of H."""
         return any(node.op in REDUCTIONS for node in self.order())
+
+
+def _in_float32(literal: str | float) -> str:
+    return literal if isinstance(literal, str) else str(torch.tensor(literal, dtype=torch.float32).item())
 
 
 class Builder:
@@ -88,40 +96,45 @@ class Builder:
 
     def node(self, op: str, *operands: Node | float) -> Node:
         """`op` of the operands, simplified."""
-        args = [arg if isinstance(arg, Node) else self.constant(arg) for arg in operands]
+        args = list(map(self.lift, operands))
         if op in REDUCTIONS:
-            return self._reduce(op, self._number(args[0]))
+            return self._reduce(op, self.number(args[0]))
         if op == "where":
-            args[1:] = map(self._number, args[1:])
-        elif op not in {"and", "or", "not", "number"}:  # a bool that meets arithmetic counts 0 or 1, as in torch
-            args = list(map(self._number, args))
+            args = [self.truth(args[0]), *map(self.number, args[1:])]
+        else:
+            args = list(map(self.truth if op in CONNECTIVES else self.number, args))
         if op in COMMUTATIVE and args[0].value is not None:
             args.reverse()
-        simple = self._fold(op, args) or self._identity(op, *args)
-        return simple or self._make(op, args, rows=any(a.rows for a in args), columns=any(a.columns for a in args))
+        return self._fold(op, args) or self._identity(op, *args) or self._elementwise(op, *args)
 
-    def _make(self, op: str, args: list[Node] = [], **fields: object) -> Node:  # noqa: B006
-        unordered = op in COMMUTATIVE
-        key = (op, frozenset(args) if unordered else tuple(args), len(args), fields.get("literal"))
+    def lift(self, operand: Node | float) -> Node:
+        return operand if isinstance(operand, Node) else self.constant(operand)
+
+    def number(self, node: Node) -> Node:
+        """0 or 1 for a truth value, as where one meets arithmetic in torch."""
+        return self._elementwise("number", node) if node.logical else node
+
+    def truth(self, node: Node) -> Node:
+        """Whether a number is not 0."""
+        return node.args[0] if node.op == "number" else node if node.logical else self.node("ne", node, 0)
+
+    def _elementwise(self, op: str, *args: Node) -> Node:
+        return self._make(op, args, rows=any(a.rows for a in args), columns=any(a.columns for a in args))
+
+    def _make(self, op: str, args: tuple[Node, ...] = (), **fields: object) -> Node:
+        key = (op, frozenset(args) if op in COMMUTATIVE else args, fields.get("literal"))
         if key not in self._made:
-            self._made[key] = Node(op, tuple(args), **fields)  # type: ignore[arg-type]
+            self._made[key] = Node(op, args, **fields)  # type: ignore[arg-type]
         return self._made[key]
-
-    def _number(self, node: Node) -> Node:
-        return self._make("number", [node], rows=node.rows, columns=node.columns) if node.logical else node
 
     def _fold(self, op: str, args: list[Node]) -> Node | None:
         values = [arg.value for arg in args]
-        function: Callable[..., float] | None = UNARY.get(op) or BINARY.get(op)
-        if function is None or None in values:
+        if None in values or op not in UNARY | BINARY | COMPARISONS:
             return None
-        try:
-            return self.constant(function(*values))
-        except (ArithmeticError, ValueError):  # such as 1/0: left to the kernel, whose answer is inf or nan
-            return None
+        return self.constant(getattr(torch, op)(*(torch.tensor(value, dtype=torch.float64) for value in values)).item())
 
     def _identity(self, op: str, *args: Node) -> Node | None:
-        """A simpler node of the same value, where algebra that holds in floating point knows one."""
+        """A simpler node of the same value, where algebra that holds for finite numbers knows one."""
         a, b = args[0], args[-1]
         value = b.value
         match op:
@@ -143,31 +156,46 @@ class Builder:
                 return self.node("sub", a, b.args[0])
             case "sub" if b.op == "neg":
                 return self.node("add", a, b.args[0])
-            case "where" if args[1] is args[2]:
+            case "and" if value is not None:
+                return a if value else b
+            case "or" if value is not None:
+                return b if value else a
+            case "not" if value is not None:
+                return self.constant(not value)
+            case "not" if a.op == "not":
+                return a.args[0]
+            case "where" if a.value is not None:
+                return args[1] if a.value else b
+            case "where" if args[1] is b:
                 return b
+            case "pow" if a.value is not None and a.value > 0:
+                return self.node("exp2", self.node("mul", b, math.log2(a.value)))
             case "pow" if value is not None:
                 return self._power(a, value)
         return None
 
-    def _power(self, a: Node, exponent: float) -> Node | None:
-        """Products and roots for exponents such as 2, -1 or 1.5; anything else is left to the general power."""
-        if exponent == 0:
-            return self.constant(1)
+    def _power(self, a: Node, exponent: float) -> Node:
+        """Products and roots for exponents such as 2, -1 or 1.5; logarithms for others."""
+        whole, part = divmod(abs(exponent), 1)
+        if exponent == -0.5:
+            return self.node("rsqrt", a)
+        if part not in (0, 0.5) or whole > 16:
+            magnitude = self.node(
+                "exp", self.node("mul", self.node("log", a if part else self.node("abs", a)), exponent)
+            )
+            return self.node("mul", magnitude, self.node("sign", a)) if whole % 2 and not part else magnitude
         if exponent < 0:
-            return self.node("div", 1, self.node("pow", a, -exponent))
-        whole, half = divmod(exponent, 1)
-        if half not in (0, 0.5) or exponent > 16:
-            return None
-        result = self.node("sqrt", a) if half else None
+            return self.node("div", 1, self._power(a, -exponent))
+        result = self.node("sqrt", a) if part else self.constant(1)
         square = a
         while whole:
             if whole % 2:
-                result = square if result is None else self.node("mul", result, square)
+                result = self.node("mul", square, result)
             whole //= 2
             square = self.node("mul", square, square) if whole else square
         return result
 
     def _reduce(self, op: str, a: Node) -> Node:
         if a.columns:
-            return self._make(op, [a], rows=a.rows)
+            return self._make(op, (a,), rows=a.rows)
         return a if op == "row_max" else self.node("mul", a, self.hidden())

@@ -15,121 +15,130 @@ HEADER = '''"""Generated from the cell {name!r} of {module}: its step, and the g
 
 import triton
 import triton.language as tl
-
 '''
 INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
     "and": "&", "or": "|",
 }  # fmt: skip
-PRECEDENCE = {"add": 1, "sub": 1, "mul": 2, "div": 2}  # the rest of INFIX is always bracketed
+PREFIX = {"neg": "-", "not": "~"}
+PRECEDENCE = {"add": 1, "sub": 1, "mul": 2, "div": 2}  # the rest of INFIX and PREFIX is always bracketed
 CALLS = {
-    **{name: f"tl.{name}" for name in ("exp", "log", "sqrt", "rsqrt", "abs", "erf", "sin", "cos", "floor", "where")},
-    "maximum": "maximum", "minimum": "minimum", "row_sum": "row_sum", "row_max": "row_max", "pow": "power",
-    "sigmoid": "sigmoid", "tanh": "tanh", "log1p": "log1p", "expm1": "expm1", "sign": "sign",
+    **{name: f"tl.{name}" for name in ["exp", "exp2", "log", "sqrt", "rsqrt", "abs", "erf", "sin", "cos", "floor", "where"]},
+    **{name: name for name in ["maximum", "minimum", "row_sum", "row_max", "sigmoid", "tanh", "log1p", "expm1", "sign"]},
+    "pow": "power", "number": "tl.where",
 }  # fmt: skip
-TAKES_COLUMNS = ("row_sum", "row_max")
+MORE_ARGUMENTS = {"row_sum": ["cols"], "row_max": ["cols"], "number": ["1.0", "0.0"]}
 WIDTH = 100  # of an expression; a longer one is named
 
 
 def print_module(cell: Cell, graphs: Graphs) -> str:
     """The source of both functions, ``step`` and ``gradient``, with what they import."""
     functions = [_Function(graph, name).source() for graph, name in zip(graphs, ("step", "gradient"), strict=True)]
-    used = sorted({f for f in CALLS.values() if "." not in f and any(re.search(rf"\b{f}\(", s) for s in functions)})
-    imports = f"from seqnets.kernels.functions import {', '.join(used)}\n" if used else ""
+    used = sorted(
+        f for f in CALLS.values() if "." not in f and any(re.search(rf"(?<!\.)\b{f}\(", s) for s in functions)
+    )
+    imports = f"\nfrom seqnets.kernels.functions import {', '.join(used)}\n" if used else ""
     return HEADER.format(name=cell.name, module=cell.__module__) + imports + "".join("\n\n" + s for s in functions)
 
 
 class _Function:
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph, self.name = graph, name
-        self.uses = Counter(arg for node in graph.order() for arg in node.args)
+        self.nodes = graph.order()
+        self.uses = Counter(arg for node in self.nodes for arg in node.args)
         self.uses.update(node for group in graph.outputs.values() for node in group)
-        self.taken = {"tl", "triton", "cols", "hidden", *CALLS.values(), *graph.inputs, *dir(builtins), *keyword.kwlist}
-        self.text: dict[Node, str] = {}
+        self.taken = {
+            "t",
+            "tl",
+            "triton",
+            "cols",
+            "hidden",
+            *CALLS.values(),
+            *graph.inputs,
+            *dir(builtins),
+            *keyword.kwlist,
+        }
+        self.text: dict[Node, str] = {}  # how each value is written where it is used
         self.inlined: set[Node] = set()
 
     def source(self) -> str:
-        arguments = [*self.graph.inputs, "cols", "hidden"]
-        lines = ["@triton.jit", f"def {self.name}({', '.join(arguments)}):"]
+        lines = ["@triton.jit", f"def {self.name}({', '.join([*self.graph.inputs, 'cols', 'hidden'])}):"]
+        lines += [f"    {line}" for line in [*self._unpacking(), *self._statements()]]
+        returned = [
+            f"({''.join(f'{self._tile(n)}, ' for n in nodes).rstrip(' ' if len(nodes) == 1 else ', ')})"
+            for nodes in self.graph.outputs.values()
+        ]
+        return "\n".join([*lines, f"    return {', '.join(returned)}"]) + "\n"
+
+    def _unpacking(self) -> list[str]:
+        lines = []
         for argument, nodes in self.graph.inputs.items():
             used = [node for node in nodes if self.uses[node]]
             for node in used:
                 self.text[node] = self._fresh(str(node.literal))
-            if len(used) == len(nodes) and nodes:
-                lines.append(f"    {', '.join(self.text[n] for n in nodes)}{',' * (len(nodes) == 1)} = {argument}")
+            if used == list(nodes) and len(nodes) > 1:
+                lines.append(f"{', '.join(self.text[n] for n in nodes)} = {argument}")
             else:
-                lines += [f"    {self.text[n]} = {argument}[{nodes.index(n)}]" for n in used]
-        named = {node for group in self.graph.outputs.values() for node in group} | set(self.graph.names)
-        for node in self.graph.order():
-            if node.op in ("input", "constant", "hidden"):
+                lines += [f"{self.text[n]} = {argument}[{nodes.index(n)}]" for n in used]
+        if any(node.op == "hidden" for node in self.nodes):
+            lines.append("hidden = tl.cast(hidden, x[0].dtype)")
+        return lines
+
+    def _statements(self) -> list[str]:
+        lines = []
+        for node in self.nodes:
+            if node.op == "input":
                 continue
             expression = self._expression(node)
-            if node not in named and self.uses[node] == 1 and len(expression) < WIDTH:
+            if node.op in ("constant", "hidden") or (
+                node not in self.graph.names and self.uses[node] == 1 and len(expression) < WIDTH
+            ):
                 self.text[node] = expression
                 self.inlined.add(node)
             else:
-                self.text[node] = self._fresh(self._name(node))
-                lines.append(f"    {self.text[node]} = {expression}")
-        returned = [self._tuple([self._tile(n) for n in nodes]) for nodes in self.graph.outputs.values()]
-        lines.append(f"    return {returned[0] if len(returned) == 1 else ', '.join(returned)}")
-        return "\n".join(lines) + "\n"
+                self.text[node] = self._fresh(self.graph.names.get(node, "t"))
+                lines.append(f"{self.text[node]} = {expression}")
+        return lines
 
     def _expression(self, node: Node) -> str:
-        args = [self._operand(arg) for arg in node.args]
+        if node.op == "hidden":
+            return "hidden"
+        if node.value is not None:
+            text = repr(node.value)
+            return text if text[-1].isdigit() else f'float("{text}")'
+        if node.op in PREFIX:
+            return PREFIX[node.op] + self._bracketed(node.args[0], node)
         if node.op in INFIX:
             left, right = node.args
             return f"{self._bracketed(left, node)} {INFIX[node.op]} {self._bracketed(right, node)}"
-        match node.op:
-            case "neg":
-                return f"-{self._bracketed(node.args[0], node)}"
-            case "not":
-                return f"~{self._bracketed(node.args[0], node)}"
-            case "number":
-                return f"tl.where({args[0]}, 1.0, 0.0)"
-        if node.op in TAKES_COLUMNS:
-            args.append("cols")
-        return f"{CALLS[node.op]}({', '.join(args)})"
-
-    def _operand(self, node: Node) -> str:
-        if node.op == "hidden":
-            return "hidden"
-        return _literal(node.value) if node.value is not None else self.text[node]
+        args = [self.text[arg] for arg in node.args]
+        if node.op == "where" and node.args[1].value is not None and node.args[2].value is not None:
+            args[2] = self._tile(node.args[2])  # of two numbers Triton would make a tile of float32
+        return f"{CALLS[node.op]}({', '.join(args + MORE_ARGUMENTS.get(node.op, []))})"
 
     def _bracketed(self, arg: Node, parent: Node) -> str:
-        operand = self._operand(arg)
-        if arg not in self.inlined or arg.op in CALLS or arg.op == "number":
-            return f"({operand})" if operand.startswith("-") else operand
-        inner, outer = PRECEDENCE.get(arg.op), PRECEDENCE.get(parent.op)
-        first = arg is parent.args[0] and arg is not parent.args[-1]
-        plain = inner and outer and (inner > outer or (inner == outer and first))
-        return operand if plain else f"({operand})"
-
-    def _name(self, node: Node) -> str:
-        if node in self.graph.names:
-            return self.graph.names[node]
-        for group, nodes in self.graph.outputs.items():
-            if node in nodes and group != "state":
-                like = self.graph.inputs[{"d_prev": "state"}.get(group, group.removeprefix("d_"))][nodes.index(node)]
-                return f"d_{like.literal}"
-        return "t"
-
-    def _fresh(self, name: str) -> str:
-        candidate, number = name, 1
-        while candidate in self.taken or candidate == "t":
-            candidate, number = f"{name}{number}" if name == "t" else f"{name}_{number}", number + 1
-        self.taken.add(candidate)
-        return candidate
+        text = self.text[arg]
+        if (
+            arg not in self.inlined
+            or arg.op in CALLS
+            or (arg.op in ("constant", "hidden") and not text.startswith("-"))
+        ):
+            return text
+        inner, outer = PRECEDENCE.get(arg.op, 0), PRECEDENCE.get(parent.op, 3)
+        first = parent.op in INFIX and arg is not parent.args[1]
+        return text if inner > outer or (inner == outer and first) else f"({text})"
 
     def _tile(self, node: Node) -> str:
-        """The operand, broadcast to a whole tile."""
-        operand = self._operand(node)
-        return operand if node.rows and node.columns else f"tl.zeros_like(x[0]) + {operand}"
+        """The value, broadcast to a whole tile."""
+        if node.rows and node.columns:
+            return self.text[node]
+        return "tl.zeros_like(x[0])" + ("" if node.value == 0 else f" + {self.text[node]}")
 
-    @staticmethod
-    def _tuple(items: list[str]) -> str:
-        return f"({', '.join(items)}{',' * (len(items) == 1)})"
-
-
-def _literal(value: float) -> str:
-    text = repr(value)
-    return text if text[-1].isdigit() else f'float("{text}")'
+    def _fresh(self, name: str) -> str:
+        """The name, or the first of ``name_1``, ``name_2`` that is not taken; ``t1``, ``t2`` for "t"."""
+        candidate, number = name, 0
+        while candidate in self.taken:
+            number += 1
+            candidate = f"{name}{'' if name == 't' else '_'}{number}"
+        self.taken.add(candidate)
+        return candidate
