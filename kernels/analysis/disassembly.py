@@ -100,15 +100,8 @@ def per_step(kernel: Any, *, time_loop: bool, trips: int | None = None) -> Count
     """
     try:
         asked, code = dots(kernel), regions(kernel)
-        region, wanted = code, asked.region
-        if time_loop:
-            least = min(wanted, default=0)
-            if not least:
-                raise Unclear("there is no dot to know the time loop by")
-            region = _only([loop for loop in code.loops if _work(loop, asked) >= least], "disassembly")
-            wanted = _only([loop for loop in wanted.loops if any(loop)], "intermediate representation")
-        region = _settled(region, asked)
-        runs = _runs(region, wanted, asked, time_loop, trips)
+        region, wanted = _time_loop(code, asked) if time_loop else (_settled(code, asked), asked.region)
+        runs = _runs(region, wanted, asked, trips)
         table = NVIDIA if "cubin" in kernel.asm else AMD
         once, looped = _tally(region.once, table), _tally((op for loop in region.loops for op in loop), table)
         return Count(Step(**{name: once[name] + runs * looped[name] for name in table}))
@@ -124,10 +117,22 @@ def _work(opcodes: Iterable[str], asked: Dots) -> int:
     return sum(map(asked.measure, opcodes))
 
 
-def _only(loops: list[Region], where: str) -> Region:
+def _only(loops: list[Region]) -> Region:
     if len(loops) != 1:
-        raise Unclear(f"{len(loops)} loops with dots in the {where}, not one time loop")
+        raise Unclear(f"there are {len(loops)} loops with dots, not one time loop")
     return loops[0]
+
+
+def _time_loop(code: Region[str], asked: Dots) -> tuple[Region[str], Region[int]]:
+    least = min(asked.region, default=0)
+    if not least:
+        raise Unclear("there is no dot to know the time loop by")
+    loop = _only([loop for loop in code.loops if _work(loop, asked) >= least])
+    wanted = _only([loop for loop in asked.region.loops if any(loop)])
+    if not asked.exact and (wanted.trips is not None or loop.exits > 1 or _work(code.once, asked) >= least):
+        # a loop that runs as often as a launch says can only be unrolled with more exits or a remainder
+        raise Unclear("the time loop may have been unrolled")
+    return _settled(loop, asked), wanted
 
 
 def _settled(region: Region[str], asked: Dots) -> Region[str]:
@@ -146,7 +151,7 @@ def _settled(region: Region[str], asked: Dots) -> Region[str]:
     return settled
 
 
-def _runs(region: Region[str], wanted: Region[int], asked: Dots, time_loop: bool, trips: int | None) -> int:
+def _runs(region: Region[str], wanted: Region[int], asked: Dots, trips: int | None) -> int:
     """How often the region's loop runs in a time step, 0 where there is none."""
     if any(loop.loops for loop in wanted.loops):
         raise Unclear("the dots of a time step lie more than one loop deep")
@@ -160,15 +165,16 @@ def _runs(region: Region[str], wanted: Region[int], asked: Dots, time_loop: bool
     total = sum(wanted.once) + trips * per_trip
     straight, looped = _work(region.once, asked), sum(_work(loop, asked) for loop in region.loops)
     if not region.loops:
-        if straight == total or (not asked.exact and (total <= straight < 2 * total or not time_loop)):
+        if straight == total or (straight > total and not asked.exact):
             return 0
         raise Unclear(f"{straight} multiply-adds where a time step needs {total}: a loop was unrolled or peeled")
+    if not asked.exact:
+        if len(region.loops) == 1 and per_trip <= looped < 2 * per_trip and straight < sum(wanted.once) + per_trip:
+            return trips  # neither unrolled nor peeled, or there would be more arithmetic
+        raise Unclear("without tensor cores, copies of a dot cannot be told from the arithmetic of the step")
     if straight > sum(wanted.once) and _work(region.maybe, asked):
         raise Unclear("copies of a loop's dots lie under a branch outside of it")
-    if asked.exact:
-        runs, rest = divmod(total - straight, looped)
-        if rest == 0 and (runs == trips or (runs > 0 and len(region.loops) == 1)):
-            return runs
-    elif len(region.loops) == 1 and per_trip <= looped < 2 * per_trip and straight < sum(wanted.once) + per_trip:
-        return trips  # neither unrolled nor peeled, or there would be more arithmetic
-    raise Unclear(f"no number of runs of a loop of {looped} multiply-adds makes {total - straight}")
+    runs, rest = divmod(total - straight, looped)
+    if rest or runs < 1 or (len(region.loops) > 1 and runs != trips):
+        raise Unclear(f"no number of runs of a loop of {looped} multiply-adds makes {total - straight}")
+    return runs

@@ -34,6 +34,7 @@ class Region(Generic[T]):
     loops: list[Region[T]]
     maybe: list[T] = field(default_factory=list)  # of `once`, what some path goes around
     trips: int | None = None  # of a loop, where known
+    exits: int = 0  # of a loop: the places where it may be left
 
     def __iter__(self) -> Iterator[T]:
         yield from self.once
@@ -81,7 +82,9 @@ def _nest(graph: nx.DiGraph, entry: int, ends: set[int], opcodes: list[str]) -> 
         body = nx.DiGraph(graph.subgraph(part))
         back = list(body.in_edges(head))
         body.remove_edges_from(back)
-        region.loops.append(_nest(body, head, {latch for latch, _ in back}, opcodes))
+        loop = _nest(body, head, {latch for latch, _ in back}, opcodes)
+        loop.exits = sum(any(there not in part for there in graph.successors(node)) for node in part)
+        region.loops.append(loop)
     return region
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from seqnets.kernels.analysis.flow import Region, Unclear
 
-Shape = tuple[int, int, int]  # rows, columns, depth
+Tile = tuple[int, int]  # rows, columns of a dot's result
 
 DOT = re.compile(
     r"(?:tt\.dot|warp_group_dot) .* (?:tensor|!ttg\.memdesc)<(\d+)x(\d+)x[a-z].* \* "
@@ -37,10 +37,10 @@ def dots(kernel: Any) -> Dots:
     """
     if re.search(r"tt\.loop_unroll_factor = (?!1 )", kernel.asm["source"]):
         raise Unclear("the kernel itself asks for an unrolled loop (loop_unroll_factor), so iterations cannot be told")
-    needs: dict[Shape, list[tuple[bool, int]]] = {}
+    needs: dict[Tile, list[tuple[bool, int]]] = {}
     for line in _dot_lines(kernel.asm["ttgir"]):
-        shape, layout = _parse(line)
-        needs.setdefault(shape, []).append(_need(shape, layout, kernel.asm["ttgir"]))
+        tile, _, layout = _parse(line)
+        needs.setdefault(tile, []).append(_need(tile, layout, kernel.asm["ttgir"]))
     kinds = {tensor for same in needs.values() for tensor, _ in same}
     if len(kinds) > 1:
         raise Unclear("some dots are on tensor cores and some are not")
@@ -49,16 +49,17 @@ def dots(kernel: Any) -> Dots:
     return Dots(asked, tensor_work if tensor else scalar_work, tensor)
 
 
-def _in_order(ttir: str, needs: dict[Shape, list[tuple[bool, int]]]) -> Iterator[int]:
-    shapes = [_parse(line)[0] for line in _dot_lines(ttir)]
-    for at, shape in enumerate(shapes):
-        same, times = needs.get(shape, []), shapes.count(shape)
+def _in_order(ttir: str, needs: dict[Tile, list[tuple[bool, int]]]) -> Iterator[int]:
+    asked = [_parse(line) for line in _dot_lines(ttir)]
+    tiles = [tile for tile, _, _ in asked]
+    for at, (tile, depth, _) in enumerate(asked):
+        same, times = needs.get(tile, []), tiles.count(tile)
         if len(set(same)) == 1:
-            yield same[0][1]
+            yield same[0][1] * depth
         elif same and same == same[:times] * (len(same) // times):  # a peeled loop has its dots again, in order
-            yield same[shapes[:at].count(shape)][1]
+            yield same[tiles[:at].count(tile)][1] * depth
         else:
-            raise Unclear(f"the dots of {shape} are not told apart")
+            raise Unclear(f"the dots of {tile[0]} x {tile[1]} are not told apart")
 
 
 def _dot_lines(text: str) -> list[str]:
@@ -67,14 +68,15 @@ def _dot_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if re.search(r"\btt\.dot|\bttng\.warp_group_dot ", line)]
 
 
-def _parse(line: str) -> tuple[Shape, str]:
+def _parse(line: str) -> tuple[Tile, int, str]:
+    """Result, depth and layout; the compiler may split a dot in depth."""
     found = DOT.search(line)
     if found is None:
         raise Unclear(f"a dot that this reader does not know: {line.strip()[:80]}")
     if split := re.search(r"inputPrecision = (\w+x\d)", line):
         raise Unclear(f"a dot in {split[1]} is several products")
     m, k, n, layout = found.groups()
-    return (int(m), int(n), int(k)), layout or ""
+    return (int(m), int(n)), int(k), layout or ""
 
 
 def _nest(ttir: str, amounts: Iterator[int]) -> Region[int]:
@@ -106,8 +108,8 @@ def _trips(loop: str, ttir: str) -> int | None:
     return len(range(first, stop, step))
 
 
-def _need(shape: Shape, layout: str, ttgir: str) -> tuple[bool, int]:
-    """Whether the dot is on tensor cores, and the multiply-adds of one warp (or else of one thread) for it."""
+def _need(tile: Tile, layout: str, ttgir: str) -> tuple[bool, int]:
+    """Whether the dot is on tensor cores, and the multiply-adds of one warp (or else one thread) per unit of depth."""
     found = re.search(rf"^{layout} = #ttg\.(\w+)<{{(.*)}}>", ttgir, re.M)
     if not layout or found is None:
         raise Unclear(f"a dot in an unknown layout {layout}")
@@ -117,7 +119,6 @@ def _need(shape: Shape, layout: str, ttgir: str) -> tuple[bool, int]:
         value = re.search(rf"{name} = \[?([\d, ]+)", fields)
         return [int(number) for number in value[1].split(",") if number.strip()] if value else []
 
-    rows_columns, depth = shape[:2], shape[2]
     warps = field("warpsPerCTA")
     if kind == "blocked":
         each = [a * b for a, b in zip(field("sizePerThread"), field("threadsPerWarp"), strict=True)]
@@ -129,8 +130,8 @@ def _need(shape: Shape, layout: str, ttgir: str) -> tuple[bool, int]:
     else:
         raise Unclear(f"a dot in an unknown layout {kind}")
     # warps beyond the tile repeat the work of others
-    tiles = [math.ceil(size / (e * w)) * e for size, e, w in zip(rows_columns, each, warps, strict=True)]
-    return kind != "blocked", math.prod(tiles) * depth // lanes
+    tiles = [math.ceil(size / (e * w)) * e for size, e, w in zip(tile, each, warps, strict=True)]
+    return kind != "blocked", math.prod(tiles) // lanes
 
 
 def tensor_work(opcode: str) -> int:
