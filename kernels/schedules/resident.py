@@ -36,7 +36,7 @@ def forward(
     inside = (rows < B) & (units < spec.U)
     length = T
     if spec.ragged:
-        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
+        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
     weight = load_weight(weight_ptr + lane * (spec.U * spec.G * spec.U), False, spec)
     bias = load_bias(bias_ptr, lane, 0, spec)
     own = load_each(params, lane * spec.U, units, units < spec.U, spec)
@@ -67,7 +67,7 @@ def backward(
     inside = (rows < B) & (units < spec.U)
     length = T
     if spec.ragged:
-        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
+        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
     weight = load_weight(weight_ptr + lane * (spec.U * spec.G * spec.U), True, spec)
     own = load_each(params, lane * spec.U, units, units < spec.U, spec)
     ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U

@@ -34,7 +34,7 @@ def forward(
     inside = (rows < B) & (units < spec.U)
     length = T
     if spec.ragged:
-        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
+        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
     read = read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec)
     own = load_each(params, lane * spec.U, units, units < spec.U, spec)
     ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
@@ -73,7 +73,7 @@ def backward(
     inside = (rows < B) & (units < spec.U)
     length = T
     if spec.ragged:
-        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
+        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
     read = read_backward(x_ptr, r_ptr, masks, initial, states, d_states, s, length, T, B, lane, rows, start, spec)
     own = load_each(params, lane * spec.U, units, units < spec.U, spec)
     ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
