@@ -45,7 +45,7 @@ def expm1(x):
 
 @triton.jit
 def sign(x):
-    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, tl.zeros_like(x)))
 
 
 @triton.jit

@@ -28,7 +28,7 @@ COMMUTATIVE = {"add", "mul", "maximum", "minimum", "eq", "ne", "and", "or"}
 class Node:
     """One value. Nodes of one graph are equal only where they are the same."""
 
-    op: str  # of the above, or "where", "number" (of a truth value: 0 or 1), "input", "constant", "hidden" (H, as a number)
+    op: str  # one of the above, or "where", "input", "constant", "hidden" (H, as a number)
     args: tuple[Node, ...] = ()
     literal: str | float = ""  # an input's name, a constant's value
     rows: bool = False  # whether it differs from row to row of the batch
@@ -67,16 +67,20 @@ class Graph:
 
     def computes_as(self, other: Graph) -> bool:
         """Whether the other graph does the same in float32."""
-        ours, theirs = ([(n.op, _in_float32(n.literal)) for n in graph.order()] for graph in (self, other))
-        return ours == theirs
+        return self._signature() == other._signature()
+
+    def _signature(self) -> list[tuple[str, ...]]:
+        results = [node for group in self.outputs.values() for node in group]
+        nodes = [node for node in self.order() if node.value is None]
+        return [(node.op, *map(_in_float32, node.args)) for node in nodes] + [tuple(map(_in_float32, results))]
 
     def reduces_rows(self) -> bool:
         """Whether a value depends on its whole row, so that one program must hold all of H."""
         return any(node.op in REDUCTIONS for node in self.order())
 
 
-def _in_float32(literal: str | float) -> str:
-    return literal if isinstance(literal, str) else str(torch.tensor(literal, dtype=torch.float32).item())
+def _in_float32(node: Node) -> str:
+    return str(node.literal if node.value is None else torch.tensor(node.value, dtype=torch.float32).item())
 
 
 class Builder:
@@ -112,11 +116,13 @@ class Builder:
 
     def number(self, node: Node) -> Node:
         """0 or 1 for a truth value, as where one meets arithmetic in torch."""
-        return self._elementwise("number", node) if node.logical else node
+        return self.node("where", node, 1, 0) if node.logical else node
 
     def truth(self, node: Node) -> Node:
         """Whether a number is not 0."""
-        return node.args[0] if node.op == "number" else node if node.logical else self.node("ne", node, 0)
+        if node.op == "where" and [arg.value for arg in node.args[1:]] == [1, 0]:
+            return node.args[0]
+        return node if node.logical else self.node("ne", node, 0)
 
     def _elementwise(self, op: str, *args: Node) -> Node:
         return self._make(op, args, rows=any(a.rows for a in args), columns=any(a.columns for a in args))

@@ -71,24 +71,28 @@ def convert(call: Call, *args: Any, **kwargs: Any) -> Any:
     name, result = name_of(call.node.target), call.result
     if name == "sym_size" and _is(result, call.hidden):
         return call.builder.hidden()
-    if isinstance(result, torch.Tensor):
-        if result.dtype.is_complex or (
-            result.dtype.is_floating_point and result.dtype not in (torch.float32, call.dtype)
-        ):
-            raise Unsupported(f"in {result.dtype}: kernels compute in float32, or float64 where the layer does")
-        if not _is_tile(result.shape, call):
-            own = name == name_of(
-                call.node.meta.get("original_aten")
-            )  # else a step of torch's way to compute something
-            raise Unsupported("with a result of another shape than (B, H), (H,) or (B, 1)" * own)
+    if isinstance(result, torch.Tensor) and not _is_tile(result.shape, call):
+        own = name == name_of(call.node.meta.get("original_aten"))  # else a step of torch's way to compute something
+        raise Unsupported("with a result of another shape than (B, H), (H,) or (B, 1)" * own)
     handler = HANDLERS.get(name)
+    if handler is not None and isinstance(result, torch.Tensor):
+        _check_dtype(call, result)
+        value = call.builder.lift(handler(call, *args, **kwargs))
+        return call.builder.truth(value) if result.dtype is torch.bool else value  # so is a sum of bools
     if handler is not None:
-        value = handler(call, *args, **kwargs)
-        logical = isinstance(result, torch.Tensor) and result.dtype is torch.bool  # also where bools are added
-        return call.builder.truth(call.builder.lift(value)) if logical else value
+        return handler(call, *args, **kwargs)
     if name.startswith("sym_") or not isinstance(call.node.target, torch._ops.OpOverload):  # arithmetic of sizes
         return Size()
     raise Unsupported("")
+
+
+def _check_dtype(call: Call, result: torch.Tensor) -> None:
+    """Kernels compute in one dtype. Truth values and small whole numbers are exact in it, unless they come by rounding."""
+    of = [node.meta["val"] for node in call.node.all_input_nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+    if result.dim() and result.dtype not in (torch.float32, call.dtype, torch.bool, torch.int32, torch.int64):
+        raise Unsupported(f"in {result.dtype}: kernels compute in float32, or float64 where the layer does")
+    if result.dtype in (torch.int32, torch.int64) and any(tensor.is_floating_point() for tensor in of):
+        raise Unsupported(f"to convert to {result.dtype}; round with floor, trunc or round")
 
 
 def _is(size: Any, symbol: torch.SymInt) -> bool:
@@ -202,15 +206,6 @@ def _round(call: Call, a: Any, decimals: int = 0) -> Node:
     return call.make("add", below, up)
 
 
-def _cast(call: Call, a: Any, *_: Any, **__: Any) -> Any:
-    source, target = call.node.args[0].meta["val"].dtype, call.result.dtype  # type: ignore[union-attr]
-    if target is torch.bool:
-        return call.builder.truth(a)
-    if not target.is_floating_point and source.is_floating_point:
-        raise Unsupported(f"to convert to {target}; round with floor, trunc or round")
-    return call.builder.number(a)
-
-
 def _fill(value_at: int) -> Callable[..., Any]:
     def handler(call: Call, *args: Any, **_: Any) -> Node:
         value = args[value_at]
@@ -247,11 +242,11 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "sum": _sum, "mean": _mean, "var": _var, "amax": _amax, "amin": _amin,
     **dict.fromkeys([
         "expand", "view", "unsqueeze", "squeeze", "reshape", "broadcast_in_dim", "clone", "detach", "alias", "lift_fresh",
-        "lift_fresh_copy", "sym_float", "view_of", "_unsafe_view",
+        "lift_fresh_copy", "sym_float", "view_of", "_unsafe_view", "_to_copy", "convert_element_type",
     ], _same),
     "slice": _slice, "slice_scatter": lambda call, _, source, *window: _slice(call, source, *window),
     "slice_backward": lambda call, a, _, *window: _slice(call, a, *window),
-    "_to_copy": _cast, "convert_element_type": _cast, "copy": lambda call, _, source, *__: source,
+    "copy": lambda call, _, source, *__: source,
     "full": _fill(1), "full_like": _fill(1), "scalar_tensor": _fill(0), "fill": _fill(1), "new_full": _fill(2),
     **dict.fromkeys(["zeros_like", "new_zeros", "zeros", "empty_like", "new_empty", "empty"], _constant(0)),
     **dict.fromkeys(["ones_like", "new_ones", "ones"], _constant(1)),

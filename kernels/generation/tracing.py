@@ -91,9 +91,9 @@ def _trace(cell: Cell, dtype: torch.dtype, backward: bool) -> Graph:
         raise
     except Exception as error:
         raise Unsupported(author.explain(error)) from error
-    _check_sizes(first, specialized=True)
+    _refuse_fixed_sizes(first)
     graph = _Conversion(cell, names, module, dtype, backward).graph(list(author.named))
-    _check_sizes(first)
+    _refuse_compared_sizes(first)
     return graph
 
 
@@ -192,16 +192,27 @@ class _Conversion:
         return values
 
 
-def _check_sizes(module: fx.GraphModule, specialized: bool = False) -> None:
-    """Refuse what holds for some sizes alone: a comparison of them, or a size as a plain number (`specialized`)."""
-    sizes = dict(zip("BH", next(iter(module.graph.nodes)).meta["val"].shape, strict=True))
-    advice = "but kernels serve every size: compute with x.shape[-1] by Python's operators, as in x.shape[-1] ** 0.5, and no others"
-    for guard in sizes["B"].node.shape_env.guards:
-        if any(size.node.expr.is_number for size in sizes.values()):
-            raise Unsupported(f"makes a plain number of a size {guard.sloc}, {advice}")
-        asked = guard.expr.subs({size.node.expr: name for name, size in sizes.items()})
-        if not specialized:
-            raise Unsupported(f"asks in Python whether {asked} {guard.sloc}, {advice}")
+ADVICE_ON_SIZES = (
+    "but kernels serve every size: compute with x.shape[-1] by Python's operators alone, as in x.shape[-1] ** 0.5"
+)
+
+
+def _sizes(module: fx.GraphModule) -> tuple[dict[Any, str], Any]:
+    """The symbols of B and H, or the numbers they were fixed to; and what tracing had to assume of them."""
+    batch, hidden = (size.node for size in next(iter(module.graph.nodes)).meta["val"].shape)
+    return {batch.expr: "B", hidden.expr: "H"}, batch.shape_env.guards
+
+
+def _refuse_fixed_sizes(module: fx.GraphModule) -> None:
+    symbols, guards = _sizes(module)
+    if any(symbol.is_number for symbol in symbols):
+        raise Unsupported(f"makes a plain number of a size {guards[0].sloc}, {ADVICE_ON_SIZES}")
+
+
+def _refuse_compared_sizes(module: fx.GraphModule) -> None:
+    symbols, guards = _sizes(module)
+    for guard in guards:
+        raise Unsupported(f"asks in Python whether {guard.expr.subs(symbols)} {guard.sloc}, {ADVICE_ON_SIZES}")
 
 
 def _own_number(node: fx.Node, tensor: Tensor) -> float:

@@ -25,9 +25,9 @@ PRECEDENCE = {"add": 1, "sub": 1, "mul": 2, "div": 2}  # the rest of INFIX and P
 CALLS = {
     **{name: f"tl.{name}" for name in ["exp", "exp2", "log", "sqrt", "rsqrt", "abs", "erf", "sin", "cos", "floor", "where"]},
     **{name: name for name in ["maximum", "minimum", "row_sum", "row_max", "sigmoid", "tanh", "log1p", "expm1", "sign"]},
-    "pow": "power", "number": "tl.where",
+    "pow": "power",
 }  # fmt: skip
-MORE_ARGUMENTS = {"row_sum": ["cols"], "row_max": ["cols"], "number": ["1.0", "0.0"]}
+TAKE_COLUMNS = ("row_sum", "row_max")
 WIDTH = 100  # of an expression; a longer one is named
 
 
@@ -82,6 +82,8 @@ class _Function:
                 lines += [f"{self.text[n]} = {argument}[{nodes.index(n)}]" for n in used]
         if any(node.op == "hidden" for node in self.nodes):
             lines.append("hidden = tl.cast(hidden, x[0].dtype)")
+        if any(map(_of_numbers, self.nodes)):
+            lines.append("one = tl.cast(1.0, x[0].dtype)")
         return lines
 
     def _statements(self) -> list[str]:
@@ -111,10 +113,10 @@ class _Function:
         if node.op in INFIX:
             left, right = node.args
             return f"{self._bracketed(left, node)} {INFIX[node.op]} {self._bracketed(right, node)}"
-        args = [self.text[arg] for arg in node.args]
-        if node.op == "where" and node.args[1].value is not None and node.args[2].value is not None:
-            args[2] = self._tile(node.args[2])  # of two numbers Triton would make a tile of float32
-        return f"{CALLS[node.op]}({', '.join(args + MORE_ARGUMENTS.get(node.op, []))})"
+        args = [self.text[arg] for arg in node.args] + ["cols"] * (node.op in TAKE_COLUMNS)
+        if _of_numbers(node):
+            args[1] = "one" if args[1] == "1.0" else f"one * {args[1]}"
+        return f"{CALLS[node.op]}({', '.join(args)})"
 
     def _bracketed(self, arg: Node, parent: Node) -> str:
         text = self.text[arg]
@@ -142,3 +144,8 @@ class _Function:
             candidate = f"{name}{'' if name == 't' else '_'}{number}"
         self.taken.add(candidate)
         return candidate
+
+
+def _of_numbers(node: Node) -> bool:
+    """A choice between two numbers, of which Triton would make a tile of float32 whatever the cell computes in."""
+    return node.op == "where" and all(arg.value is not None for arg in node.args[1:])
