@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +11,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from seqnets.kernels.generation.module import Generated
-from seqnets.kernels.layout import first_steps, pack_widths
+from seqnets.cells import Cell
+from seqnets.kernels.generation.module import Generated, generate
+from seqnets.kernels.layout import first_steps, pack_widths, set_first_steps
 from seqnets.kernels.planning.plan import Plan
+from seqnets.kernels.planning.select import plan_for
 from seqnets.kernels.schedules import resident, tiled
 from seqnets.kernels.schedules.specialization import Specialization
 
@@ -30,6 +33,27 @@ class Inputs(NamedTuple):
     params: tuple[Tensor, ...]  # (D, N, U) each
     masks: tuple[Tensor, ...]  # (D, T or 1, B, N, U) each
     lengths: Tensor | None  # (B,) int64
+
+
+def prepare(
+    x: Tensor,
+    state: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    params: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    lengths: Tensor | None,
+) -> Inputs:
+    """Inputs as the kernels address them; a tensor that lies otherwise, such as an expanded one, is copied."""
+    return Inputs(
+        x.contiguous(),
+        tuple(s.contiguous() for s in state),
+        weight.contiguous(),
+        None if bias is None else bias.contiguous(),
+        tuple(p.contiguous() for p in params),
+        tuple(m.contiguous() for m in masks),
+        None if lengths is None else lengths.contiguous(),
+    )
 
 
 class Outputs(NamedTuple):
@@ -112,6 +136,7 @@ def forward(cell: Generated, inputs: Inputs, outputs: Outputs, plan: Plan) -> It
     (T, B), (D, N, U, _) = x.shape[:2], weight.shape
     constants = {"STEP": cell.step, "spec": specialize(inputs, plan)}
     tiles = triton.cdiv(B, plan.block_b)
+    arguments: tuple[Any, ...]
     if plan.schedule == "resident":
         arguments = (x, weight, bias, state, params, masks, lengths, outputs.states, outputs.finals, outputs.r, T, B)
         yield Launch(resident.forward, (tiles, D * N), arguments, constants, plan.options)
@@ -143,6 +168,7 @@ def backward(
     (T, B), (D, N, U, _) = x.shape[:2], weight.shape
     constants = {"GRADIENT": cell.gradient, "spec": specialize(inputs, plan)}
     tiles = triton.cdiv(B, plan.block_b)
+    arguments: tuple[Any, ...]
     if plan.schedule == "resident":
         arguments = (
             x, outputs.r, weight, state, params, masks, lengths, outputs.states, d_states, d_finals,
@@ -162,3 +188,64 @@ def backward(
     carried[0].add_(torch.einsum("dbnq,dnuq->dbnu", first_steps(gradients.r, lengths), weight))
     for gradient, value in zip(gradients.state, carried, strict=True):
         gradient.copy_(value)
+
+
+def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep_r: bool) -> Outputs:
+    """Allocate, choose and launch: a whole forward pass."""
+    outputs = allocate_outputs(inputs, keep_states, keep_r)
+    if inputs.x.numel():
+        generated = generate(cell)
+        _launch(inputs.x, forward(generated, inputs, outputs, _plan(cell, inputs, backward=False)))
+    else:
+        for final, initial in zip(outputs.finals, inputs.state, strict=True):
+            final.copy_(initial)
+    return outputs
+
+
+def run_backward(
+    cell: Cell,
+    inputs: Inputs,
+    states: Sequence[Tensor],
+    r: Tensor | None,
+    d_states: Sequence[Tensor | None],
+    d_finals: Sequence[Tensor | None],
+) -> Gradients:
+    """A whole backward pass, but for the gradients of weight and bias."""
+    generated = generate(cell)
+    gradients = allocate_gradients(generated, inputs)
+    incoming = tuple(
+        torch.zeros_like(s) if d is None else d.contiguous() for s, d in zip(inputs.state, d_finals, strict=True)
+    )
+    if not inputs.x.numel():
+        for gradient, d in zip(gradients.state, incoming, strict=True):
+            gradient.copy_(d)
+        return gradients
+    outputs = Outputs(tuple(states), (), recompute(inputs, states[0]) if r is None else r)
+    every = tuple(None if d is None else d.contiguous() for d in d_states)
+    plan = _plan(cell, inputs, backward=True)
+    _launch(inputs.x, backward(generated, inputs, outputs, every, incoming, gradients, plan))
+    return gradients
+
+
+def _plan(cell: Cell, inputs: Inputs, backward: bool) -> Plan:
+    _, N, U, _ = inputs.weight.shape
+    return plan_for(cell, U, N, inputs.x.dtype, inputs.x.device, backward)
+
+
+def _launch(x: Tensor, launches: Iterable[Launch]) -> None:
+    with torch.cuda.device(x.device) if x.is_cuda else nullcontext():  # Triton launches on the current device
+        for launch in launches:
+            launch.run()
+
+
+def recompute(inputs: Inputs, h: Tensor) -> Tensor:
+    """The recurrent projections of all steps, from the outputs `h` ``(T, B, D, N, U)``: one product per direction and head."""
+    _, state, weight, bias, _, _, lengths = inputs
+    r = torch.empty_like(inputs.x)
+    D, N = weight.shape[:2]
+    for d in range(D):
+        before, after = (h[1:, :, 1], r[:-1, :, 1]) if d else (h[:-1, :, 0], r[1:, :, 0])
+        for n in range(N):
+            after[:, :, n] = before[:, :, n] @ weight[d, n]
+    set_first_steps(r, torch.einsum("dbnu,dnuq->dbnq", state[0], weight), lengths)
+    return r if bias is None else r.add_(bias)

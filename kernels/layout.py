@@ -34,11 +34,20 @@ def unpack_columns(packed: Tensor, gates: int) -> Tensor:
 
 
 def first_steps(every: Tensor, lengths: Tensor | None) -> Tensor:
-    """Of ``(T, B, D, …)`` the entries that each direction processes first, ``(D, B, …)``: a reverse one starts at the end."""
+    """Of ``(T, B, D, …)`` what each direction processes first, ``(D, B, …)``: a reverse one starts at each row's end."""
     if every.shape[2] == 1:
         return every[:1, :, 0]
-    ends = every[-1, :, 1]
-    if lengths is not None:
-        rows = torch.arange(every.shape[1], device=every.device)
-        ends = every[(lengths - 1).clamp(min=0), rows, 1]
-    return torch.stack([every[0, :, 0], ends])
+    return torch.stack([every[0, :, 0], every[_ends(every, lengths)]])
+
+
+def set_first_steps(every: Tensor, first: Tensor, lengths: Tensor | None) -> None:
+    """Write those entries, in place."""
+    every[0, :, 0] = first[0]
+    if every.shape[2] == 2:
+        every[_ends(every, lengths)] = first[1]
+
+
+def _ends(every: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, int]:
+    rows = torch.arange(every.shape[1], device=every.device)
+    last = torch.full_like(rows, every.shape[0] - 1) if lengths is None else (lengths - 1).clamp(min=0)
+    return last, rows, 1

@@ -38,6 +38,7 @@ class Problem(NamedTuple):
     lengths: Tensor | None = None  # (B,) int64, each in 0..T, on any device
     dropout: float = 0.0  # between layers; 0 out of training
     all_states: bool = False  # also return the last layer's states at every step
+    recompute: bool = False  # rather compute recurrent projections again in backward than keep them
 
 
 class Result(NamedTuple):

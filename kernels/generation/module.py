@@ -10,10 +10,8 @@ from importlib.abc import ExecutionLoader
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import torch
-from torch.utils._python_dispatch import _disable_current_modes
-
 from seqnets.cells import Cell
+from seqnets.kernels.apart import apart
 from seqnets.kernels.generation.tracing import trace
 from seqnets.kernels.generation.triton_printer import print_module
 
@@ -49,9 +47,7 @@ def generate(cell: Cell) -> Generated:
     Raises:
         CellError: they cannot be generated; see `trace`.
     """
-    # whoever happens to be tracing, casting or recording is not to see, let alone change, what is traced here
-    with _disable_current_modes(), torch._C._DisableAutocast(), torch.inference_mode(False):
-        graphs = trace(cell)
+    graphs = apart(trace, cell)
     source = print_module(cell, graphs)
     digest = hashlib.sha256(source.encode()).hexdigest()
     module = _load(

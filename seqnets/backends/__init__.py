@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from seqnets.backends import aten, reference
+from seqnets.backends import aten, reference, triton
 from seqnets.recurrence import Problem, Result
 
 
@@ -21,4 +21,5 @@ class Backend(Protocol):
         """Solve the problem, differentiably."""
 
 
-BACKENDS: dict[str, Backend] = {"aten": aten, "reference": reference}
+# aten before triton: nobody has measured the kernels against cuDNN yet; cells that torch lacks go to triton
+BACKENDS: dict[str, Backend] = {"aten": aten, "triton": triton, "reference": reference}

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import _VF, Tensor
-from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from seqnets.backends.conditions import graph_is_captured, in_functional_transform
 from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
 from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
 
@@ -72,16 +72,6 @@ def note(problem: Problem) -> str | None:
 
 def copies_lengths_to_host(problem: Problem) -> bool:
     return problem.lengths is not None and problem.lengths.is_cuda
-
-
-def graph_is_captured() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-
-
-def in_functional_transform(x: Tensor) -> bool:
-    if torch.compiler.is_compiling():  # the stack cannot be traced; grad and jvp are traced through
-        return torch._C._functorch.is_batchedtensor(x)
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def run(problem: Problem) -> Result:

@@ -30,6 +30,7 @@ class Cell:
         params: parameter name -> initial value; each is a trainable vector ``(H,)``.
         masks: mask names; each is ``(B, H)``, drawn by the layer.
         State, Params, Masks: the NamedTuple classes of those.
+        key: a string by which `find_cell` finds it, for compiled graphs, which cannot hold it.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Cell:
         self.Masks = record(f"{self.name}_Masks", self.masks)
         self.Gates = record(f"{self.name}_Gates", self.gate_names) if self.gate_names else None
         self._probe(width=3, first=3)
+        self.key = _register(self)
 
     def __call__(
         self,
@@ -196,6 +198,35 @@ def cell(
     if callable(gates):
         raise CellError("@seqnets.cell needs its arguments: @seqnets.cell(gates=4, states=('h', 'c'))")
     return lambda step: Cell(step, gates, states, params, masks)
+
+
+_defined: dict[str, Cell] = {}
+
+
+def _register(cell: Cell) -> str:
+    """``module:qualname``, numbered from the second definition of that name on: graphs of the first still mean the first."""
+    key = name = f"{cell.__module__}:{cell.__qualname__}"
+    number = 1
+    while key in _defined:
+        number += 1
+        key = f"{name}#{number}"
+    _defined[key] = cell
+    return key
+
+
+def find_cell(key: str) -> Cell:
+    """The cell of that `Cell.key`, importing the module that defines it where needed.
+
+    Raises:
+        CellError: there is none; a cell defined inside a function is known only once that has run.
+    """
+    if key not in _defined:
+        importlib.import_module(key.partition(":")[0])
+    if key not in _defined:
+        raise CellError(
+            f"there is no cell {key!r}; define it before a graph that was compiled or exported with it runs"
+        )
+    return _defined[key]
 
 
 def _find_cell(module: str, qualname: str, spec: tuple[Any, ...]) -> Cell:

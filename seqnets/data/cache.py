@@ -18,13 +18,6 @@ Arrays = dict[str, np.ndarray]
 _DIGEST = hashlib.sha256().digest_size
 
 
-def default_directory() -> Path:
-    """``$SEQNETS_CACHE``, else ``seqnets`` in the user's cache folder."""
-    if folder := os.environ.get("SEQNETS_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "seqnets"
-
-
 def cached(name: str, key: Mapping[str, Any], build: Callable[[], Arrays], directory: Path) -> Arrays:
     """The arrays stored under ``key``, or those of ``build()``, which are then stored.
 

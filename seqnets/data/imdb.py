@@ -11,12 +11,13 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from seqnets.data.batch import Batch
-from seqnets.data.cache import Arrays, cached, default_directory
+from seqnets.data.cache import Arrays, cached
 from seqnets.data.loader import EncodedTexts, ResumableLoader, eval_loader, train_loader
 from seqnets.data.reviews import Reviews, Split
 from seqnets.data.sources import check_choice, find_reviews
 from seqnets.data.text import FIRST_WORD, TextEncoder
 from seqnets.errors import ConfigError, DataError
+from seqnets.folders import cache_directory
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class IMDB(LightningDataModule):
         self.vocab_size, self.max_tokens = vocab_size, max_tokens
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_fraction, self.num_workers, self.seed = validation_fraction, num_workers, seed
-        self.cache_dir = default_directory() if cache_dir is None else Path(cache_dir).expanduser()
+        self.cache_dir = cache_directory() if cache_dir is None else Path(cache_dir).expanduser()
         self._given = encoder
         self._data: dict[str, EncodedTexts] = {}
         self._provenance: dict[str, Any] = {}

@@ -43,6 +43,8 @@ class Recurrent(nn.Module):
             no state is passed.
         masks: for a cell with masks, how to draw each: ``{"drop": Mask(0.25, per="sequence")}``.
         return_all_states: forward also returns the last layer's states at every step.
+        recompute: the backward pass of the ``triton`` backend computes the recurrent projections again, in one product,
+            rather than have the forward pass keep them: less memory, G·H numbers per row and step, for some time.
         backend: ``"auto"`` or the name of a backend; None leaves it to `use_backend` and ``SEQNETS_BACKEND``.
 
     Parameters, per layer k and direction (suffix ``_reverse`` for the second): ``weight_ih_lk (G·H, I)``,
@@ -76,6 +78,7 @@ class Recurrent(nn.Module):
         learn_state: bool = False,
         masks: Mapping[str, Mask] | None = None,
         return_all_states: bool = False,
+        recompute: bool = False,
         backend: str | None = None,
     ) -> None:
         nn.Module.__init__(self)
@@ -94,6 +97,7 @@ class Recurrent(nn.Module):
         self.learn_state = learn_state
         self.masks = {} if masks is None else masks
         self.return_all_states = return_all_states
+        self.recompute = recompute
         self.backend = backend if backend is None else check_backend(backend)
         self._check_options()
         self._weight_names = [list(self._build_direction(k, d, device, dtype)) for k, d in self._directions()]
@@ -106,7 +110,7 @@ class Recurrent(nn.Module):
     # ---- construction
 
     def _check_options(self) -> None:
-        for name in ("bias", "batch_first", "bidirectional", "recurrent_bias", "learn_state"):
+        for name in ("bias", "batch_first", "bidirectional", "recurrent_bias", "learn_state", "recompute"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         sizes = (("input_size", 1), ("hidden_size", 1), ("num_layers", 1), ("proj_size", 0), ("num_heads", 1))
@@ -242,7 +246,7 @@ class Recurrent(nn.Module):
             TypeError, ValueError, RuntimeError: wrong types, shapes, devices or dtypes, as `torch.nn.LSTM` raises them.
         """
         problem = self._problem(x, state, lengths, return_all_states)
-        result = dispatch(self._draw_masks(problem) if self.masks else problem, self.backend)
+        result = dispatch(self._draw_masks(problem, self.training), self.backend)
         batched = isinstance(x, PackedSequence) or x.dim() == 3
         y: Any = repack(result.y, x) if isinstance(x, PackedSequence) else self._present(result.y, batched)
         final = self.cell.State(*(s if batched else s.squeeze(1) for s in result.state))
@@ -283,7 +287,8 @@ class Recurrent(nn.Module):
         return_all_states: bool | None = None,
     ) -> Explanation:
         """What the dispatch decides for this call: which backend, and why not the others."""
-        return explain_problem(self._problem(x, state, lengths, return_all_states), self.backend)
+        problem = self._problem(x, state, lengths, return_all_states)
+        return explain_problem(self._draw_masks(problem, training=False), self.backend)  # the means: nothing is drawn
 
     def _present(self, tensor: Tensor, batched: bool) -> Tensor:
         """``(T, B, ·)`` as the caller gave its input."""
@@ -320,15 +325,17 @@ class Recurrent(nn.Module):
         D = self.num_directions
         layers = tuple(tuple(weights[k * D : (k + 1) * D]) for k in range(self.num_layers))
         every = self.return_all_states if all_states is None else all_states
-        return Problem(self.cell, x, initial, layers, lengths, self.dropout if self.training else 0.0, every)
+        dropout = self.dropout if self.training else 0.0
+        return Problem(self.cell, x, initial, layers, lengths, dropout, every, self.recompute)
 
-    def _draw_masks(self, problem: Problem) -> Problem:
+    def _draw_masks(self, problem: Problem, training: bool) -> Problem:
+        if not self.masks:
+            return problem
         steps, batch = problem.x.shape[:2]
 
         def drawn(weights: Weights) -> Weights:
             draws = (
-                self.masks[name].draw(steps, batch, self.hidden_size, problem.x, self.training)
-                for name in self.cell.masks
+                self.masks[name].draw(steps, batch, self.hidden_size, problem.x, training) for name in self.cell.masks
             )
             return weights._replace(masks=tuple(draws))
 
@@ -379,7 +386,7 @@ class Recurrent(nn.Module):
         defaults: Sequence[tuple[str, Any]] = (
             ("proj_size", 0), ("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0),
             ("bidirectional", False), ("recurrent_bias", True), ("num_heads", 1), ("init", "torch"),
-            ("learn_state", False), ("masks", {}), ("return_all_states", False), ("backend", None),
+            ("learn_state", False), ("masks", {}), ("return_all_states", False), ("recompute", False), ("backend", None),
         )  # fmt: skip
         shown += [f"{name}={getattr(self, name)!r}" for name, default in defaults if getattr(self, name) != default]
         return ", ".join(shown)

@@ -4,7 +4,8 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from seqnets.data.cache import cached, default_directory
+from seqnets.data.cache import cached
+from seqnets.folders import cache_directory
 
 
 def build():
@@ -85,7 +86,7 @@ def test_processes_that_start_together(tmp_path):
 
 def test_where_it_is_by_default(monkeypatch, tmp_path):
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
-    assert default_directory() == tmp_path
+    assert cache_directory() == tmp_path
     monkeypatch.delenv("SEQNETS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_directory() == tmp_path / "seqnets"
+    assert cache_directory() == tmp_path / "seqnets"

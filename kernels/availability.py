@@ -1,0 +1,57 @@
+"""Whether kernels can run here at all. Importing this imports no Triton."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OLDEST = (3, 7)  # of the Triton versions that were tried
+
+
+@cache
+def triton_version() -> str | None:
+    """The installed version, or None. A build of torch may bring Triton under a name of its own."""
+    for name in ("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def constant(function: F) -> F:
+    """Have torch.compile ask `function` once, while it traces, and keep the answer: plain values in and out.
+
+    It is `torch.compiler.assume_constant_result`, which would import the compiler along with this library.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant
+def why_unavailable(device: str) -> str | None:
+    """Why kernels cannot run on that type of device, as a clause, or None."""
+    version = triton_version()
+    if version is None:
+        return "Triton is not installed (pip install triton)"
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        return f"Triton {version} is too old for its kernels, which need {wanted} (pip install -U triton)"
+    if device == "cpu" and not interpreted():
+        return "its kernels run on GPUs; on the CPU they run in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts"
+    if device == "cuda" and interpreted():
+        return "TRITON_INTERPRET=1 is set, which is for tensors on the CPU; unset it to run on the GPU"
+    if device not in ("cpu", "cuda"):
+        return f"its kernels run on CUDA and ROCm GPUs, and the input is on {device}"
+    return None
+
+
+@constant
+def interpreted() -> bool:
+    """Whether Triton runs as an interpreter, on the CPU. It decides when it is imported."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")

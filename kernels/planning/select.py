@@ -1,0 +1,86 @@
+"""The plan for tensors that are here: by rule, unless this GPU was measured, or a schedule is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from seqnets.kernels.planning.arch import ARCHS, Arch, arch_of
+from seqnets.kernels.planning.capacity import Demand, Refusal, choose
+
+from seqnets.cells import Cell
+from seqnets.errors import BackendError
+from seqnets.kernels.availability import interpreted
+from seqnets.kernels.generation.module import generate
+from seqnets.kernels.planning.plan import Plan
+
+INTERPRETED_ARCH = "sm_90"  # whose plans the interpreter runs
+
+_schedules: list[str] = []
+
+
+@contextmanager
+def use_schedule(name: str) -> Iterator[None]:
+    """Run kernels by that schedule, ``"resident"`` or ``"tiled"``, within a ``with`` block; for checks and comparisons.
+
+    A problem that it cannot serve raises `BackendError`.
+    """
+    _schedules.append(name)
+    try:
+        yield
+    finally:
+        _schedules.pop()
+
+
+def arch_here(device: torch.device) -> Arch | str:
+    """The architecture to plan for, or why there is none."""
+    return ARCHS[INTERPRETED_ARCH] if interpreted() else arch_of(device)
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """Of float32 products: as torch's own RNNs have it, by `torch.backends.cudnn.rnn.fp32_precision`, TF32 by default."""
+    if dtype is not torch.float32:
+        return "ieee"
+    return "ieee" if torch.backends.cudnn.rnn.fp32_precision == "ieee" else "tf32"  # type: ignore[attr-defined]
+
+
+def _choose(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> Plan | str:
+    """The plan, or why there is none."""
+    arch = arch_here(device)
+    if isinstance(arch, str):
+        return arch
+    generated = generate(cell)
+    demand = Demand(
+        gates=cell.gates,
+        states=len(cell.states),
+        params=len(cell.params),
+        masks=len(cell.masks),
+        reduces_rows=generated.reduces_rows,
+        additive=generated.additive,
+        units=U,
+        heads=N,
+        dtype=dtype,
+        precision=precision_of(dtype),
+        backward=backward,
+    )
+    plan = choose(demand, arch, _schedules[-1] if _schedules else None)
+    return plan.why if isinstance(plan, Refusal) else plan
+
+
+def why_no_plan(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> str | None:
+    """Why no schedule can run one pass, as a clause, or None."""
+    plan = _choose(cell, U, N, dtype, device, backward)
+    return plan if isinstance(plan, str) else None
+
+
+def plan_for(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> Plan:
+    """How to run one pass.
+
+    Raises:
+        BackendError: no schedule can; the message says why.
+    """
+    plan = _choose(cell, U, N, dtype, device, backward)
+    if isinstance(plan, str):
+        raise BackendError(f"no kernel can run this recurrence: {plan}")
+    return plan

@@ -1,0 +1,39 @@
+"""Why kernels do not serve a call, all considered: the cell, the plan, and the check of their first use."""
+
+from __future__ import annotations
+
+import torch
+
+from seqnets.cells.cell import find_cell
+from seqnets.errors import CellError
+from seqnets.kernels.apart import apart
+from seqnets.kernels.availability import constant
+
+
+@constant
+def why_refused(
+    cell: str, N: int, U: int, D: int, ragged: bool, per_step: tuple[bool, ...], dtype: torch.dtype, bias: bool,
+    differentiated: bool, keep_r: bool, device: str,
+) -> str | None:  # fmt: skip
+    """A clause, or None where they serve. Plain values in and out: torch.compile asks while it traces, and keeps the answer."""
+    from seqnets.kernels.first_use import Variant, is_checked, why_disagrees
+    from seqnets.kernels.generation.module import generate
+    from seqnets.kernels.planning.select import precision_of, why_no_plan
+
+    try:
+        generate(find_cell(cell))
+    except CellError as error:
+        return str(error)
+    place = torch.device(device)
+    for backward in (False, True) if differentiated else (False,):
+        why = why_no_plan(find_cell(cell), U, N, dtype, place, backward)
+        if why is not None:
+            return why
+    if not is_checked():
+        return None
+    if place.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return (
+            "the check of its kernels' first use cannot run while a CUDA graph is captured: run the layer once before"
+        )
+    variant = Variant(cell, N, U, D, ragged, per_step, dtype, bias, differentiated, keep_r)
+    return apart(why_disagrees, variant, place, precision_of(dtype))

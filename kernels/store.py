@@ -1,0 +1,74 @@
+"""Small facts that were found out on this machine, kept between processes: verdicts of checks, and measured plans."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqnets.folders import cache_directory
+from seqnets.kernels.availability import triton_version
+
+log = logging.getLogger(__name__)
+
+PACKAGE = Path(__file__).parent
+
+
+def read(kind: str, key: Mapping[str, Any]) -> Any:
+    """What is known under `key` (JSON types), or None."""
+    path = _path(kind, key)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["value"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be used (%s); it is found out again.", path, error)
+        return None
+
+
+def write(kind: str, key: Mapping[str, Any], value: Any) -> None:
+    """Keep `value` (JSON types). A folder that cannot be written is reported and done without."""
+    path = _path(kind, key)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"key": dict(key), "value": value}, indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        log.warning("%s cannot be written (%s); the next process will find it out again.", path, error)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _path(kind: str, key: Mapping[str, Any]) -> Path:
+    content = json.dumps(dict(key), sort_keys=True, default=str)
+    return cache_directory() / "kernels" / f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:20]}.json"
+
+
+@cache
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """What facts about kernels depend on beside the kernel: the GPU, the versions, and the source of this package."""
+    source = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source.update(path.read_bytes())
+    return {
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter",
+        "cuda": torch.version.cuda or torch.version.hip,
+        "driver": _driver() if device.type == "cuda" else None,
+        "torch": torch.__version__,
+        "triton": triton_version(),
+        "kernels": source.hexdigest(),
+    }
+
+
+def _driver() -> str | None:
+    get = getattr(torch._C, "_cuda_getDriverVersion", None)
+    return str(get()) if get else None

@@ -1,0 +1,17 @@
+"""What several backends ask before they serve."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def graph_is_captured() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def in_functional_transform(x: Tensor) -> bool:
+    if torch.compiler.is_compiling():  # the stack cannot be traced; grad and jvp are traced through
+        return torch._C._functorch.is_batchedtensor(x)
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0

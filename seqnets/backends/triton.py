@@ -1,0 +1,123 @@
+"""The fused kernels that are generated from the cell: any cell, on GPUs, or in Triton's interpreter on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
+
+from seqnets.backends.conditions import in_functional_transform
+from seqnets.kernels.availability import interpreted, why_unavailable
+from seqnets.kernels.layout import pack_rows
+from seqnets.kernels.operator import recurrence
+from seqnets.kernels.refusal import why_refused
+from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def why_not(problem: Problem) -> str | None:
+    x, first = problem.x, problem.layers[0][0]
+    unavailable = why_unavailable(x.device.type)
+    if unavailable is not None:
+        return unavailable
+    if first.weight_hr is not None:
+        return "its kernels have no projection of the state (proj_size) yet"
+    if in_functional_transform(x):
+        return "its kernels have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
+    dtype = autocast_dtype(x) or x.dtype
+    if dtype not in DTYPES:
+        return f"its kernels compute in {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}, not in {dtype}"
+    if autocast_dtype(x) is None and any(t.dtype is not dtype for t in _tensors(problem)):
+        return f"not all weights and states have the input's dtype, {dtype}"
+    P, N = problem.state[0].shape[-1], count_heads(problem.state[0], first.weight_hh)
+    differentiated = _is_differentiated(problem)
+    return why_refused(
+        problem.cell.key, N, P // N, len(problem.layers[0]), problem.lengths is not None,
+        tuple(mask.dim() == 3 for mask in first.masks), dtype, first.bias_hh is not None,
+        differentiated, differentiated and not problem.recompute, str(x.device),
+    )  # fmt: skip
+
+
+def only_if_asked(problem: Problem) -> str | None:
+    if interpreted():
+        return "Triton runs as an interpreter (TRITON_INTERPRET=1): right, and slow; ask for it with backend='triton'"
+    return None
+
+
+def run(problem: Problem) -> Result:
+    dtype = autocast_dtype(problem.x)
+    if dtype is not None:  # as torch's own RNNs: computed and returned in the dtype that autocast names
+        problem = _cast(problem, dtype)
+    cell, x, lengths = problem.cell, problem.x, problem.lengths
+    T, D = x.shape[0], len(problem.layers[0])
+    N = count_heads(problem.state[0], problem.layers[0][0].weight_hh)
+    active = None if lengths is None else active_steps(lengths, T, x.device)
+    lengths = None if lengths is None else lengths.to(x.device, torch.int64, non_blocking=True)
+    differentiated = _is_differentiated(problem)
+    finals: list[list[Tensor]] = []
+    for number, layer in enumerate(problem.layers):
+        last = number == len(problem.layers) - 1
+        if number and problem.dropout:
+            x = F.dropout(x, problem.dropout)
+        initial = [s[number * D : (number + 1) * D].unflatten(-1, (N, -1)) for s in problem.state]
+        keep = differentiated or (last and problem.all_states)
+        results = recurrence(
+            _project_input(layer, x, cell.gates, N),
+            initial,
+            torch.stack([pack_rows(w.weight_hh, cell.gates, N).transpose(1, 2) for w in layer]),
+            _stack([None if w.bias_hh is None else pack_rows(w.bias_hh, cell.gates, N) for w in layer]),
+            [torch.stack(p).unflatten(-1, (N, -1)) for p in zip(*(w.params for w in layer), strict=True)],
+            [_stack_masks(masks, N) for masks in zip(*(w.masks for w in layer), strict=True)],
+            lengths,
+            cell.key,
+            keep_states=keep,
+            keep_r=differentiated and not problem.recompute,
+        )
+        states = [s.flatten(-2) for s in (results[: len(initial)] if keep else results[:1])]
+        final = [s.flatten(-2) for s in results[len(states) : len(states) + len(initial)]]
+        finals.append(final)
+        x = states[0].flatten(-2)
+    every = None
+    if problem.all_states:
+        resting = [torch.stack([f[0], *(s.flatten(-2)[1:])]) for f, s in zip(final, initial, strict=True)]
+        every = tuple(
+            (s if active is None else torch.where(active.unsqueeze(-1), s, at_rest.transpose(0, 1))).flatten(-2)
+            for s, at_rest in zip(states, resting, strict=True)
+        )
+    return Result(x, tuple(torch.cat(rows) for rows in zip(*finals, strict=True)), every)
+
+
+def _project_input(layer: tuple[Weights, ...], x: Tensor, gates: int, heads: int) -> Tensor:
+    """The input projections of all steps and directions, packed, ``(T, B, D, N, Q)``: one product."""
+    weight = torch.cat([pack_rows(w.weight_ih, gates, heads).flatten(0, 1) for w in layer])
+    biases = _stack([None if w.bias_ih is None else pack_rows(w.bias_ih, gates, heads) for w in layer])
+    packed = F.linear(x, weight, None if biases is None else biases.flatten())
+    return packed.unflatten(-1, (len(layer), heads, -1))
+
+
+def _stack(tensors: list[Tensor | None]) -> Tensor | None:
+    given = [t for t in tensors if t is not None]
+    return torch.stack(given) if given else None
+
+
+def _stack_masks(masks: tuple[Tensor, ...], heads: int) -> Tensor:
+    """``(D, T or 1, B, N, U)``"""
+    stacked = torch.stack(masks).unflatten(-1, (heads, -1))
+    return stacked if stacked.dim() == 5 else stacked.unsqueeze(1)
+
+
+def _is_differentiated(problem: Problem) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(problem))
+
+
+def _tensors(problem: Problem) -> list[Tensor]:
+    weights = [w for layer in problem.layers for w in layer]
+    own = [t for w in weights for t in (*w[:5], *w.params, *w.masks) if t is not None]
+    return [problem.x, *problem.state, *own]
+
+
+def _cast(problem: Problem, dtype: torch.dtype) -> Problem:
+    x, state, layers = tree_map_only(Tensor, lambda t: t.to(dtype), (problem.x, problem.state, problem.layers))
+    return problem._replace(x=x, state=state, layers=layers)
