@@ -173,3 +173,9 @@ def time_of(s, length, lane, T, spec: tl.constexpr):
         return tl.where((lane >= spec.N) & (s < length), length - 1 - s, s)
     else:
         return tl.where(lane >= spec.N, T - 1 - s, s)
+
+
+@triton.jit
+def row_of(t, rows, lane, B, spec: tl.constexpr):
+    """Which row of ``(T, B, D, N)``, in 64 bits."""
+    return (t * B.to(tl.int64) + rows) * (spec.D * spec.N) + lane

@@ -30,7 +30,7 @@ def forward(
     STEP: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
     """weight ``(D, N, U, Q)``, bias ``(D, N, Q)`` or None, lengths ``(B,)`` or None; for the rest see `step`."""
-    lane = tl.program_id(1)
+    lane = tl.program_id(1).to(tl.int64)
     rows = batch_rows(spec)
     units = units_from(0, spec)
     inside = (rows < B) & (units < spec.U)
@@ -61,7 +61,7 @@ def backward(
     d_initial, d_params, T, B, GRADIENT: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
     """The reverse; d_params ``(D, B, N, U)``, per row of the batch."""
-    lane = tl.program_id(1)
+    lane = tl.program_id(1).to(tl.int64)
     rows = batch_rows(spec)
     units = units_from(0, spec)
     inside = (rows < B) & (units < spec.U)

@@ -12,6 +12,7 @@ from seqnets.kernels.schedules.device import (
     load_gates,
     pack_gates,
     place,
+    row_of,
     settle,
     store_gates,
     time_of,
@@ -27,7 +28,7 @@ def read_masks(masks, t, inside, T, B, lane, rows, units, spec: tl.constexpr):
     for k in tl.static_range(len(masks)):
         row = lane // spec.N * B + rows
         if spec.per_step[k]:
-            row = (lane // spec.N * T + t) * B + rows
+            row = (lane // spec.N * T + t) * B.to(tl.int64) + rows
         at = place((row * spec.N + lane % spec.N) * spec.U, units, spec)
         tiles = tiles + (tl.load(masks[k] + at, mask=inside, other=0.0).to(spec.carry),)
     return tiles
@@ -39,7 +40,7 @@ def read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec: tl.cons
     t = time_of(s, length, lane, T, spec)
     in_rows = (rows < B) & (s < T)
     units = units_from(start, spec)
-    at = (t * B + rows) * (spec.D * spec.N) + lane
+    at = row_of(t, rows, lane, B, spec)
     x = load_gates(x_ptr, at * (spec.G * spec.U), start, in_rows, spec)
     return x, read_masks(masks, t, in_rows & (units < spec.U), T, B, lane, rows, units, spec)
 
@@ -53,7 +54,7 @@ def forward_step(
     units = units_from(start, spec)
     cols = units < spec.U
     in_rows = rows < B
-    at = (t * B + rows) * (spec.D * spec.N) + lane
+    at = row_of(t, rows, lane, B, spec)
     x, masks = read
     rounded = ()
     for p in tl.static_range(len(spec.widths)):
@@ -86,11 +87,11 @@ def read_backward(
     in_rows = (rows < B) & (s >= 0)
     units = units_from(start, spec)
     inside = in_rows & (units < spec.U)
-    at = (t * B + rows) * (spec.D * spec.N) + lane
+    at = row_of(t, rows, lane, B, spec)
     x = load_gates(x_ptr, at * (spec.G * spec.U), start, in_rows, spec)
     r = load_gates(r_ptr, at * (spec.G * spec.U), start, in_rows, spec)
     first = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
-    before = (time_of(s - 1, length, lane, T, spec) * B + rows) * (spec.D * spec.N) + lane
+    before = row_of(time_of(s - 1, length, lane, T, spec), rows, lane, B, spec)
     previous = ()
     incoming = ()
     for k in tl.static_range(len(states)):
@@ -134,7 +135,7 @@ def backward_step(
     summed = ()
     for k in tl.static_range(len(d_own)):
         summed = summed + (d_params[k] + tl.where(running, d_own[k], 0.0),)
-    at = ((t * B + rows) * (spec.D * spec.N) + lane) * (spec.G * spec.U)
+    at = row_of(t, rows, lane, B, spec) * (spec.G * spec.U)
     d_r_packs = pack_gates(d_r, running, d_r_ptr.dtype.element_ty, spec)
     store_gates(d_r_ptr, d_r_packs, at, start, in_rows, spec)
     if d_x_ptr is not None:

@@ -14,6 +14,7 @@ from seqnets.kernels.schedules.device import (
     load_each,
     place,
     product,
+    row_of,
     store_each,
     time_of,
     units_from,
@@ -28,7 +29,7 @@ def forward(
 ):  # fmt: skip
     """h ``(D, B, N, U)`` in the weight's dtype; carried, in that of arithmetic, is updated in place; the rest as in `resident`."""
     start = tl.program_id(1) * spec.BLOCK_U
-    lane = tl.program_id(2)
+    lane = tl.program_id(2).to(tl.int64)
     rows = batch_rows(spec)
     units = units_from(start, spec)
     inside = (rows < B) & (units < spec.U)
@@ -67,7 +68,7 @@ def backward(
     last, adds it.
     """
     start = tl.program_id(1) * spec.BLOCK_U
-    lane = tl.program_id(2)
+    lane = tl.program_id(2).to(tl.int64)
     rows = batch_rows(spec)
     units = units_from(start, spec)
     inside = (rows < B) & (units < spec.U)
@@ -94,7 +95,7 @@ def recurrent_gradient(d_r_ptr, weight_ptr, acc, s, length, T, B, lane, rows, st
     in_rows = (rows < B) & (s < T)
     units = units_from(start, spec)
     Q: tl.constexpr = spec.G * spec.U
-    d_r_row = d_r_ptr + ((t * B + rows) * (spec.D * spec.N) + lane) * Q
+    d_r_row = d_r_ptr + row_of(t, rows, lane, B, spec) * Q
     for q in range(0, Q, spec.BLOCK_K):
         inner = q + tl.arange(0, spec.BLOCK_K)
         d_r = tl.load(d_r_row + inner[None, :], mask=in_rows & (inner[None, :] < Q), other=0.0)
