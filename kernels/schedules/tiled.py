@@ -15,6 +15,7 @@ from seqnets.kernels.schedules.device import (
     place,
     product,
     row_of,
+    settle,
     store_each,
     time_of,
     units_from,
@@ -80,7 +81,7 @@ def backward(
     ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
     carried = load_each(d_carried, ends, units, inside, spec)
     summed = load_each(d_params, ends, units, inside, spec)
-    d_h = recurrent_gradient(d_r_ptr, weight_ptr, carried[0], s + 1, length, T, B, lane, rows, start, spec)
+    d_h = carried[0] + settle(recurrent_gradient(d_r_ptr, weight_ptr, s + 1, length, T, B, lane, rows, start, spec))
     carried, _, summed = backward_step(
         read, (d_h,) + carried[1:], summed, own, d_x_ptr, d_r_ptr, s, length, T, B, lane, rows, start, GRADIENT, spec
     )
@@ -89,12 +90,13 @@ def backward(
 
 
 @triton.jit
-def recurrent_gradient(d_r_ptr, weight_ptr, acc, s, length, T, B, lane, rows, start, spec: tl.constexpr):
-    """``acc + d_r W^T`` of the s-th step; nothing at ``s = T``."""
+def recurrent_gradient(d_r_ptr, weight_ptr, s, length, T, B, lane, rows, start, spec: tl.constexpr):
+    """``d_r W^T`` of the s-th step; zero at ``s = T``."""
     t = time_of(s, length, lane, T, spec)
     in_rows = (rows < B) & (s < T)
     units = units_from(start, spec)
     Q: tl.constexpr = spec.G * spec.U
+    acc = tl.full([spec.BLOCK_B, spec.BLOCK_U], 0.0, spec.carry)
     d_r_row = d_r_ptr + row_of(t, rows, lane, B, spec) * Q
     for q in range(0, Q, spec.BLOCK_K):
         inner = q + tl.arange(0, spec.BLOCK_K)
