@@ -1,0 +1,179 @@
+"""What interpreted tests and those on a GPU share: cells, cases, and the check of kernels against the reference.
+
+A check runs one problem three times: by the kernels, by the reference in the same dtype, and by the reference in float64 on the
+CPU. Outputs and every gradient of the first are judged by `tests.tolerance`: how far from the third, and is that farther
+than the second is?
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import seqnets
+from seqnets.cells import Cell
+from seqnets.kernels.planning.select import use_schedule
+from tests.cells import zoo
+from tests.tolerance import assert_within_policy
+
+I = 5
+
+
+@seqnets.cell(gates=2, states=("h", "trace"), params={"decay": 0.9})
+def traced(x, r, state, params):
+    """Two states and a parameter vector."""
+    trace = params.decay * state.trace + (x[0] + r[0]).tanh()
+    return (x[1] + r[1]).sigmoid() * trace, trace
+
+
+@seqnets.cell(gates=1, states=("h",))
+def normed(x, r, state):
+    """A row reduction: layer norm without parameters, its variance over the units that exist."""
+    a = x[0] + r[0]
+    a = a - a.mean(-1, keepdim=True)
+    return (a * (a.square().mean(-1, keepdim=True) + 0.1).rsqrt()).tanh()
+
+
+@seqnets.cell(gates=2, states=("h",), masks=("once", "each"))
+def masked(x, r, state, masks):
+    """A mask per sequence and one per step."""
+    z = (x[0] + r[0]).sigmoid() * masks.each
+    return z * state.h + (1 - z) * (x[1] + r[1]).tanh() * masks.once
+
+
+@seqnets.cell(gates=("a", "c", "u"), states=("h",))
+def nbrc(x, r, state):
+    """The recurrently neuromodulated bistable cell of Vecoven, Ernst and Drion, PLOS ONE 16(6), 2021, arXiv:2006.05252."""
+    a = 1 + (x.a + r.a).tanh()
+    c = (x.c + r.c).sigmoid()
+    return c * state.h + (1 - c) * (x.u + a * state.h).tanh()
+
+
+OWN = (traced, normed, masked, nbrc)
+CELLS = (*zoo.ALL.values(), *OWN)
+REDUCE_ROWS = ("normed", "layernorm_lstm")
+
+
+@dataclass(frozen=True)
+class Mask(seqnets.Mask):
+    """Drawn on the CPU in float32: the same seed gives the same mask in every dtype and on every device."""
+
+    def draw(self, steps, batch, hidden_size, like, training):
+        return super().draw(steps, batch, hidden_size, torch.empty(0), training).to(like)
+
+
+MASKS = {"drop": Mask(0.5, per="step"), "keep": Mask(0.5), "once": Mask(0.5), "each": Mask(0.5, per="step")}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem. It is fixed by these numbers, and the same in every dtype but for rounding to `dtype`."""
+
+    cell: Cell
+    T: int = 4
+    B: int = 3
+    H: int = 7
+    schedule: str = "resident"
+    dtype: torch.dtype = torch.float32
+    lengths: tuple[int, ...] = ()  # none: all rows are full
+    saturated: bool = False  # gates at -100 and 100 and beyond
+    alone: bool = False  # also with a cotangent on each output alone
+    options: dict[str, Any] = field(default_factory=dict)  # of the layer
+
+    def __str__(self) -> str:
+        words = [self.cell.name, f"B{self.B}", f"T{self.T}", f"H{self.H}", self.schedule]
+        words += [str(self.dtype).removeprefix("torch.")] * (self.dtype is not torch.float32)
+        words += ["ragged"] * bool(self.lengths) + ["saturated"] * self.saturated + ["alone"] * self.alone
+        return "-".join([*words, *(k if v is True else f"{k}={v}" for k, v in self.options.items())])
+
+    def but(self, **changes: Any) -> Case:
+        return dataclasses.replace(self, **changes)
+
+
+def schedules(cell: Cell) -> tuple[str, ...]:
+    return ("resident",) if cell.name in REDUCE_ROWS else ("resident", "tiled")
+
+
+def build(case: Case, device: str = "cpu", dtype: torch.dtype | None = None, **options: Any) -> seqnets.Recurrent:
+    """The layer, with no parameter left at 0 or 1."""
+    torch.manual_seed(0)
+    masks = {name: MASKS[name] for name in case.cell.masks}
+    layer = seqnets.Recurrent(case.cell, I, case.H, masks=masks, **case.options | options)
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+            if case.saturated and name.startswith("weight_ih"):
+                parameter.sign_()  # I is odd, so that gates are odd multiples of 100
+    return layer.to(case.dtype).to(device, dtype)
+
+
+def inputs(case: Case, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[Any, ...]:
+    """x, state, lengths. No tensor is contiguous, and x is nan beyond the lengths."""
+    torch.manual_seed(1)
+    T, B, batch_first = case.T, case.B, case.options.get("batch_first")
+    rows = case.options.get("num_layers", 1) * (1 + case.options.get("bidirectional", False))
+    x = torch.randn(T, B, I)
+    x = 100 * x.sign() if case.saturated else x
+    for row, length in enumerate(case.lengths):
+        x[length:, row] = float("nan")
+    x = x.transpose(0, 1) if batch_first else x.transpose(0, 1).contiguous().transpose(0, 1)
+    state = [torch.randn(B, rows, case.H).transpose(0, 1) for _ in case.cell.states]
+    lengths = torch.tensor(case.lengths, device=device) if case.lengths else None
+    leaves = [t.to(case.dtype).to(device, dtype).requires_grad_() for t in (x, *state)]
+    return leaves[0], tuple(leaves[1:]), lengths
+
+
+def results(case: Case, backend: str, device: str = "cpu", dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """Outputs, and every gradient for random cotangents."""
+    layer = build(case, device, dtype, backend=backend)
+    x, state, lengths = inputs(case, device, dtype)
+    torch.manual_seed(2)  # masks and dropout
+    y, final, *every = layer(x, state, lengths)
+    outputs = {"y": y, **{f"last {k}": v for k, v in final._asdict().items()}}
+    for states in every:
+        outputs |= {f"every {k}": v for k, v in states._asdict().items()}
+    torch.manual_seed(3)
+    cotangents = {name: torch.randn(value.shape).to(case.dtype).to(value) for name, value in outputs.items()}
+    leaves = {"x": x, **{f"initial {k}": s for k, s in zip(case.cell.states, state, strict=True)}}
+    leaves |= dict(layer.named_parameters())
+    found = dict(outputs)
+    outputs = {name: output for name, output in outputs.items() if output.requires_grad}  # with T = 0 some are constant
+    for chosen in [list(outputs), *([name] for name in outputs if case.alone)]:
+        gradients = torch.autograd.grad(
+            [outputs[name] for name in chosen],
+            list(leaves.values()),
+            [cotangents[name] for name in chosen],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        of = "" if len(chosen) == len(outputs) else f" of {chosen[0]} alone"
+        found |= {f"d {name}{of}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
+    return {name: tensor.detach().cpu() for name, tensor in found.items()}
+
+
+@contextlib.contextmanager
+def poisoned_allocations():
+    """torch.empty and its like give nan: what the kernels leave unwritten is seen."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def by_kernels(case: Case, device: str = "cpu") -> dict[str, torch.Tensor]:
+    with use_schedule(case.schedule), poisoned_allocations():
+        return results(case, "triton", device)
+
+
+def check(case: Case, device: str = "cpu", tf32: bool = False) -> None:
+    """Outputs and every gradient by the kernels, within the policy."""
+    actual, baseline = by_kernels(case, device), results(case, "reference", device)
+    # dropout between layers is drawn on the device
+    oracle = results(case, "reference", device if case.options.get("dropout") else "cpu", torch.float64)
+    for what, truth in oracle.items():
+        assert_within_policy(actual[what], baseline[what], truth, what, tf32)
