@@ -246,7 +246,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     ], _same),
     "slice": _slice, "slice_scatter": lambda call, _, source, *window: _slice(call, source, *window),
     "slice_backward": lambda call, a, _, *window: _slice(call, a, *window),
-    "copy": lambda call, _, source, *__: source,
+    **dict.fromkeys(["copy", "copy_"], lambda call, _, source, *__: source),
     "full": _fill(1), "full_like": _fill(1), "scalar_tensor": _fill(0), "fill": _fill(1), "new_full": _fill(2),
     **dict.fromkeys(["zeros_like", "new_zeros", "zeros", "empty_like", "new_empty", "empty"], _constant(0)),
     **dict.fromkeys(["ones_like", "new_ones", "ones"], _constant(1)),

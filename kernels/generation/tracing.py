@@ -85,8 +85,9 @@ def _trace(cell: Cell, dtype: torch.dtype, backward: bool) -> Graph:
 
     try:
         module = first = _record(joint, *examples, *cotangents)
-        if any(map(_writes, module.graph.nodes)):  # in place, to values of its own or to its arguments
-            module = _record(torch.func.functionalize(fx.Interpreter(first).run), *examples, *cotangents)
+        if any(_is_mutable(node.meta.get("original_aten")) for node in module.graph.nodes):
+            with_writes = _record(joint, *examples, *cotangents, decompositions={})
+            module = _record(torch.func.functionalize(fx.Interpreter(with_writes).run), *examples, *cotangents)
     except CellError:
         raise
     except Exception as error:
@@ -108,11 +109,12 @@ def _argument_names(cell: Cell) -> dict[str, list[str]]:
     }
 
 
-def _record(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
+def _record(
+    function: Callable[..., Any], *arguments: Any, decompositions: dict[Any, Callable[..., Any]] | None = None
+) -> fx.GraphModule:
+    table = _decompositions() if decompositions is None else decompositions
     with preserve_node_meta():  # so that nodes tell which call of the author's they come from
-        return make_fx(
-            function, decomposition_table=_decompositions(), tracing_mode="symbolic", _allow_non_fake_inputs=True
-        )(*arguments)
+        return make_fx(function, table, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
 
 
 @cache
@@ -122,8 +124,8 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     return {op: f for op, f in table.items() if isinstance(op, torch._ops.OpOverload) and name_of(op) not in HANDLERS}
 
 
-def _writes(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _is_mutable(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
 class _Conversion:
@@ -171,13 +173,14 @@ class _Conversion:
             zip(placeholders, (v for group in self.inputs.values() for v in group), strict=True)
         )
         batch, hidden = placeholders[0].meta["val"].shape
+        written = {node: node.all_input_nodes[0] for node in nodes if _is_mutable(node.target)}
+        if any(target in values for target in written.values()):
+            raise Unsupported("writes into its arguments; write to a copy, or use an operation without underscore")
         needed = set(results)
         for node in reversed(nodes):
-            if node in needed:
-                needed.update(node.all_input_nodes)
+            if node in needed or written.get(node) in needed:
+                needed.update([node, *node.all_input_nodes])
         for node in nodes:
-            if _writes(node):
-                raise Unsupported("writes into its arguments; write to a copy, or use an operation without underscore")
             if node not in needed or node in values:
                 continue
             try:
@@ -186,7 +189,7 @@ class _Conversion:
                 else:
                     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
                     call = Call(node, self.builder, batch, hidden, self.dtype, self.backward)
-                    values[node] = convert(call, *args, **kwargs)
+                    values[node] = values[written.get(node, node)] = convert(call, *args, **kwargs)
             except Unsupported as unsupported:
                 raise Unsupported(_sentence(node, str(unsupported))) from None
         return values

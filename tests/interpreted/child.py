@@ -11,7 +11,10 @@ def serve(connection, files):
     """Collect `files`; then run every test whose id comes down `connection`, and send its reports back."""
     os.environ["TRITON_INTERPRET"] = "1"
     assert "triton" not in sys.modules, "Triton reads TRITON_INTERPRET as it is imported, and was imported before"
-    pytest.main(["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", *files], [_Server(connection)])
+    pytest.main(
+        ["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "log_level=WARNING", *files],
+        [_Server(connection)],
+    )
 
 
 class _Server:

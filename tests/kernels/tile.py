@@ -1,4 +1,4 @@
-"""A kernel that runs a generated step, and one for its gradient, on one tile. What lies beyond H is NaN."""
+"""A kernel that runs a generated step, and its gradient, on one tile. What lies beyond B and H is NaN."""
 
 import triton
 import triton.language as tl
@@ -8,7 +8,7 @@ import triton.language as tl
 def _load(ptrs, at, mask):
     tiles = ()
     for k in tl.static_range(len(ptrs)):
-        tiles = tiles + (tl.load(ptrs[k] + at, mask=mask, other=float("nan")),)
+        tiles = tiles + (tl.load(ptrs[k] + at, mask=mask, other=float("nan")),)  # noqa: RUF005
     return tiles
 
 
@@ -19,34 +19,26 @@ def _store(ptrs, tiles, at, mask):
 
 
 @triton.jit
-def step(x, r, state, params, masks, new, B, H, STEP: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr):
-    rows = tl.arange(0, BLOCK_B)[:, None]
-    units = tl.arange(0, BLOCK_H)[None, :]
-    at = rows * H + units
-    cols = units < H
-    mask = (rows < B) & cols
-    tiles = STEP(
-        _load(x, at, mask), _load(r, at, mask), _load(state, at, mask), _load(params, units, cols), _load(masks, at, mask),
-        cols, H,
-    )  # fmt: skip
-    _store(new, tiles, at, mask)
-
-
-@triton.jit
-def gradient(
-    x, r, state, params, masks, d_new, d_x, d_r, d_state, d_params, B, H,
-    GRADIENT: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr,
+def step_and_gradient(
+    x, r, state, params, masks, d_new, new, d_x, d_r, d_state, d_params, B, H,
+    STEP: tl.constexpr, GRADIENT: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_H: tl.constexpr,
 ):  # fmt: skip
+    """Of parameters ``(H,)``; of all else, and of the gradients of parameters, ``(B, H)``."""
     rows = tl.arange(0, BLOCK_B)[:, None]
     units = tl.arange(0, BLOCK_H)[None, :]
-    at = rows * H + units
     cols = units < H
-    mask = (rows < B) & cols
-    of_x, of_r, of_state, of_params = GRADIENT(
-        _load(x, at, mask), _load(r, at, mask), _load(state, at, mask), _load(params, units, cols), _load(masks, at, mask),
-        _load(d_new, at, mask), cols, H,
-    )  # fmt: skip
-    _store(d_x, of_x, at, mask)
-    _store(d_r, of_r, at, mask)
-    _store(d_state, of_state, at, mask)
-    _store(d_params, of_params, at, mask)
+    at, mask = rows * H + units, (rows < B) & cols
+    given = (
+        _load(x, at, mask),
+        _load(r, at, mask),
+        _load(state, at, mask),
+        _load(params, units, cols),
+        _load(masks, at, mask),
+    )
+    tiles = STEP(given[0], given[1], given[2], given[3], given[4], cols, H)
+    _store(new, tiles, at, mask)
+    gradients = GRADIENT(given[0], given[1], given[2], given[3], given[4], _load(d_new, at, mask), cols, H)
+    _store(d_x, gradients[0], at, mask)
+    _store(d_r, gradients[1], at, mask)
+    _store(d_state, gradients[2], at, mask)
+    _store(d_params, gradients[3], at, mask)
