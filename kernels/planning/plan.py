@@ -15,8 +15,13 @@ class Plan(NamedTuple):
     warps: int
     stages: int  # of the compiler's software pipeline
     precision: str  # of float32 products: "ieee" or "tf32"
+    max_registers: int | None = None  # per thread; None: as many as the compiler thinks good
+    why: str = ""  # a clause: why this schedule
 
     @property
     def options(self) -> dict[str, int]:
         """As Triton's launcher and compiler take them."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
+        options = {"num_warps": self.warps, "num_stages": self.stages}
+        if self.max_registers is not None:
+            options["maxnreg"] = self.max_registers
+        return options
