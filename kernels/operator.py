@@ -148,7 +148,8 @@ def _differentiable_gradients(
     """The same gradients by the cell's own step, as functions that have gradients themselves."""
     x, state, weight, bias, params, _, _ = given
     every, finals = run_packed(cell, *given)
-    pairs = [(v, d) for v, d in zip([*every, *finals], [*d_states, *d_finals], strict=True) if d is not None]
+    outputs = zip([*every, *finals], [*d_states, *d_finals], strict=True)
+    pairs = [(v, d) for v, d in outputs if d is not None and v.requires_grad]  # the step may return constants
     wanted = [t for t in (x, *state, weight, bias, *params) if t is not None]
     needed = [t for t in wanted if t.requires_grad]
     results = iter(
