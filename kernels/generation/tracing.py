@@ -242,7 +242,7 @@ class _Author(TorchFunctionMode):
         self.call = ""  # the call that runs, or raised
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = resolve_name(func)
+        name = (resolve_name(func) or "").removesuffix(".__get__")
         line = next((line for frame, line in traceback.walk_stack(sys._getframe()) if frame.f_code is self.code), 0)
         where = f" ({self.code.co_filename}, line {line})" if self.code and line else ""
         self.call = f"{name}{where}" if name else ""
@@ -284,7 +284,7 @@ ADVICE = {
     ".*(rand|normal|dropout|bernoulli|multinomial|uniform|exponential|poisson|rrelu).*": (
         "random numbers are the layer's to draw: take them as a mask (masks=, seqnets.Mask)"
     ),
-    "__r?matmul__|matmul|b?mm|addb?mm|mv|dot|linear|bilinear|einsum|outer": "products of matrices are the layer's alone",
+    "__r?matmul__|matmul|b?mm|addb?mm|mv|dot|linear|bilinear|einsum|outer|t|T|mT|transpose|permute": "products of matrices are the layer's alone",
     "max|min|sort|topk|kthvalue|arg(max|min|sort)": "for a row's largest or smallest write .amax(-1, keepdim=True) or .amin",
     "__setitem__|index_put_?|masked_(scatter_?|select)|nonzero": "to choose by value write torch.where",
     "concat|cat|stack|chunk|split|unbind|unflatten": "every gate and state comes as a tensor of its own, (B, H)",
