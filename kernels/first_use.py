@@ -5,6 +5,7 @@ A kernel may meet a GPU, a driver or a Triton version that nobody tried. One tha
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from seqnets.kernels.operator import recurrence
 from seqnets.kernels.packed import run_packed
 from seqnets.kernels.planning.select import precision_of
 from seqnets.tolerance import verdict
+
+log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "SEQNETS_CHECK"
 STEPS, BATCH = 3, 5
@@ -61,7 +64,14 @@ def why_disagrees(variant: Variant, device: torch.device, precision: str) -> str
     }
     known = store.read("check", key)
     if known is None:
-        known = {"why": _judge(cell, variant, device)}
+        try:
+            known = {"why": _judge(cell, variant, device)}
+        except (
+            Exception
+        ) as error:  # of the compiler or the driver, say: told in full, and a reason to take another backend
+            log.warning("The kernels of %r failed on their first use.", cell.name, exc_info=True)
+            reason = str(error).partition("\n")[0]
+            return f"on first use its kernels failed ({type(error).__name__}: {reason}); the log has the traceback"
         store.write("check", key, known)
     return known["why"]
 
@@ -81,7 +91,7 @@ def _judge(cell: Cell, variant: Variant, device: torch.device) -> str | None:
 def compare(
     cell: Cell, variant: Variant, device: torch.device, steps: int = STEPS, batch: int = BATCH
 ) -> list[tuple[str, Tensor, Tensor, Tensor]]:
-    """Name, value by the kernels, value by PyTorch in the same dtype, and in float64 on the CPU, of outputs and gradients.
+    """Name, value by the kernels, value by PyTorch in the same dtype, and in float64, of outputs and gradients.
 
     Where a step is not defined, and PyTorch's own values are not finite, there is nothing to compare.
     """
@@ -90,7 +100,7 @@ def compare(
         runs = [
             _run(cell, variant, problem, device, variant.dtype, kernels=True),
             _run(cell, variant, problem, device, variant.dtype, kernels=False),
-            _run(cell, variant, problem, torch.device("cpu"), torch.float64, kernels=False),
+            _run(cell, variant, problem, device, torch.float64, kernels=False),
         ]
     found = []
     for name, oracle in runs[2].items():
