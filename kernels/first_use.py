@@ -104,8 +104,8 @@ def compare(
         ]
     found = []
     for name, oracle in runs[2].items():
-        known = oracle.isfinite() & runs[1][name].cpu().isfinite()
-        found.append((name, runs[0][name].cpu()[known], runs[1][name].cpu()[known], oracle[known]))
+        known = oracle.isfinite() & runs[1][name].isfinite()
+        found.append((name, runs[0][name][known], runs[1][name][known], oracle[known]))
     return found
 
 
@@ -164,4 +164,4 @@ def _run(
             for name, tensors in owners.items()
             for k, t in enumerate(tensors)
         }
-    return {name: tensor.detach() for name, tensor in found.items()}
+    return {name: tensor.detach().cpu() for name, tensor in found.items()}
