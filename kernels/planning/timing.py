@@ -1,0 +1,33 @@
+"""Times on a GPU. Competitors run in turns, so that whatever else slows the machine meets all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+import torch
+
+K = TypeVar("K", bound=Hashable)
+
+# Runs each competitor several times, and returns the milliseconds that each took, turn by turn.
+Timer = Callable[[Mapping[K, Callable[[], Any]]], dict[K, list[float]]]
+
+WARM_UP, TURNS = 3, 20
+
+
+def time_on_gpu(competitors: Mapping[K, Callable[[], Any]]) -> dict[K, list[float]]:
+    """By the clock of the current GPU, from the moment the host begins to launch: gaps between launches count."""
+    for run in competitors.values():
+        for _ in range(WARM_UP):
+            run()
+    times: dict[K, list[float]] = {name: [] for name in competitors}
+    for _ in range(TURNS):
+        for name, run in competitors.items():
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda.synchronize()
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            times[name].append(start.elapsed_time(end))
+    return times

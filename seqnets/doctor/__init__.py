@@ -1,0 +1,1 @@
+"""What runs here, how exactly and how fast: ``python -m seqnets.doctor``."""

@@ -1,0 +1,118 @@
+"""``python -m seqnets.doctor``; see ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+
+from seqnets.cells import CELLS
+from seqnets.doctor.checks import TIMED_BATCH, TIMED_STEPS, Case, Check, check
+from seqnets.doctor.surroundings import surroundings, where_it_ran
+from seqnets.doctor.table import print_table
+from seqnets.kernels import first_use
+from seqnets.kernels.arguments import DTYPES, cell, positive
+from seqnets.kernels.availability import interpreted, triton_version
+
+SCHEDULES = ("resident", "tiled")
+HEADER = ("cell", "dtype", "hidden", "schedule", "pass", "result", "error/allowed", "ms", "cuDNN ms", "compile s", "")
+
+DESCRIPTION = f"""Check the fused kernels on this machine: what they run in, and for each cell, dtype, schedule and pass whether
+they serve, their largest error against float64 relative to what the tolerance policy allows (agreement is at most 1), how long
+they took to compile and, on a GPU, the median time of a layer (T={TIMED_STEPS}, B={TIMED_BATCH}) beside cuDNN's. Without a GPU
+the kernels run in Triton's interpreter, on the CPU, and are not timed."""
+STATUS = """Exit status: 0 where all that is served agrees, 1 where anything disagrees or crashes, 2 where the arguments are wrong.
+What kernels do not serve does not count: the table, or "result" and "reason" with --json, says why."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parse(arguments)
+    gpu = torch.cuda.is_available() and not interpreted()
+    if not gpu and not interpreted() and triton_version() is not None:
+        return _in_interpreter(arguments)
+    device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+    here, where = surroundings(device), where_it_ran(device)
+    os.environ[first_use.ENVIRONMENT_VARIABLE] = "0"  # the checks are these
+    # numpy's, about values that are masked, or that saturate later
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton.runtime.interpreter")
+    cases = [
+        Case(chosen, DTYPES[dtype], hidden, schedule, backward)
+        for chosen, dtype, hidden, schedule, backward in product(
+            options.cell, options.dtype, options.hidden or [128 if gpu else 20], SCHEDULES, (False, True)
+        )
+    ]
+    checks = []
+    for number, case in enumerate(cases, 1):
+        checks.append(check(case, device))
+        print(f"[{number}/{len(cases)}] {' '.join(_row(checks[-1])[:6])}", file=sys.stderr)
+    agrees = all(found.result in ("agrees", "not served") for found in checks)
+    if options.json:
+        found = [found.as_dict() for found in checks]
+        print(
+            json.dumps({"environment": here, "gpu": gpu, "where": where, "agrees": agrees, "checks": found}, indent=1)
+        )
+    else:
+        _print(here, where, checks, agrees)
+    return 0 if agrees else 1
+
+
+def _in_interpreter(arguments: list[str]) -> int:
+    """Triton decides as it is imported whether it compiles or interprets."""
+    command = [sys.executable, "-m", "seqnets.doctor", *arguments]
+    status = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}).returncode
+    return status if status >= 0 else 1
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m seqnets.doctor", description=DESCRIPTION, epilog=STATUS)
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output, and nothing else")
+    parser.add_argument(
+        "--cell", nargs="+", type=cell, default=list(CELLS.values()), metavar="NAME",
+        help=f"of {', '.join(CELLS)} (default: all), or package.module:cell for one of your own",
+    )  # fmt: skip
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: all")
+    parser.add_argument("--hidden", nargs="+", type=positive, metavar="H", help="default: 128 on a GPU, else 20")
+    return parser.parse_args(arguments)
+
+
+def _print(here: Mapping[str, Any], where: str, checks: Sequence[Check], agrees: bool) -> None:
+    for name, value in here.items():
+        shown = " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"{name:16} {'-' if shown in (None, '') else shown}")
+    print(f"\n{where}\n")
+    reasons = list(dict.fromkeys(reason for found in checks if (reason := found.why_not or found.crash)))
+    marks = {reason: f"[{number}]" for number, reason in enumerate(reasons, 1)}
+    print_table(HEADER, [[*_row(found), marks.get(found.why_not or found.crash or "", "")] for found in checks])
+    for reason, mark in marks.items():
+        print(f"\n{mark} {reason}")
+    counts = Counter(found.result for found in checks)
+    print(
+        f"\n{'All that is served agrees' if agrees else 'Not all that is served agrees'}: "
+        f"{', '.join(f'{n} {result}' for result, n in counts.items())}."
+    )
+
+
+def _row(found: Check) -> list[str]:
+    shown = found.as_dict()
+    seconds = [compilation.seconds for compilation in found.compiled if not compilation.cached]
+    return [
+        *(str(shown[name]) for name in ("cell", "dtype", "hidden", "schedule", "pass", "result")),
+        f"{found.worst.ratio:.2g} ({found.worst.what})" if found.worst else "-",
+        *(f"{time:.3f}" if time else "-" for time in (found.milliseconds, found.cudnn_milliseconds)),
+        f"{sum(seconds):.1f}" if seconds else "cached" if found.compiled else "-",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

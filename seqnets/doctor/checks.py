@@ -1,0 +1,132 @@
+"""One check of the kernels: a cell, a dtype, a hidden size, a schedule and a pass."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any, NamedTuple
+
+import torch
+
+from seqnets.backends import aten
+from seqnets.cells import Cell
+from seqnets.errors import CellError
+from seqnets.kernels.agreement import Error, variants, worst_error
+from seqnets.kernels.availability import why_unavailable
+from seqnets.kernels.compilations import Compilation, watch_compilations
+from seqnets.kernels.generation.module import generate
+from seqnets.kernels.planning.select import use_schedule, why_no_plan
+from seqnets.kernels.planning.timing import Timer, time_on_gpu
+from seqnets.layers import Recurrent
+from seqnets.masks import Mask
+
+TIMED_STEPS, TIMED_BATCH = 256, 64
+
+
+class Case(NamedTuple):
+    cell: Cell
+    dtype: torch.dtype
+    hidden: int
+    schedule: str
+    backward: bool  # whether gradients are checked too
+
+
+class Check(NamedTuple):
+    """What was found."""
+
+    case: Case
+    why_not: str | None = None  # why the kernels do not serve
+    crash: str | None = None
+    worst: Error | None = None
+    compiled: tuple[Compilation, ...] = ()
+    milliseconds: float | None = None  # forward; where backward is set, forward and backward, as in training
+    cudnn_milliseconds: float | None = None
+
+    @property
+    def result(self) -> str:
+        if self.why_not is not None:
+            return "not served"
+        if self.worst is None:
+            return "crashed"
+        return "agrees" if self.worst.ratio <= 1 else "disagrees"
+
+    def as_dict(self) -> dict[str, Any]:
+        """In JSON types."""
+        case, worst = self.case, self.worst
+        return {
+            "cell": case.cell.name,
+            "dtype": str(case.dtype).removeprefix("torch."),
+            "hidden": case.hidden,
+            "schedule": case.schedule,
+            "pass": "backward" if case.backward else "forward",
+            "result": self.result,
+            "reason": self.why_not or self.crash,
+            "worst": worst and worst.what,
+            "error": worst and _finite(worst.error),
+            "allowed": worst and _finite(worst.allowed),
+            "error_over_allowed": worst and _finite(worst.ratio),
+            "milliseconds": self.milliseconds,
+            "cudnn_milliseconds": self.cudnn_milliseconds,
+            "compiled": [compilation._asdict() for compilation in self.compiled],
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no other
+
+
+def check(case: Case, device: torch.device) -> Check:
+    """Check a case on a device, and time it where that is a GPU."""
+    cell, dtype, hidden, schedule, backward = case
+    compiled: list[Compilation] = []
+    try:
+        with redirect_stdout(sys.stderr), use_schedule(schedule):  # a step may print
+            why = _why_not(case, device)
+            if why is not None:
+                return Check(case, why)
+            with watch_compilations(compiled):
+                worst = worst_error(cell, variants(cell, 1, hidden, dtype, backward), device)
+                times = time_layers(case, device) if device.type == "cuda" else {}
+    except Exception as error:  # whatever it is, it is what the user wants to be told, of each case
+        return Check(case, crash=f"{type(error).__name__}: {error}", compiled=tuple(compiled))
+    return Check(case, None, None, worst, tuple(compiled), times.get("triton"), times.get("aten"))
+
+
+def _why_not(case: Case, device: torch.device) -> str | None:
+    cell, dtype, hidden, _, backward = case
+    unavailable = why_unavailable(device.type)
+    if unavailable is not None:
+        return unavailable
+    try:
+        generate(cell)
+    except CellError as error:
+        return str(error)
+    passes = (False, True) if backward else (False,)
+    reasons = (why_no_plan(cell, hidden, 1, dtype, device, each) for each in passes)
+    return next((why for why in reasons if why is not None), None)
+
+
+def time_layers(case: Case, device: torch.device, timer: Timer[str] = time_on_gpu) -> dict[str, float]:
+    """Median milliseconds of a layer by backend: ``triton``, and ``aten``, which is cuDNN, where torch has the cell."""
+    cell, dtype, hidden, _, backward = case
+    masks = {name: Mask(0.1) for name in cell.masks}
+    layer = Recurrent(cell, hidden, hidden, masks=masks, device=device, dtype=dtype)
+    x = torch.randn(TIMED_STEPS, TIMED_BATCH, hidden, device=device, dtype=dtype, requires_grad=backward)
+    d_y = torch.randn_like(x)
+
+    def competitor(backend: str) -> Callable[[], Any]:
+        def run() -> None:
+            layer.backend = backend
+            with torch.set_grad_enabled(backward):
+                y, _ = layer(x)
+                if backward:
+                    torch.autograd.grad(y, [x, *layer.parameters()], d_y, allow_unused=True)
+
+        return run
+
+    backends = ["triton", "aten"] if cell in aten.OPERATIONS else ["triton"]
+    times = timer({backend: competitor(backend) for backend in backends})
+    return {backend: statistics.median(turns) for backend, turns in times.items()}

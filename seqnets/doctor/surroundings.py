@@ -1,0 +1,54 @@
+"""What the kernels meet here: versions, GPU, switches and caches."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import torch
+
+import seqnets
+from seqnets.folders import cache_directory
+from seqnets.kernels import store
+from seqnets.kernels.availability import interpreted, why_unavailable
+from seqnets.kernels.planning.select import arch_here, precision_of
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """In JSON types; None where there is no such thing."""
+    gpu, usable = device.type == "cuda", why_unavailable(device.type) is None
+    known = store.surroundings(device)
+    arch = arch_here(device) if usable else None
+    return {
+        "seqnets": seqnets.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: known[name] for name in ("torch", "triton", "cuda", "driver")},
+        "cudnn": torch.backends.cudnn.version() if gpu else None,
+        "gpu": known["gpu"] if gpu else None,
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(device))) if gpu else None,
+        "planned_for": arch if isinstance(arch, str | None) else arch.name,
+        "interpreter": interpreted(),
+        "float32_products": precision_of(torch.float32),
+        "cache": str(cache_directory()),
+        "triton_cache": _triton_cache() if usable else None,
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("SEQNETS_", "TRITON_"))},
+    }
+
+
+def where_it_ran(device: torch.device) -> str:
+    """A sentence."""
+    unavailable = why_unavailable(device.type)
+    if unavailable is not None:
+        return f"Nothing ran: {unavailable}."
+    if device.type == "cuda":
+        return f"All of this ran on {torch.cuda.get_device_name(device)}."
+    why = "TRITON_INTERPRET=1 is set" if torch.cuda.is_available() else "PyTorch finds none here"
+    return f"Nothing ran on a GPU, because {why}: the kernels ran in Triton's interpreter, on the CPU."
+
+
+def _triton_cache() -> str:
+    import triton
+
+    return triton.knobs.cache.dir

@@ -1,0 +1,139 @@
+"""``python -m seqnets.doctor``, run as a user does, and the parts that need a GPU with a clock of ours."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import seqnets
+from seqnets.doctor.__main__ import main
+from seqnets.doctor.checks import Case, Check, time_layers
+from seqnets.doctor.table import plain_table
+from seqnets.kernels.agreement import Error
+from tests.doctor import user_cells
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="written for a machine without a GPU")
+
+
+def doctor(tmp_path, *arguments):
+    environment = {**os.environ, "SEQNETS_CACHE": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    command = [sys.executable, "-m", "seqnets.doctor", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_every_schedule_and_pass_of_a_cell(tmp_path):
+    done = doctor(tmp_path, "--json", "--cell", "rnn_tanh", "tests.doctor.user_cells:decays", "--dtype", "fp16", "fp64")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["agrees"] and not found["gpu"]
+    assert found["where"].startswith("Nothing ran on a GPU")
+    environment = found["environment"]
+    assert environment["interpreter"] and environment["gpu"] is None and environment["torch"] == torch.__version__
+    assert environment["variables"]["SEQNETS_CACHE"] == environment["cache"] == str(tmp_path)
+    cases = [(c["cell"], c["dtype"], c["schedule"], c["pass"]) for c in found["checks"]]
+    dtypes, schedules, passes = ("float16", "float64"), ("resident", "tiled"), ("forward", "backward")
+    assert cases == [(c, d, s, p) for c in ("rnn_tanh", "decays") for d in dtypes for s in schedules for p in passes]
+    for check in found["checks"]:
+        assert check["result"] == "agrees" and check["reason"] is None and check["hidden"] == 20
+        assert 0 < check["error"] <= check["allowed"]
+        assert check["milliseconds"] is None and check["compiled"] == []
+
+
+def test_a_table_says_what_is_wrong(tmp_path):
+    cells = [f"tests.doctor.user_cells:{name}" for name in ("trains", "no_half", "sorts")]
+    done = doctor(tmp_path, "--cell", *cells, "--dtype", "fp16", "--hidden", "5")
+    assert done.returncode == 1
+    assert "Nothing ran on a GPU" in done.stdout and "Not all that is served agrees" in done.stdout
+    assert "[12/12]" in done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.split()[1:2] == ["float16"]]
+    results = [" ".join(row.split()[4:6]) for row in rows]
+    reasons = re.findall(r"^\[(\d)\] (.*)$", done.stdout, re.M)
+    assert results[:4] == ["forward disagrees", "backward agrees"] * 2
+    assert results[4:8] == ["forward crashed", "backward crashed"] * 2
+    assert results[8:] == ["forward not", "backward not"] * 2
+    assert [row.split()[-1] for row in rows[4:]] == ["[1]"] * 4 + ["[2]"] * 4
+    assert reasons[0] == ("1", "NotImplementedError: not in half precision")
+    assert len(reasons) == 2 and "sort" in reasons[1][1]  # the operation, by name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cell", "lstn"], "did you mean 'lstm'?"),
+        (["--cell", "no.such.module:cell"], "cannot be imported"),
+        (["--dtype", "int8"], "invalid choice"),
+        (["--hidden", "0"], "positive"),
+        (["--hiden", "3"], "unrecognized"),
+    ],
+)
+def test_wrong_arguments(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_states_the_exit_status(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert "Exit status: 0" in capsys.readouterr().out
+
+
+def test_without_triton_nothing_is_served(tmp_path):
+    code = "import sys; sys.modules['triton'] = None\n"  # importing it raises
+    code += "import seqnets.kernels.availability as a; a.triton_version = lambda: None\n"
+    code += "import seqnets.doctor.__main__ as d; sys.exit(d.main(['--json', '--cell', 'gru', '--dtype', 'bf16']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "Triton is not installed" in found["where"]
+    assert {check["result"] for check in found["checks"]} == {"not served"}
+    assert all("pip install triton" in check["reason"] for check in found["checks"])
+
+
+def case(cell, backward):
+    return Case(cell, torch.float32, 6, "tiled", backward)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_times_are_medians_beside_those_of_torch(backward):
+    def clock(competitors):
+        competitors["aten"]()
+        return {"triton": [1.0, 2.0, 9.0], "aten": [3.0, 4.0, 5.0]}
+
+    assert time_layers(case(seqnets.CELLS["gru"], backward), CPU, clock) == {"triton": 2.0, "aten": 4.0}
+
+
+def test_a_cell_that_torch_lacks_is_timed_alone():
+    times = time_layers(case(user_cells.decays, True), CPU, lambda runs: {name: [1.0] for name in runs})
+    assert times == {"triton": 1.0}
+
+
+def test_results():
+    served = case(user_cells.decays, True)
+    worst = Error("y", 0.3, 0.2)
+    assert Check(served, worst=worst).result == "disagrees"
+    assert Check(served, worst=Error("y", 0.0, 0.0)).result == "agrees"
+    assert Check(served, worst=Error("y", float("inf"), float("inf"))).result == "disagrees"
+    assert Check(served, crash="RuntimeError: no").result == "crashed"
+    assert Check(served, "too large").result == "not served"
+    infinite = Check(served, worst=Error("y", float("inf"), 0.2)).as_dict()
+    assert infinite["error"] is None and infinite["result"] == "disagrees"  # JSON has no infinity
+
+
+def test_a_plain_table_is_aligned():
+    assert plain_table(["a", "long", "why"], [["lstm", "x", "so"], ["b", "y", ""]]).splitlines() == [
+        "a     long  why",
+        "lstm  x     so",
+        "b     y",
+    ]

@@ -1,0 +1,33 @@
+"""Cells of a user, for whom the doctor has news."""
+
+import torch
+
+import seqnets
+
+print("imported")
+
+
+@seqnets.cell(gates=1, states=("h",))
+def trains(x, r, state):
+    """Another function where there are no gradients, which kernels know nothing of."""
+    return (x[0] + r[0]).tanh() * (1 if torch.is_grad_enabled() else 2)
+
+
+@seqnets.cell(gates=1, states=("h",))
+def no_half(x, r, state):
+    """It cannot be checked in float16."""
+    if x[0].dtype is torch.float16:
+        raise NotImplementedError("not in half precision")
+    return (x[0] + r[0]).tanh()
+
+
+@seqnets.cell(gates=1, states=("h",))
+def sorts(x, r, state):
+    """An operation that kernels do not have."""
+    return (x[0] + r[0]).sort(-1).values
+
+
+@seqnets.cell(gates=1, states=("h",), params=("decay",), masks=("drop",))
+def decays(x, r, state, params, masks):
+    print("still here")  # of no concern to who reads JSON
+    return (x[0] + r[0]).tanh() * masks.drop + params.decay.sigmoid() * state.h
