@@ -12,6 +12,7 @@ K = TypeVar("K", bound=Hashable)
 # Runs each competitor several times, and returns the milliseconds that each took, turn by turn.
 Timer = Callable[[Mapping[K, Callable[[], Any]]], dict[K, list[float]]]
 
+STEPS, BATCH = 256, 64  # T and B of what is timed, unless told
 WARM_UP, TURNS = 3, 20
 
 

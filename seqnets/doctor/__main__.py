@@ -16,19 +16,20 @@ from typing import Any
 import torch
 
 from seqnets.cells import CELLS
-from seqnets.doctor.checks import TIMED_BATCH, TIMED_STEPS, Case, Check, check
+from seqnets.doctor.checks import Case, Check, check
 from seqnets.doctor.surroundings import surroundings, where_it_ran
-from seqnets.doctor.table import print_table
+from seqnets.table import print_table
 from seqnets.kernels import first_use
 from seqnets.kernels.arguments import DTYPES, cell, positive
 from seqnets.kernels.availability import interpreted, triton_version
+from seqnets.kernels.planning.timing import BATCH, STEPS
 
 SCHEDULES = ("resident", "tiled")
 HEADER = ("cell", "dtype", "hidden", "schedule", "pass", "result", "error/allowed", "ms", "cuDNN ms", "compile s", "")
 
 DESCRIPTION = f"""Check the fused kernels on this machine: what they run in, and for each cell, dtype, schedule and pass whether
 they serve, their largest error against float64 relative to what the tolerance policy allows (agreement is at most 1), how long
-they took to compile and, on a GPU, the median time of a layer (T={TIMED_STEPS}, B={TIMED_BATCH}) beside cuDNN's. Without a GPU
+they took to compile and, on a GPU, the median time of a layer (T={STEPS}, B={BATCH}) beside cuDNN's. Without a GPU
 the kernels run in Triton's interpreter, on the CPU, and are not timed."""
 STATUS = """Exit status: 0 where all that is served agrees, 1 where anything disagrees or crashes, 2 where the arguments are wrong.
 What kernels do not serve does not count: the table, or "result" and "reason" with --json, says why."""

@@ -19,11 +19,9 @@ from seqnets.kernels.availability import why_unavailable
 from seqnets.kernels.compilations import Compilation, watch_compilations
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.select import use_schedule, why_no_plan
-from seqnets.kernels.planning.timing import Timer, time_on_gpu
+from seqnets.kernels.planning.timing import BATCH, STEPS, Timer, time_on_gpu
 from seqnets.layers import Recurrent
 from seqnets.masks import Mask
-
-TIMED_STEPS, TIMED_BATCH = 256, 64
 
 
 class Case(NamedTuple):
@@ -114,7 +112,7 @@ def time_layers(case: Case, device: torch.device, timer: Timer[str] = time_on_gp
     cell, dtype, hidden, _, backward = case
     masks = {name: Mask(0.1) for name in cell.masks}
     layer = Recurrent(cell, hidden, hidden, masks=masks, device=device, dtype=dtype)
-    x = torch.randn(TIMED_STEPS, TIMED_BATCH, hidden, device=device, dtype=dtype, requires_grad=backward)
+    x = torch.randn(STEPS, BATCH, hidden, device=device, dtype=dtype, requires_grad=backward)
     d_y = torch.randn_like(x)
 
     def competitor(backend: str) -> Callable[[], Any]:

@@ -13,7 +13,7 @@ import torch
 import seqnets
 from seqnets.doctor.__main__ import main
 from seqnets.doctor.checks import Case, Check, time_layers
-from seqnets.doctor.table import plain_table
+from seqnets.table import plain_table
 from seqnets.kernels.agreement import Error
 from tests.doctor import user_cells
 
