@@ -14,15 +14,13 @@ import torch
 from seqnets.kernels.planning.arch import KIB, Arch
 from seqnets.kernels.planning.plan import Plan
 
-# Rows of a tile, the fewest that tensor cores multiply. The batch is not known here, and more rows make a step no faster:
-# reading the weight bounds it, whatever the rows. Fewer give more programs, hence more of the GPU, to a small batch.
-ROWS = 16
+# Rows of a tile: what tensor cores multiply at once. The batch is not known here, and more rows make a step no faster, as
+# reading the weight bounds it; fewer programs would leave more of the GPU idle. Where registers are short it has fewer.
+ROWS = (16, 8)
+WHOLE_ROWS = (16, 8, 4)  # where a program of the tiled schedule has all units, because its cell reduces over them
 MARGIN = 2 * KIB  # of shared memory, for what other versions of the compiler may add
 REGISTERS = 65536  # of a block; and a thread has at most
 MOST_REGISTERS = 255
-# What a thread may hold of a tile, see `_held`, if it has all its registers: the rest is for addresses and temporaries.
-# Both were found by compiling.
-FORWARD_HELD, HELD = 72, 116  # the resident forward pass; all others
 
 
 class Demand(NamedTuple):
@@ -46,19 +44,22 @@ class Refusal(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """How much each takes. Warps are of 32 threads, which do for tensor cores; other products take more registers each."""
+    """How much each takes. Warps have 32 threads; `held` was found by compiling: the other registers are for addresses and
+    temporaries. Products without tensor cores take more of those, hence more warps.
+    """
 
-    warp_units: int  # units of a warp, where a program has all of them
+    warp_units: int  # of a warp, where a program has all units
     most_warps: int
     block_u: int  # units of a program, where they are split
-    block_k: int  # inner dimension of a product, where it is split: 128 bytes of a row, or less
+    block_k: int  # of a product's inner dimension, where it is split
+    held: tuple[int, int]  # registers of 255 for what lives during a product, see `_held`; forward and backward
 
 
 TILES = {
-    "half": Tile(warp_units=8, most_warps=8, block_u=32, block_k=64),
-    "tf32": Tile(warp_units=8, most_warps=8, block_u=32, block_k=32),
-    "float32": Tile(warp_units=4, most_warps=16, block_u=16, block_k=16),
-    "float64": Tile(warp_units=4, most_warps=8, block_u=16, block_k=16),
+    "half": Tile(warp_units=8, most_warps=8, block_u=32, block_k=64, held=(80, 96)),
+    "tf32": Tile(warp_units=8, most_warps=8, block_u=32, block_k=32, held=(72, 84)),
+    "float32": Tile(warp_units=4, most_warps=16, block_u=16, block_k=16, held=(48, 84)),
+    "float64": Tile(warp_units=4, most_warps=8, block_u=16, block_k=16, held=(56, 84)),
 }
 
 
@@ -83,50 +84,48 @@ def choose(demand: Demand, arch: Arch, schedule: str | None = None) -> Plan | Re
 def _resident(demand: Demand, arch: Arch) -> Plan | Refusal:
     tile = _tile(demand, arch)
     block_u = _padded(demand.units)
-    warps = _warps(block_u, tile)
-    size = demand.dtype.itemsize
-    weight = demand.gates * block_u * block_u * size
-    needed = weight + _staged(demand, block_u)
+    warps = _warps(block_u, tile.warp_units, tile.most_warps)
+    weight = demand.gates * block_u**2 * demand.dtype.itemsize
+    for rows in ROWS:
+        needed = weight + _staged(demand, rows, block_u)
+        if needed + MARGIN <= arch.shared_limit and _fits_registers(demand, tile, "resident", rows * block_u, warps):
+            why = f"the recurrent weight of a head takes {_kib(weight)} and stays in shared memory"
+            return _plan(demand, arch, "resident", (rows, block_u, 0), warps, 1, why)
     if needed + MARGIN > arch.shared_limit:
         return Refusal(
             f"the recurrent weight of a head, padded to {block_u} units, and what is staged take {_kib(needed)} of shared "
             f"memory, and {arch.name} has {_kib(arch.shared_limit)}"
         )
-    if not _fits_registers(demand, "resident", block_u, warps):
-        return Refusal(f"a step of {block_u} units, all in one program, would take more registers than it has")
-    why = f"the recurrent weight of a head takes {_kib(weight)} and stays in shared memory"
-    return _plan(demand, arch, "resident", block_u, 0, warps, 1, why)
+    return Refusal(f"a step of {block_u} units, all in one program, takes more registers than it has")
 
 
 def _tiled(demand: Demand, arch: Arch, resident: Plan | Refusal) -> Plan | Refusal:
     tile = _tile(demand, arch)
     padded = _padded(demand.units)
     block_u, block_k, warps = min(tile.block_u, padded), min(tile.block_k, padded), 4
+    depths: tuple[int, ...] = (4, 3, 2) if arch.backend == "cuda" else (2,)  # of the pipeline: AMD's is in registers
     if demand.reduces_rows:  # the row has to be in one program: less of everything else
-        tile = tile._replace(warp_units=4, most_warps=16)
-        block_u, block_k, warps = padded, 16, _warps(padded, tile)
+        block_u, block_k, warps, depths = padded, 16, _warps(padded, 4, 16 if arch.backend == "cuda" else 8), (2,)
     why = resident.why if isinstance(resident, Refusal) else "it was asked for"
-    for stages in (4, 3, 2) if arch.backend == "cuda" and not demand.reduces_rows else (2,):
-        inputs = (stages - 1) * (ROWS + demand.gates * block_u) * block_k * demand.dtype.itemsize
-        if max(inputs, _staged(demand, block_u)) + MARGIN <= arch.shared_limit:
-            break
-    else:
-        return Refusal(
-            f"even in {block_u} units a tile of {demand.gates} gates takes more shared memory than {arch.name} has"
-        )
-    if not _fits_registers(demand, "tiled", block_u, warps):
-        whole = "which its cell reduces over, " if demand.reduces_rows else ""
-        return Refusal(f"a step of {block_u} units, {whole}takes more registers than a program has")
-    return _plan(demand, arch, "tiled", block_u, block_k, warps, stages, why)
+    for rows in WHOLE_ROWS if demand.reduces_rows else ROWS:
+        for stages in depths:
+            read = (stages - 1) * (rows + demand.gates * block_u) * block_k * demand.dtype.itemsize
+            needed = max(read, _staged(demand, rows, block_u))
+            if needed + MARGIN > arch.shared_limit:
+                continue
+            if _fits_registers(demand, tile, "tiled", rows * block_u, warps):
+                return _plan(demand, arch, "tiled", (rows, block_u, block_k), warps, stages, why)
+    what = f"{block_u} units, over which its cell reduces" if demand.reduces_rows else f"only {block_u} units"
+    kind = "shared memory" if needed + MARGIN > arch.shared_limit else "registers"
+    return Refusal(f"a step of {what}, takes more {kind} than one program has")
 
 
 def _plan(
-    demand: Demand, arch: Arch, schedule: str, block_u: int, block_k: int, warps: int, stages: int, why: str
+    demand: Demand, arch: Arch, schedule: str, block: tuple[int, int, int], warps: int, stages: int, why: str
 ) -> Plan:
-    # programs have a processor to themselves, so the compiler is not to save registers for the sake of others
+    # a program has its processor to itself, so the compiler need not save registers for the sake of others
     registers = _registers(warps) if arch.backend == "cuda" else None
-    warps = warps * 32 // arch.warp_size
-    return Plan(schedule, ROWS, block_u, block_k, warps, stages, demand.precision, registers, why)
+    return Plan(schedule, *block, warps * 32 // arch.warp_size, stages, demand.precision, registers, why)
 
 
 def _tile(demand: Demand, arch: Arch) -> Tile:
@@ -142,27 +141,25 @@ def _padded(units: int) -> int:
     return max(16, 1 << (units - 1).bit_length())
 
 
-def _warps(block_u: int, tile: Tile) -> int:
-    return min(max(4, block_u // tile.warp_units), tile.most_warps)
+def _warps(block_u: int, each: int, most: int) -> int:
+    return min(max(4, block_u // each), most)
 
 
-def _staged(demand: Demand, block_u: int) -> int:
-    """Bytes of shared memory through which tiles go from one layout to another, one at a time."""
-    size = demand.dtype.itemsize
+def _staged(demand: Demand, rows: int, block_u: int) -> int:
+    """Bytes of shared memory through which tiles go from one layout to another."""
     at_once = 2 if demand.dtype is torch.float64 else 1
-    return at_once * ROWS * block_u * max(demand.gates * size, 4)
+    return at_once * rows * block_u * max(demand.gates * demand.dtype.itemsize, 4)
 
 
 def _held(demand: Demand, schedule: str) -> float:
-    """Registers per unit for what lives during a product: sums, states, parameters, and what was read before it."""
+    """Registers for a unit of a row: sums, states and parameters, and what was read before the product."""
     G, S, P, M = demand.gates, demand.states, demand.params, demand.masks
     stored = demand.dtype.itemsize / 4
     carried = 2 if demand.dtype is torch.float64 else 1
     if demand.backward:
         return carried * (G + S + P) + stored * (2 * G + 2 * S + M + (0 if demand.additive else G))
-    if schedule == "resident":
-        return carried * (G + P) + stored * 2 * (G + M)  # of this step and the next
-    return carried * (G + S + P) + stored * (G + M)
+    ahead = 2 if schedule == "resident" else 1  # which reads for the next step too
+    return carried * (G + S + P) + stored * ahead * (G + M)
 
 
 def _registers(warps: int) -> int:
@@ -170,10 +167,9 @@ def _registers(warps: int) -> int:
     return min(MOST_REGISTERS, REGISTERS // (32 * warps))
 
 
-def _fits_registers(demand: Demand, schedule: str, block_u: int, warps: int) -> bool:
-    held = _held(demand, schedule) * ROWS * block_u / (32 * warps)
-    share = (FORWARD_HELD if schedule == "resident" and not demand.backward else HELD) / MOST_REGISTERS
-    return held <= share * _registers(warps)
+def _fits_registers(demand: Demand, tile: Tile, schedule: str, elements: int, warps: int) -> bool:
+    held = _held(demand, schedule) * elements / (32 * warps)
+    return held <= tile.held[demand.backward] * _registers(warps) / MOST_REGISTERS
 
 
 def _kib(size: int) -> str:
