@@ -18,11 +18,11 @@ import torch
 from seqnets.cells import CELLS
 from seqnets.doctor.checks import Case, Check, check
 from seqnets.doctor.surroundings import surroundings, where_it_ran
-from seqnets.table import print_table
 from seqnets.kernels import first_use
 from seqnets.kernels.arguments import DTYPES, cell, positive
 from seqnets.kernels.availability import interpreted, triton_version
 from seqnets.kernels.planning.timing import BATCH, STEPS
+from seqnets.table import print_table
 
 SCHEDULES = ("resident", "tiled")
 HEADER = ("cell", "dtype", "hidden", "schedule", "pass", "result", "error/allowed", "ms", "cuDNN ms", "compile s", "")

@@ -13,8 +13,8 @@ import torch
 import seqnets
 from seqnets.doctor.__main__ import main
 from seqnets.doctor.checks import Case, Check, time_layers
-from seqnets.table import plain_table
 from seqnets.kernels.agreement import Error
+from seqnets.table import plain_table
 from tests.doctor import user_cells
 
 ROOT = Path(__file__).parents[2]
