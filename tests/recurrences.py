@@ -53,9 +53,10 @@ def nbrc(x, r, state):
     return c * state.h + (1 - c) * (x.u + a * state.h).tanh()
 
 
-OWN = (traced, normed, masked, nbrc)
-CELLS = (*zoo.ALL.values(), *OWN)
-REDUCE_ROWS = ("normed", "layernorm_lstm")
+RNN, RELU, LSTM, GRU, PEEPHOLE = (zoo.ALL[name] for name in ("rnn_tanh", "rnn_relu", "lstm", "gru", "peephole_lstm"))
+CELLS = (*zoo.ALL.values(), traced, normed, masked, nbrc)
+SCHEDULES = ("resident", "tiled")
+HALF, BFLOAT, DOUBLE = torch.float16, torch.bfloat16, torch.float64
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Case:
     T: int = 4
     B: int = 3
     H: int = 7
-    schedule: str = "resident"
+    schedule: str = "chosen"  # by the capacity rule, for each pass
     dtype: torch.dtype = torch.float32
     lengths: tuple[int, ...] = ()  # none: all rows are full
     saturated: bool = False  # gates at -100 and 100 and beyond
@@ -90,12 +91,74 @@ class Case:
         words += ["ragged"] * bool(self.lengths) + ["saturated"] * self.saturated + ["alone"] * self.alone
         return "-".join([*words, *(k if v is True else f"{k}={v}" for k, v in self.options.items())])
 
-    def but(self, **changes: Any) -> Case:
-        return dataclasses.replace(self, **changes)
+
+def by_each_schedule(*cases: Case) -> list[Case]:
+    return [dataclasses.replace(case, schedule=schedule) for case in cases for schedule in SCHEDULES]
 
 
-def schedules(cell: Cell) -> tuple[str, ...]:
-    return ("resident",) if cell.name in REDUCE_ROWS else ("resident", "tiled")
+TWO_WAY = {"bidirectional": True}
+EVERY_CELL = by_each_schedule(*(Case(cell, alone=True) for cell in CELLS))
+IN_HALF = by_each_schedule(
+    *(Case(cell, dtype=dtype, lengths=(4, 0, 1), options=TWO_WAY) for dtype in (HALF, BFLOAT) for cell in CELLS)
+)
+IN_DOUBLE = by_each_schedule(*(Case(cell, T=3, H=3, dtype=DOUBLE) for cell in (LSTM, GRU, traced, normed, masked)))
+ODD_SHAPES = [
+    Case(RNN, T=63, B=1, H=3, schedule="resident"),
+    Case(RELU, T=2, H=70, schedule="resident"),
+    Case(GRU, T=2, H=100),  # forward resident, backward tiled
+    *by_each_schedule(
+        Case(GRU, T=1, B=17, H=1),
+        Case(GRU, T=3, B=17, H=16),
+        Case(GRU, T=2, B=1, H=100, dtype=HALF),
+        Case(LSTM, T=1, B=1, H=1),
+        Case(LSTM, T=2, B=17, H=70, dtype=BFLOAT, lengths=(2, 1, 0) * 5 + (2, 2)),
+        Case(PEEPHOLE, T=2, B=17, H=20),
+        Case(traced, T=2, H=100),
+        Case(masked, T=2, B=17, H=70, dtype=HALF),
+        Case(normed, T=2, B=17, H=100),
+        Case(normed, H=1),
+    ),
+]
+SATURATED = by_each_schedule(
+    *(Case(cell, saturated=True) for cell in CELLS if cell is not RELU), Case(LSTM, saturated=True, dtype=HALF)
+)
+RAGGED = by_each_schedule(
+    *(Case(cell, T=5, B=4, lengths=(3, 0, 5, 1)) for cell in (RNN, LSTM, traced, masked, normed)),
+    Case(GRU, B=4, lengths=(3, 0, 4, 1), options=TWO_WAY | {"num_layers": 2}),
+    Case(GRU, lengths=(0, 0, 0), options=TWO_WAY),
+    Case(masked, lengths=(4, 2, 0), options=TWO_WAY | {"return_all_states": True}, alone=True),
+    Case(LSTM, lengths=(4, 2, 0), options=TWO_WAY | {"recompute": True, "num_heads": 7}),
+)
+OPTIONS = by_each_schedule(
+    *(
+        Case(cell, H=6, options=options)
+        for options in (
+            TWO_WAY,
+            {"num_layers": 2},
+            {"batch_first": True},
+            {"bias": False},
+            {"recurrent_bias": False} | TWO_WAY,
+            {"learn_state": True},
+            {"recompute": True} | TWO_WAY,
+            {"return_all_states": True} | TWO_WAY,
+            {"num_heads": 2},
+            {"num_heads": 3, "recompute": True, "bias": False} | TWO_WAY,
+        )
+        for cell in (LSTM, GRU, masked, normed)
+        if not (cell is normed and "num_heads" in options)  # it reduces over all heads
+    ),
+    # in float64: in that alone the reference draws what layers of kernels draw
+    Case(GRU, dtype=DOUBLE, options={"num_layers": 3, "dropout": 0.5}),
+)
+REPEATED = by_each_schedule(
+    Case(GRU, B=17, lengths=tuple(range(5)) * 3 + (4, 4), options=TWO_WAY), Case(traced, B=17), Case(normed, dtype=HALF)
+)
+EMPTY = [
+    Case(cell, T=T, B=B, options=options)
+    for cell in (LSTM, masked)
+    for T, B in ((0, 3), (4, 0), (0, 0))
+    for options in ({"return_all_states": True}, TWO_WAY | {"num_layers": 2, "recompute": True})
+]
 
 
 def build(case: Case, device: str = "cpu", dtype: torch.dtype | None = None, **options: Any) -> seqnets.Recurrent:
@@ -166,8 +229,41 @@ def poisoned_allocations():
 
 
 def by_kernels(case: Case, device: str = "cpu") -> dict[str, torch.Tensor]:
-    with use_schedule(case.schedule), poisoned_allocations():
+    chosen = contextlib.nullcontext() if case.schedule == "chosen" else use_schedule(case.schedule)
+    with chosen, poisoned_allocations():
         return results(case, "triton", device)
+
+
+def check_bits(case: Case, device: str = "cpu") -> None:
+    """The same input gives the same bits."""
+    first, second = by_kernels(case, device), by_kernels(case, device)
+    for what, tensor in first.items():
+        assert torch.equal(tensor, second[what]), what
+
+
+def check_exact(schedule: str, lengths: tuple[int, ...], options: dict[str, Any], device: str = "cpu") -> None:
+    """In small whole numbers sums of products are exact in any order: all gives the bits of the reference."""
+
+    def whole(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.randint(-1, 2, tensor.shape).to(tensor)
+
+    layer = seqnets.Recurrent(RELU, 3, 6, device=device, **options)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(whole(parameter))
+    x = whole(torch.empty(4, 3, 3, device=device)).requires_grad_()
+    given = x, None, torch.tensor(lengths, device=device) if lengths else None
+    found = []
+    for layer.backend, layer.recompute in (("reference", False), ("triton", False), ("triton", True)):
+        torch.manual_seed(0)
+        with use_schedule(schedule), poisoned_allocations():
+            y, final = layer(*given)
+            found.append(
+                [y, *final, *torch.autograd.grad([y, *final], [x, *layer.parameters()], map(whole, [y, *final]))]
+            )
+    assert all(tensor.any() for tensor in found[0])
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
 
 
 def check(case: Case, device: str = "cpu", tf32: bool = False) -> None:

@@ -59,3 +59,31 @@ def _child(files):
     process.start()
     theirs.close()
     return process, ours
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """No check of first use: it runs what these tests run."""
+    monkeypatch.setenv("SEQNETS_CHECK", "0")
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """The check of first use, as in a new process."""
+    from seqnets.kernels.first_use import why_disagrees
+
+    monkeypatch.delenv("SEQNETS_CHECK", raising=False)
+    why_disagrees.cache_clear()
+    yield
+    why_disagrees.cache_clear()
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """`auto` takes kernels in the interpreter too, as it would on a GPU."""
+    monkeypatch.setattr("seqnets.backends.triton.only_if_asked", lambda problem: None)

@@ -1,5 +1,6 @@
-"""What happens where a kernel does not even run on its first use."""
+"""The check of a kernel's first use: what it refuses, what it lets pass, and where its verdict is kept."""
 
+import json
 import logging
 
 import pytest
@@ -7,21 +8,149 @@ import torch
 
 import seqnets
 from seqnets.errors import BackendError
-from seqnets.kernels import first_use
+from seqnets.kernels import availability, first_use, launch
+from seqnets.kernels.generation.module import generate
+from tests.recurrences import Case, build, traced
+
+# out of a step's domain NumPy, which interprets, warns where a GPU is silent
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|divide by zero) encountered:RuntimeWarning")
+
+
+def gradients(module, *arguments):
+    y = module(*arguments)[0]
+    return [y, *torch.autograd.grad(y.square().sum(), list(module.parameters()))]
+
+
+@seqnets.cell(gates=1, states=("h",))
+def right(x, r, state):
+    return (x[0] + r[0]).tanh() + state.h / 2
+
+
+@seqnets.cell(gates=1, states=("h",))
+def wrong(x, r, state):
+    return (x[0] + r[0]).tanh() + state.h / 3
+
+
+@pytest.fixture(params=["step", "gradient"])
+def spoilt(request, monkeypatch, checked):
+    """One function that is generated for `right` is that for `wrong`."""
+
+    def generate_wrongly(cell):
+        function = getattr(generate(wrong), request.param)
+        return generate(cell)._replace(**{request.param: function}) if cell is right else generate(cell)
+
+    monkeypatch.setattr(launch, "generate", generate_wrongly)
+    return {"step": "y", "gradient": "gradient of x"}[request.param]
+
+
+def test_a_kernel_that_disagrees_is_refused(spoilt):
+    message = f"on first use its kernels disagreed with the cell's step: {spoilt} is off by .* where .* is allowed "
+    with pytest.raises(
+        BackendError, match=message + r"\(SEQNETS_CHECK=0 switches this check off.*can: auto, reference"
+    ):
+        seqnets.Recurrent(right, 3, 4, backend="triton")(torch.randn(4, 2, 3))
+
+
+def test_auto_falls_back_from_a_kernel_that_disagrees(spoilt, eager):
+    layer, x = seqnets.Recurrent(right, 3, 4), torch.randn(4, 2, 3)
+    found = gradients(layer, x)
+    explained = seqnets.explain(layer, x)
+    assert explained.backend == "reference"
+    assert "disagreed with the cell's step" in explained.reasons["triton"]
+    layer.backend = "reference"
+    assert all(map(torch.equal, found, gradients(layer, x)))
+
+
+def test_compiled_code_falls_back_too(spoilt, eager):
+    layer, x = seqnets.Recurrent(right, 3, 4), torch.randn(4, 2, 3)
+    torch._dynamo.reset()
+    found = gradients(torch.compile(layer, fullgraph=True, backend="aot_eager"), x)
+    layer.backend = "reference"
+    torch.testing.assert_close(found, gradients(layer, x))
+
+
+def test_the_check_can_be_switched_off(spoilt, monkeypatch):
+    monkeypatch.setenv("SEQNETS_CHECK", "0")
+    layer, x = seqnets.Recurrent(right, 3, 4, backend="triton"), torch.randn(4, 2, 3)
+    found = gradients(layer, x)
+    layer.backend = "reference"
+    expected = gradients(layer, x)
+    assert not all(map(torch.allclose, found, expected))
+
+
+def test_verdicts_are_kept_on_disk(checked, tmp_path, monkeypatch):
+    layer, x = seqnets.Recurrent(right, 3, 4, backend="triton"), torch.randn(4, 2, 3)
+    assert seqnets.explain(layer, x).backend == "triton"
+    (path,) = tmp_path.glob("cache/kernels/check-*.json")
+    kept = json.loads(path.read_text())
+    assert kept["value"] == {"why": None}
+    assert kept["key"]["dtype"] == "torch.float32"
+    assert kept["key"]["triton"] == availability.triton_version()
+
+    monkeypatch.setattr(first_use, "_judge", lambda *_: "it was judged again")
+    assert seqnets.explain(layer, x).backend == "triton"  # from memory
+    first_use.why_disagrees.cache_clear()
+    assert seqnets.explain(layer, x).backend == "triton"  # from disk
+    first_use.why_disagrees.cache_clear()
+    path.write_text(path.read_text().replace("null", '"known to be wrong"'))
+    assert seqnets.explain(layer, x).reasons["triton"] == "known to be wrong"
+    first_use.why_disagrees.cache_clear()
+    path.write_text("{")
+    assert seqnets.explain(layer, x).reasons["triton"] == "it was judged again"
+    layer.double()
+    assert seqnets.explain(layer, x.double()).reasons["triton"] == "it was judged again"  # another kernel
+
+
+AROUND = {
+    "inference mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "another default device": lambda: torch.device("meta"),
+    "fake tensors": lambda: torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True),
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+def test_the_check_draws_nothing_and_sees_nothing_of_its_caller(around, checked, tmp_path):
+    layer, x = build(Case(traced), backend="triton"), torch.randn(4, 2, 5)
+    state = torch.get_rng_state()
+    with around():
+        assert seqnets.explain(layer, x).backend == "triton"
+    assert len(list(tmp_path.glob("cache/kernels/check-*.json"))) == 1
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@seqnets.cell(gates=1, states=("h", "spike"))
+def spiking(x, r, state):
+    """A state without a gradient."""
+    h = 0.9 * state.h + x[0] + r[0] - state.spike
+    return h, (h > 0.5).to(h.dtype)
+
+
+@seqnets.cell(gates=1, states=("h", "n"))
+def normalised(x, r, state):
+    """Defined where its second state is positive, as it always is."""
+    n = state.n.sqrt() + (x[0] + r[0]).exp()
+    return x[0] / n, n
+
+
+@pytest.mark.parametrize("cell", [spiking, normalised], ids=lambda cell: cell.name)
+def test_cells_without_some_gradient_or_value_pass_the_check(cell, checked):
+    layer, x, found = seqnets.Recurrent(cell, 3, 4), torch.randn(4, 2, 3, requires_grad=True), []
+    for layer.backend in ("triton", "reference"):
+        y, _ = layer(x)
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        found.append([y, slope, *torch.autograd.grad(slope.sum(), list(layer.parameters()), materialize_grads=True)])
+    torch.testing.assert_close(*found)
 
 
 @pytest.fixture
-def broken(monkeypatch, tmp_path):
+def broken(monkeypatch, checked):
     """Kernels whose compiler gives up, as on a GPU that nobody tried."""
 
     def fail(*_):
         raise RuntimeError("out of resource: shared memory\nRequired: 300000")
 
-    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
     monkeypatch.setattr(first_use, "_judge", fail)
-    first_use.why_disagrees.cache_clear()
-    yield
-    first_use.why_disagrees.cache_clear()
 
 
 def test_a_kernel_that_fails_is_refused_with_its_error_and_nothing_is_kept(broken, tmp_path, caplog):
@@ -35,9 +164,7 @@ def test_a_kernel_that_fails_is_refused_with_its_error_and_nothing_is_kept(broke
     assert not list(tmp_path.rglob("*.json"))  # it may have been another program's memory
 
 
-def test_auto_goes_on_without_it(broken, monkeypatch):
-    monkeypatch.setattr("seqnets.backends.triton.only_if_asked", lambda problem: None)
-    layer, x = seqnets.Recurrent("gru", 3, 4), torch.randn(2, 1, 3)
-    monkeypatch.setattr("seqnets.backends.aten.why_not", lambda problem: "not today")
+def test_auto_goes_on_without_it(broken, eager):
+    layer, x = seqnets.Recurrent(right, 3, 4), torch.randn(2, 1, 3)
     assert torch.equal(layer(x)[0], seqnets.use_backend("reference")(layer)(x)[0])
     assert "out of resource" in seqnets.explain(layer, x).reasons["triton"]
