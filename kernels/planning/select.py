@@ -14,10 +14,12 @@ from seqnets.errors import BackendError
 from seqnets.kernels.availability import interpreted
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.plan import Plan
+from seqnets.kernels.planning.tuned import is_consulted, tuned_plan
 
 INTERPRETED_ARCH = "sm_90"  # whose plans the interpreter runs
 
 _schedules: list[str] = []
+_trials: dict[bool, Plan] = {}  # by pass
 
 
 @contextmanager
@@ -33,6 +35,16 @@ def use_schedule(name: str) -> Iterator[None]:
         _schedules.pop()
 
 
+@contextmanager
+def try_plan(plan: Plan, backward: bool) -> Iterator[None]:
+    """Run one of the passes by that plan within a ``with`` block, whatever the cell."""
+    _trials[backward] = plan
+    try:
+        yield
+    finally:
+        del _trials[backward]
+
+
 def arch_here(device: torch.device) -> Arch | str:
     """The architecture to plan for, or why there is none."""
     return ARCHS[INTERPRETED_ARCH] if interpreted() else arch_of(device)
@@ -45,13 +57,10 @@ def precision_of(dtype: torch.dtype) -> str:
     return "ieee" if torch.backends.cudnn.rnn.fp32_precision == "ieee" else "tf32"  # type: ignore[attr-defined]
 
 
-def _choose(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> Plan | str:
-    """The plan, or why there is none."""
-    arch = arch_here(device)
-    if isinstance(arch, str):
-        return arch
+def demand_of(cell: Cell, U: int, N: int, dtype: torch.dtype, backward: bool) -> Demand:
+    """What one pass asks of the capacity rule."""
     generated = generate(cell)
-    demand = Demand(
+    return Demand(
         gates=cell.gates,
         states=len(cell.states),
         params=len(cell.params),
@@ -64,8 +73,22 @@ def _choose(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device
         precision=precision_of(dtype),
         backward=backward,
     )
-    plan = choose(demand, arch, _schedules[-1] if _schedules else None)
-    return plan.why if isinstance(plan, Refusal) else plan
+
+
+def _choose(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> Plan | str:
+    """The plan, or why there is none."""
+    if backward in _trials:
+        return _trials[backward]
+    arch = arch_here(device)
+    if isinstance(arch, str):
+        return arch
+    demand = demand_of(cell, U, N, dtype, backward)
+    schedule = _schedules[-1] if _schedules else None
+    plan = choose(demand, arch, schedule)
+    if isinstance(plan, Refusal):
+        return plan.why
+    tuned = tuned_plan(generate(cell).digest, demand, arch, device) if is_consulted() else None
+    return plan if tuned is None or schedule not in (None, tuned.schedule) else tuned
 
 
 def why_no_plan(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> str | None:

@@ -1,0 +1,63 @@
+"""The plans among which measurement may choose: tiles beside the rule's own that it would allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+from seqnets.kernels.planning import capacity
+from seqnets.kernels.planning.arch import Arch
+from seqnets.kernels.planning.capacity import MARGIN, Demand, Refusal, choose
+from seqnets.kernels.planning.plan import Plan
+
+
+def candidates(demand: Demand, arch: Arch) -> list[Plan]:
+    """Plans for one pass that fit the GPU by the capacity rule, its own choice first; none where it refuses."""
+    default = choose(demand, arch)
+    if isinstance(default, Refusal):
+        return []
+    other = choose(demand, arch, "tiled" if default.schedule == "resident" else "resident")
+    bases = [default] if isinstance(other, Refusal) else [default, other]
+    return list(dict.fromkeys([*bases, *(plan for base in bases for plan in _variations(demand, arch, base))]))
+
+
+def _variations(demand: Demand, arch: Arch, base: Plan) -> Iterator[Plan]:
+    """Its schedule with other rows, units, depths, warps and stages."""
+    tiled = base.schedule == "tiled"
+    units = {16, base.block_u, 2 * base.block_u} if tiled and not demand.reduces_rows else {base.block_u}
+    depths = {base.block_k, 2 * base.block_k} if tiled else {base.block_k}
+    stages = {2, base.stages} if tiled else {base.stages}
+    widest = max(base.block_u, capacity._padded(demand.units))
+    for rows, block_u, block_k, warps, depth in product(
+        sorted({base.block_b, 16, 32, 64}),
+        sorted(units),
+        sorted(depths),
+        (4, 8) if tiled else (4, 8, 16),
+        sorted(stages),
+    ):
+        plan = base._replace(
+            block_b=rows,
+            block_u=block_u,
+            block_k=block_k,
+            warps=warps * 32 // arch.warp_size,
+            stages=depth,
+            max_registers=None if base.max_registers is None else capacity._registers(warps),
+        )
+        if max(block_u, block_k) <= widest and fits(demand, arch, plan):
+            yield plan
+
+
+def fits(demand: Demand, arch: Arch, plan: Plan) -> bool:
+    """Whether the capacity rule finds the memory and the registers for that tile."""
+    size = demand.dtype.itemsize
+    if plan.schedule == "resident":
+        kept = demand.gates * plan.block_u * plan.block_u * size
+    else:
+        kept = (plan.stages - 1) * (plan.block_b + demand.gates * plan.block_u) * plan.block_k * size
+    staged = capacity._staged(demand, plan.block_b, plan.block_u)
+    needed = kept + staged if plan.schedule == "resident" else max(kept, staged)
+    warps = plan.warps * arch.warp_size // 32
+    if needed + MARGIN > arch.shared_limit:
+        return False
+    tile = capacity._tile(demand, arch)
+    return capacity._fits_registers(demand, tile, plan.schedule, plan.block_b * plan.block_u, warps)
