@@ -7,6 +7,7 @@ Shape legend: N heads, U units per head, G gates, S states, P parameters, M mask
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -75,53 +76,69 @@ def choose(demand: Demand, arch: Arch, schedule: str | None = None) -> Plan | Re
         return Refusal(
             f"its cell reduces over all units, and {demand.heads} heads are {demand.heads} programs that do not meet"
         )
-    resident = _resident(demand, arch)
+    resident = _first_that_fits(demand, arch, _resident(demand, arch))
     if schedule == "resident" or (schedule is None and isinstance(resident, Plan)):
         return resident
-    return _tiled(demand, arch, resident)
+    tiled = _first_that_fits(demand, arch, _tiled(demand, arch))
+    if isinstance(tiled, Refusal):
+        over = "its cell reduces over all units, so one program has to have them, and " if demand.reduces_rows else ""
+        return Refusal(over + tiled.why)
+    return tiled._replace(why=resident.why if isinstance(resident, Refusal) else "it was asked for")
 
 
-def _resident(demand: Demand, arch: Arch) -> Plan | Refusal:
+def misfit(demand: Demand, arch: Arch, plan: Plan) -> str | None:
+    """Why a plan would spill registers or not fit in shared memory, as a clause; None if it does neither."""
+    size = demand.dtype.itemsize
+    needed = _staged(demand, plan.block_b, plan.block_u)
+    if plan.schedule == "resident":
+        what = f"the recurrent weight of a head, padded to {plan.block_u} units, with what is staged"
+        needed += demand.gates * plan.block_u**2 * size
+    else:
+        what = f"a tile of {plan.block_u} units"
+        buffers = max(1, plan.stages - 1)
+        needed = max(needed, buffers * (plan.block_b + demand.gates * plan.block_u) * plan.block_k * size)
+    if needed + MARGIN > arch.shared_limit:
+        return f"{what} takes {_kib(needed)} of shared memory, and {arch.name} has {_kib(arch.shared_limit)}"
+    warps = plan.warps * arch.warp_size // 32
+    if not _fits_registers(demand, _tile(demand, arch), plan.schedule, plan.block_b * plan.block_u, warps):
+        return f"a step of {plan.block_u} units in one program takes more registers than it has"
+    return None
+
+
+def _first_that_fits(demand: Demand, arch: Arch, plans: Iterator[Plan]) -> Plan | Refusal:
+    why: str | None = None
+    for plan in plans:
+        why = misfit(demand, arch, plan)
+        if why is None:
+            return plan
+    assert why is not None
+    return Refusal(why)
+
+
+def _resident(demand: Demand, arch: Arch) -> Iterator[Plan]:
     tile = _tile(demand, arch)
     block_u = _padded(demand.units)
     warps = _warps(block_u, tile.warp_units, tile.most_warps)
     weight = demand.gates * block_u**2 * demand.dtype.itemsize
+    why = f"the recurrent weight of a head takes {_kib(weight)} and stays in shared memory"
     for rows in ROWS:
-        needed = weight + _staged(demand, rows, block_u)
-        if needed + MARGIN <= arch.shared_limit and _fits_registers(demand, tile, "resident", rows * block_u, warps):
-            why = f"the recurrent weight of a head takes {_kib(weight)} and stays in shared memory"
-            return _plan(demand, arch, "resident", (rows, block_u, 0), warps, 1, why)
-    if needed + MARGIN > arch.shared_limit:
-        return Refusal(
-            f"the recurrent weight of a head, padded to {block_u} units, and what is staged take {_kib(needed)} of shared "
-            f"memory, and {arch.name} has {_kib(arch.shared_limit)}"
-        )
-    return Refusal(f"a step of {block_u} units, all in one program, takes more registers than it has")
+        yield _plan(demand, arch, "resident", (rows, block_u, 0), warps, 1, why)
 
 
-def _tiled(demand: Demand, arch: Arch, resident: Plan | Refusal) -> Plan | Refusal:
+def _tiled(demand: Demand, arch: Arch) -> Iterator[Plan]:
     tile = _tile(demand, arch)
     padded = _padded(demand.units)
     block_u, block_k, warps = min(tile.block_u, padded), min(tile.block_k, padded), 4
     depths: tuple[int, ...] = (4, 3, 2) if arch.backend == "cuda" else (2,)  # of the pipeline: AMD's is in registers
     if demand.reduces_rows:  # the row has to be in one program: less of everything else
         block_u, block_k, warps, depths = padded, 16, _warps(padded, 4, 16 if arch.backend == "cuda" else 8), (2,)
-    why = resident.why if isinstance(resident, Refusal) else "it was asked for"
     for rows in WHOLE_ROWS if demand.reduces_rows else ROWS:
         for stages in depths:
-            read = (stages - 1) * (rows + demand.gates * block_u) * block_k * demand.dtype.itemsize
-            needed = max(read, _staged(demand, rows, block_u))
-            if needed + MARGIN > arch.shared_limit:
-                continue
-            if _fits_registers(demand, tile, "tiled", rows * block_u, warps):
-                return _plan(demand, arch, "tiled", (rows, block_u, block_k), warps, stages, why)
-    what = f"{block_u} units, over which its cell reduces" if demand.reduces_rows else f"only {block_u} units"
-    kind = "shared memory" if needed + MARGIN > arch.shared_limit else "registers"
-    return Refusal(f"a step of {what}, takes more {kind} than one program has")
+            yield _plan(demand, arch, "tiled", (rows, block_u, block_k), warps, stages)
 
 
 def _plan(
-    demand: Demand, arch: Arch, schedule: str, block: tuple[int, int, int], warps: int, stages: int, why: str
+    demand: Demand, arch: Arch, schedule: str, block: tuple[int, int, int], warps: int, stages: int, why: str = ""
 ) -> Plan:
     # a program has its processor to itself, so the compiler need not save registers for the sake of others
     registers = _registers(warps) if arch.backend == "cuda" else None
