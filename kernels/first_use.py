@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.cells.cell import find_cell
 from seqnets.kernels import store
+from seqnets.kernels.apart import apart
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.operator import recurrence
 from seqnets.kernels.packed import run_packed
@@ -48,12 +48,23 @@ def is_checked() -> bool:
     return os.environ.get(ENVIRONMENT_VARIABLE, "").lower() not in ("0", "false", "off", "no")
 
 
-@cache
+_verdicts: dict[tuple[Variant, torch.device, str], str | None] = {}
+
+
 def why_disagrees(variant: Variant, device: torch.device, precision: str) -> str | None:
     """What is wrong with the kernels of that variant on that device, as a clause, or None.
 
     The verdict is kept for the process, and on disk for the GPU, the versions and the source that it is about.
     """
+    question = variant, device, precision
+    if question not in _verdicts:
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return "the check of its kernels' first use cannot run while a CUDA graph is captured: run the layer once before"
+        _verdicts[question] = apart(_find_verdict, *question)
+    return _verdicts[question]
+
+
+def _find_verdict(variant: Variant, device: torch.device, precision: str) -> str | None:
     cell = find_cell(variant.cell)
     key = {
         **store.surroundings(device),

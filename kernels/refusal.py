@@ -6,7 +6,6 @@ import torch
 
 from seqnets.cells.cell import find_cell
 from seqnets.errors import CellError
-from seqnets.kernels.apart import apart
 from seqnets.kernels.availability import constant
 
 
@@ -31,9 +30,5 @@ def why_refused(
             return why
     if not is_checked():
         return None
-    if place.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        return (
-            "the check of its kernels' first use cannot run while a CUDA graph is captured: run the layer once before"
-        )
     variant = Variant(cell, N, U, D, ragged, per_step, dtype, bias, differentiated, keep_r)
-    return apart(why_disagrees, variant, place, precision_of(dtype))
+    return why_disagrees(variant, place, precision_of(dtype))

@@ -75,12 +75,8 @@ def unchecked(monkeypatch):
 @pytest.fixture
 def checked(monkeypatch):
     """The check of first use, as in a new process."""
-    from seqnets.kernels.first_use import why_disagrees
-
     monkeypatch.delenv("SEQNETS_CHECK", raising=False)
-    why_disagrees.cache_clear()
-    yield
-    why_disagrees.cache_clear()
+    monkeypatch.setattr("seqnets.kernels.first_use._verdicts", {})
 
 
 @pytest.fixture

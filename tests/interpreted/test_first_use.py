@@ -8,8 +8,9 @@ import torch
 
 import seqnets
 from seqnets.errors import BackendError
-from seqnets.kernels import availability, first_use, launch
+from seqnets.kernels import availability, first_use, launch, store
 from seqnets.kernels.generation.module import generate
+from seqnets.kernels.refusal import why_refused
 from tests.recurrences import Case, build, traced
 
 # out of a step's domain NumPy, which interprets, warns where a GPU is silent
@@ -89,16 +90,28 @@ def test_verdicts_are_kept_on_disk(checked, tmp_path, monkeypatch):
 
     monkeypatch.setattr(first_use, "_judge", lambda *_: "it was judged again")
     assert seqnets.explain(layer, x).backend == "triton"  # from memory
-    first_use.why_disagrees.cache_clear()
+    first_use._verdicts.clear()
     assert seqnets.explain(layer, x).backend == "triton"  # from disk
-    first_use.why_disagrees.cache_clear()
+    first_use._verdicts.clear()
     path.write_text(path.read_text().replace("null", '"known to be wrong"'))
     assert seqnets.explain(layer, x).reasons["triton"] == "known to be wrong"
-    first_use.why_disagrees.cache_clear()
+    first_use._verdicts.clear()
     path.write_text("{")
     assert seqnets.explain(layer, x).reasons["triton"] == "it was judged again"
     layer.double()
     assert seqnets.explain(layer, x.double()).reasons["triton"] == "it was judged again"  # another kernel
+
+
+def test_a_cuda_graph_is_captured_only_after_the_check(checked, monkeypatch):
+    monkeypatch.setattr(store, "surroundings", lambda device: {})
+    monkeypatch.setattr(first_use, "_judge", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    question = right.key, 1, 4, 1, False, (), torch.float32, True, False, False, "cuda:0"
+    assert "run the layer once before" in why_refused(*question)
+    with monkeypatch.context() as later:
+        later.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        assert why_refused(*question) is None
+    assert why_refused(*question) is None
 
 
 AROUND = {
