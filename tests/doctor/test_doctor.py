@@ -20,14 +20,16 @@ from tests.doctor import user_cells
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="written for a machine without a GPU")
+
+def python(tmp_path, *arguments):
+    """Run it where there is no GPU."""
+    environment = {**os.environ, "SEQNETS_CACHE": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    environment.pop("TRITON_INTERPRET", None)
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def doctor(tmp_path, *arguments):
-    environment = {**os.environ, "SEQNETS_CACHE": str(tmp_path)}
-    environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-m", "seqnets.doctor", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return python(tmp_path, "-m", "seqnets.doctor", *arguments)
 
 
 def test_every_schedule_and_pass_of_a_cell(tmp_path):
@@ -93,7 +95,7 @@ def test_without_triton_nothing_is_served(tmp_path):
     code = "import sys; sys.modules['triton'] = None\n"  # importing it raises
     code += "import seqnets.kernels.availability as a; a.triton_version = lambda: None\n"
     code += "import seqnets.doctor.__main__ as d; sys.exit(d.main(['--json', '--cell', 'gru', '--dtype', 'bf16']))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = python(tmp_path, "-c", code)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert "Triton is not installed" in found["where"]
