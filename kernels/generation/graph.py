@@ -140,12 +140,14 @@ class Builder:
         return self.constant(getattr(torch, op)(*(torch.tensor(value, dtype=torch.float64) for value in values)).item())
 
     def _identity(self, op: str, *args: Node) -> Node | None:
-        """A simpler node of the same value, where algebra that holds for finite numbers knows one."""
+        """A simpler node of the same value, by algebra that holds for finite numbers, up to the sign of a zero."""
         a, b = args[0], args[-1]
         value = b.value
         match op:
             case "add" | "sub" if value == 0:
                 return a
+            case "add" if value is not None and value < 0:
+                return self.node("sub", a, -value)
             case "sub" if a.value == 0:
                 return self.node("neg", b)
             case "mul" | "div" if value == 1:

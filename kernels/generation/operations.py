@@ -56,7 +56,7 @@ class Call(NamedTuple):
         the gradients of all rows.
         """
         shape = self.node.args[0].meta["val"].shape  # type: ignore[union-attr]
-        dims = range(len(shape)) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
+        dims = range(len(shape)) if dim is None or dim == [] or not shape else [dim] if isinstance(dim, int) else dim
         if not self.backward and any(_is(shape[d], self.batch) for d in dims):
             raise Unsupported("over the batch: a step sees each row alone")
         return any(_is(shape[d], self.hidden) for d in dims)
@@ -74,11 +74,13 @@ def convert(call: Call, *args: Any, **kwargs: Any) -> Any:
     if isinstance(result, torch.Tensor) and not _is_tile(result.shape, call):
         own = name == name_of(call.node.meta.get("original_aten"))  # else a step of torch's way to compute something
         raise Unsupported("with a result of another shape than (B, H), (H,) or (B, 1)" * own)
+    if isinstance(result, torch.Tensor) and result.dtype is torch.bool:
+        name = {"add": "logical_or", "mul": "logical_and"}.get(name, name)
     handler = HANDLERS.get(name)
     if handler is not None and isinstance(result, torch.Tensor):
         _check_dtype(call, result)
         value = call.builder.lift(handler(call, *args, **kwargs))
-        return call.builder.truth(value) if result.dtype is torch.bool else value  # so is a sum of bools
+        return call.builder.truth(value) if result.dtype is torch.bool else value
     if handler is not None:
         return handler(call, *args, **kwargs)
     if name.startswith("sym_") or not isinstance(call.node.target, torch._ops.OpOverload):  # arithmetic of sizes

@@ -11,7 +11,11 @@ from seqnets.cells import Cell
 from seqnets.kernels.generation.graph import Graph, Node
 from seqnets.kernels.generation.tracing import Graphs
 
-HEADER = '''"""Generated from the cell {name!r} of {module}: its step, and the gradient of it."""
+HEADER = '''"""Generated from the cell {name!r} of {module}: its step, and the gradient of it.
+
+All are tuples of tiles (B, H), of parameters (1, H), in one dtype. `cols` is true for the columns that exist, and `hidden`
+is their number. The gradients of parameters come per row of the batch, to be summed.
+"""
 
 import triton
 import triton.language as tl
@@ -21,13 +25,14 @@ INFIX = {
     "and": "&", "or": "|",
 }  # fmt: skip
 PREFIX = {"neg": "-", "not": "~"}
-PRECEDENCE = {"add": 1, "sub": 1, "mul": 2, "div": 2}  # the rest of INFIX and PREFIX is always bracketed
+PRECEDENCE = {"add": 1, "sub": 1, "mul": 2, "div": 2}  # the rest of INFIX is always bracketed
 CALLS = {
     **{name: f"tl.{name}" for name in ["exp", "exp2", "log", "sqrt", "rsqrt", "abs", "erf", "sin", "cos", "floor", "where"]},
     **{name: name for name in ["maximum", "minimum", "row_sum", "row_max", "sigmoid", "tanh", "log1p", "expm1", "sign"]},
     "pow": "power",
 }  # fmt: skip
 TAKE_COLUMNS = ("row_sum", "row_max")
+RESERVED = {"t", "one", "cols", "hidden", "tl", "triton", *CALLS.values(), *dir(builtins), *keyword.kwlist}
 WIDTH = 100  # of an expression; a longer one is named
 
 
@@ -47,17 +52,7 @@ class _Function:
         self.nodes = graph.order()
         self.uses = Counter(arg for node in self.nodes for arg in node.args)
         self.uses.update(node for group in graph.outputs.values() for node in group)
-        self.taken = {
-            "t",
-            "tl",
-            "triton",
-            "cols",
-            "hidden",
-            *CALLS.values(),
-            *graph.inputs,
-            *dir(builtins),
-            *keyword.kwlist,
-        }
+        self.taken = {*RESERVED, *graph.inputs}
         self.text: dict[Node, str] = {}  # how each value is written where it is used
         self.inlined: set[Node] = set()
 
@@ -120,11 +115,7 @@ class _Function:
 
     def _bracketed(self, arg: Node, parent: Node) -> str:
         text = self.text[arg]
-        if (
-            arg not in self.inlined
-            or arg.op in CALLS
-            or (arg.op in ("constant", "hidden") and not text.startswith("-"))
-        ):
+        if arg not in self.inlined or arg.op not in INFIX:
             return text
         inner, outer = PRECEDENCE.get(arg.op, 0), PRECEDENCE.get(parent.op, 3)
         first = parent.op in INFIX and arg is not parent.args[1]

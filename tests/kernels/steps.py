@@ -62,6 +62,9 @@ ARITHMETIC = {
     "new full": lambda x: x * x.new_full((1,), 0.3) + x.new_zeros(x.shape) + x.new_ones(()),
     "full like": lambda x: torch.full_like(x, 0.3) * x + torch.zeros_like(x) + torch.ones_like(x),
     "ones of the width": lambda x: x + torch.ones(x.shape[-1], dtype=x.dtype),
+    "rows of a constant": lambda x: (
+        x * torch.full((), 0.5, dtype=x.dtype).softmax(-1) + x.new_ones(x.shape).sum(-1)[:, None]
+    ),
     "width": lambda x: x / x.shape[-1] + x * x.size(1) ** -0.5,
     "in place": in_place,
     "into zeros": lambda x: torch.zeros_like(x).add_(x),
@@ -125,6 +128,7 @@ CHOICES = {
     "sum of truths": lambda x: ((x > 0) + (x > 1)) * x,
     "product of truths": lambda x: (x > 0) * (x < 1) * x,
     "truth as a float": lambda x: (x > 0).float() * x + 0.3 * (x > 1).to(x.dtype),
+    "finite or not": lambda x: torch.where((1 / x).isfinite(), x, 2 * x) + x.isinf(),
     "truth as a whole number": lambda x: ((x > 0).long() + (x > 1).int() * 2) * x,
     "truth of a float": lambda x: x.bool().to(x.dtype) + x,
     "only a truth": lambda x: (x > 0).to(x.dtype),
@@ -197,7 +201,7 @@ def unlucky_names(x, r, state, params, masks):
     step = x.sum + r.t1
     tanh = step.tanh() * masks.tl
     σ = (tanh + params.hidden).sigmoid()
-    one = σ * state.cols
+    one = σ * state.cols * torch.where(step > 0, 0.5, 2.0)
     return one + tanh, σ
 
 
