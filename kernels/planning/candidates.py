@@ -7,7 +7,7 @@ from itertools import product
 
 from seqnets.kernels.planning import capacity
 from seqnets.kernels.planning.arch import Arch
-from seqnets.kernels.planning.capacity import MARGIN, Demand, Refusal, choose
+from seqnets.kernels.planning.capacity import Demand, Refusal, choose, misfit
 from seqnets.kernels.planning.plan import Plan
 
 
@@ -43,21 +43,5 @@ def _variations(demand: Demand, arch: Arch, base: Plan) -> Iterator[Plan]:
             stages=depth,
             max_registers=None if base.max_registers is None else capacity._registers(warps),
         )
-        if max(block_u, block_k) <= widest and fits(demand, arch, plan):
+        if max(block_u, block_k) <= widest and misfit(demand, arch, plan) is None:
             yield plan
-
-
-def fits(demand: Demand, arch: Arch, plan: Plan) -> bool:
-    """Whether the capacity rule finds the memory and the registers for that tile."""
-    size = demand.dtype.itemsize
-    if plan.schedule == "resident":
-        kept = demand.gates * plan.block_u * plan.block_u * size
-    else:
-        kept = (plan.stages - 1) * (plan.block_b + demand.gates * plan.block_u) * plan.block_k * size
-    staged = capacity._staged(demand, plan.block_b, plan.block_u)
-    needed = kept + staged if plan.schedule == "resident" else max(kept, staged)
-    warps = plan.warps * arch.warp_size // 32
-    if needed + MARGIN > arch.shared_limit:
-        return False
-    tile = capacity._tile(demand, arch)
-    return capacity._fits_registers(demand, tile, plan.schedule, plan.block_b * plan.block_u, warps)

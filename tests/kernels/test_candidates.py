@@ -11,8 +11,8 @@ from seqnets.kernels import launch
 from seqnets.kernels.ahead_of_time import compile_ahead
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.arch import ARCHS
-from seqnets.kernels.planning.candidates import candidates, fits
-from seqnets.kernels.planning.capacity import Demand, Refusal, choose
+from seqnets.kernels.planning.candidates import candidates
+from seqnets.kernels.planning.capacity import Demand, Refusal, choose, misfit
 from seqnets.kernels.planning.select import demand_of
 
 DTYPES = ((torch.bfloat16, "ieee"), (torch.float32, "tf32"), (torch.float32, "ieee"), (torch.float64, "ieee"))
@@ -41,7 +41,7 @@ def test_they_agree_with_the_rule(arch):
             own = [plan for plan in found if plan.schedule == schedule]
             assert not own if isinstance(rule, Refusal) else rule in own
         for plan in found:
-            assert fits(demand, arch, plan) and plan.precision == demand.precision
+            assert misfit(demand, arch, plan) is None and plan.precision == demand.precision
             assert plan.block_u >= demand.units or (plan.schedule == "tiled" and not demand.reduces_rows)
 
 
