@@ -15,10 +15,6 @@ import torch
 from seqnets.kernels.planning.arch import KIB, Arch
 from seqnets.kernels.planning.plan import Plan
 
-# Rows of a tile: what tensor cores multiply at once. The batch is not known here, and more rows make a step no faster, as
-# reading the weight bounds it; fewer programs would leave more of the GPU idle. Where registers are short it has fewer.
-ROWS = (16, 8)
-WHOLE_ROWS = (16, 8, 4)  # where a program of the tiled schedule has all units, because its cell reduces over them
 MARGIN = 2 * KIB  # of shared memory, for what other versions of the compiler may add
 REGISTERS = 65536  # of a block; and a thread has at most
 MOST_REGISTERS = 255
@@ -115,24 +111,30 @@ def _first_that_fits(demand: Demand, arch: Arch, plans: Iterator[Plan]) -> Plan 
     return Refusal(why)
 
 
+# A tile has 16 rows, which tensor cores multiply at once: the batch is not known here, and more rows make a step no faster,
+# as reading the weight bounds it, but leave more of the GPU idle. Where registers are short a tile has fewer.
+
+
 def _resident(demand: Demand, arch: Arch) -> Iterator[Plan]:
     tile = _tile(demand, arch)
     block_u = _padded(demand.units)
     warps = _warps(block_u, tile.warp_units, tile.most_warps)
     weight = demand.gates * block_u**2 * demand.dtype.itemsize
     why = f"the recurrent weight of a head takes {_kib(weight)} and stays in shared memory"
-    for rows in ROWS:
+    for rows in (16, 8):
         yield _plan(demand, arch, "resident", (rows, block_u, 0), warps, 1, why)
 
 
 def _tiled(demand: Demand, arch: Arch) -> Iterator[Plan]:
     tile = _tile(demand, arch)
     padded = _padded(demand.units)
-    block_u, block_k, warps = min(tile.block_u, padded), min(tile.block_k, padded), 4
+    blocks = [(16, min(tile.block_u, padded)), (16, 16), (8, 16)]
+    block_k, warps = min(tile.block_k, padded), 4
     depths: tuple[int, ...] = (4, 3, 2) if arch.backend == "cuda" else (2,)  # of the pipeline: AMD's is in registers
-    if demand.reduces_rows:  # the row has to be in one program: less of everything else
-        block_u, block_k, warps, depths = padded, 16, _warps(padded, 4, 16 if arch.backend == "cuda" else 8), (2,)
-    for rows in WHOLE_ROWS if demand.reduces_rows else ROWS:
+    if demand.reduces_rows:  # one program has to have the row: less of everything else
+        blocks = [(16, padded), (8, padded), (4, padded)]
+        block_k, warps, depths = 16, _warps(padded, 4, 16 if arch.backend == "cuda" else 8), (2,)
+    for rows, block_u in blocks:
         for stages in depths:
             yield _plan(demand, arch, "tiled", (rows, block_u, block_k), warps, stages)
 
@@ -185,8 +187,10 @@ def _registers(warps: int) -> int:
 
 
 def _fits_registers(demand: Demand, tile: Tile, schedule: str, elements: int, warps: int) -> bool:
-    held = _held(demand, schedule) * elements / (32 * warps)
-    return held <= tile.held[demand.backward] * _registers(warps) / MOST_REGISTERS
+    each = elements / (32 * warps)
+    if each <= 1:  # no tile asks less of a thread
+        return True
+    return each * _held(demand, schedule) <= tile.held[demand.backward] * _registers(warps) / MOST_REGISTERS
 
 
 def _kib(size: int) -> str:
