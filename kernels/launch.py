@@ -91,12 +91,14 @@ def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def specialize(inputs: Inputs, plan: Plan) -> Specialization:
     D, N, U, Q = inputs.weight.shape
+    widths = pack_widths(Q // U)
     return Specialization(
         G=Q // U,
         D=D,
         N=N,
         U=U,
-        widths=pack_widths(Q // U),
+        widths=widths,
+        firsts=tuple(sum(widths[:p]) for p in range(len(widths))),
         per_step=tuple(mask.shape[1] > 1 for mask in inputs.masks),
         ragged=inputs.lengths is not None,
         carry=tl.float64 if inputs.x.dtype is torch.float64 else tl.float32,

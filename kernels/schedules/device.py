@@ -170,7 +170,7 @@ def time_of(s, length, lane, T, spec: tl.constexpr):
     if spec.D == 1:
         return s
     elif spec.ragged:
-        return tl.where((lane >= spec.N) & (s < length), length - 1 - s, s)
+        return tl.where(lane >= spec.N, tl.where(s < length, length - 1 - s, s), s)
     else:
         return tl.where(lane >= spec.N, T - 1 - s, s)
 

@@ -11,6 +11,7 @@ class Specialization(NamedTuple):
     N: int  # heads
     U: int  # units per head
     widths: tuple[int, ...]  # of the packs in which gates lie
+    firsts: tuple[int, ...]  # for each pack, the gates before it
     per_step: tuple[bool, ...]  # for each mask, whether there is one per time step
     ragged: bool  # whether there are lengths
     carry: Any  # the Triton dtype of arithmetic and of carried state
@@ -19,8 +20,3 @@ class Specialization(NamedTuple):
     BLOCK_U: int  # and units
     BLOCK_K: int  # of a tiled product's inner dimension
     vector: int  # neighbouring units that a thread holds
-
-    @property
-    def firsts(self) -> tuple[int, ...]:
-        """For each pack, the gates before it."""
-        return tuple(sum(self.widths[:p]) for p in range(len(self.widths)))

@@ -38,7 +38,7 @@ def read_masks(masks, t, inside, T, B, lane, rows, units, spec: tl.constexpr):
 def read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec: tl.constexpr):
     """What the s-th step takes from global memory: x, as it lies there, and masks. Nothing at ``s = T``."""
     t = time_of(s, length, lane, T, spec)
-    in_rows = (rows < B) & (s < T)
+    in_rows = rows < tl.where(s < T, B, 0)
     units = units_from(start, spec)
     at = row_of(t, rows, lane, B, spec)
     x = load_gates(x_ptr, at * (spec.G * spec.U), start, in_rows, spec)
@@ -84,7 +84,7 @@ def read_backward(
 ):
     """What the gradient of the s-th step takes from global memory. Nothing at ``s < 0``."""
     t = time_of(s, length, lane, T, spec)
-    in_rows = (rows < B) & (s >= 0)
+    in_rows = rows < tl.where(s >= 0, B, 0)
     units = units_from(start, spec)
     inside = in_rows & (units < spec.U)
     at = row_of(t, rows, lane, B, spec)
@@ -95,8 +95,12 @@ def read_backward(
     previous = ()
     incoming = ()
     for k in tl.static_range(len(states)):
-        given = tl.load(initial[k] + place(first, units, spec), mask=inside & (s == 0), other=0.0)
-        reached = tl.load(states[k] + place(before * spec.U, units, spec), mask=inside & (s > 0), other=0.0)
+        given = tl.load(
+            initial[k] + place(first, units, spec), mask=inside & (rows < tl.where(s == 0, B, 0)), other=0.0
+        )
+        reached = tl.load(
+            states[k] + place(before * spec.U, units, spec), mask=inside & (rows < tl.where(s > 0, B, 0)), other=0.0
+        )
         previous = previous + (tl.where(s == 0, given, reached),)
         if d_states[k] is not None:
             running = inside

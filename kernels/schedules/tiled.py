@@ -93,7 +93,7 @@ def backward(
 def recurrent_gradient(d_r_ptr, weight_ptr, s, length, T, B, lane, rows, start, spec: tl.constexpr):
     """``d_r W^T`` of the s-th step; zero at ``s = T``."""
     t = time_of(s, length, lane, T, spec)
-    in_rows = (rows < B) & (s < T)
+    in_rows = rows < tl.where(s < T, B, 0)
     units = units_from(start, spec)
     Q: tl.constexpr = spec.G * spec.U
     acc = tl.full([spec.BLOCK_B, spec.BLOCK_U], 0.0, spec.carry)
