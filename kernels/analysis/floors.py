@@ -11,23 +11,21 @@ class GPU(NamedTuple):
     name: str
     arch: str
     clock: float  # GHz, boost; of H100, B200 and MI300X what their dense tensor rates are stated for
-    shared_limit: int  # bytes of shared memory a block may have
     fp16: int  # dense multiply-adds per SM and clock with float32 accumulation, bf16 the same
     tf32: int
     fp32: int
     fp64: int
 
 
-KIB = 1024
 GPUS = (  # the first of an architecture stands for it
-    GPU("A100", "sm_80", 1.410, 163 * KIB, 1024, 512, 64, 64),
-    GPU("A10", "sm_86", 1.695, 99 * KIB, 512, 256, 128, 2),
-    GPU("RTX 3090", "sm_86", 1.695, 99 * KIB, 256, 128, 128, 2),
-    GPU("L4", "sm_89", 2.040, 99 * KIB, 512, 256, 128, 2),
-    GPU("RTX 4090", "sm_89", 2.520, 99 * KIB, 256, 128, 128, 2),
-    GPU("H100 SXM", "sm_90", 1.830, 227 * KIB, 2048, 1024, 128, 128),
-    GPU("B200", "sm_100", 1.860, 227 * KIB, 4096, 2048, 128, 64),
-    GPU("MI300X", "gfx942", 2.100, 64 * KIB, 1024, 512, 128, 128),
+    GPU("A100", "sm_80", 1.410, 1024, 512, 64, 64),
+    GPU("A10", "sm_86", 1.695, 512, 256, 128, 2),
+    GPU("RTX 3090", "sm_86", 1.695, 256, 128, 128, 2),
+    GPU("L4", "sm_89", 2.040, 512, 256, 128, 2),
+    GPU("RTX 4090", "sm_89", 2.520, 256, 128, 128, 2),
+    GPU("H100 SXM", "sm_90", 1.830, 2048, 1024, 128, 128),
+    GPU("B200", "sm_100", 1.860, 4096, 2048, 128, 64),
+    GPU("MI300X", "gfx942", 2.100, 1024, 512, 128, 128),
 )
 
 # Shared memory of an SM, or LDS of a compute unit: 32 banks of 4 bytes.
