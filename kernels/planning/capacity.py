@@ -47,16 +47,14 @@ class Tile(NamedTuple):
 
     warp_units: int  # of a warp, where a program has all units
     most_warps: int
-    block_u: int  # units of a program, where they are split
-    block_k: int  # of a product's inner dimension, where it is split
     held: tuple[int, int]  # registers of 255 for what lives during a product, see `_held`; forward and backward
 
 
 TILES = {
-    "half": Tile(warp_units=8, most_warps=8, block_u=32, block_k=64, held=(80, 96)),
-    "tf32": Tile(warp_units=8, most_warps=8, block_u=32, block_k=32, held=(72, 84)),
-    "float32": Tile(warp_units=4, most_warps=16, block_u=16, block_k=16, held=(48, 84)),
-    "float64": Tile(warp_units=4, most_warps=8, block_u=16, block_k=16, held=(56, 84)),
+    "half": Tile(warp_units=8, most_warps=8, held=(80, 96)),
+    "tf32": Tile(warp_units=8, most_warps=8, held=(72, 84)),
+    "float32": Tile(warp_units=4, most_warps=16, held=(48, 84)),
+    "float64": Tile(warp_units=4, most_warps=8, held=(56, 84)),
 }
 
 
@@ -91,8 +89,8 @@ def misfit(demand: Demand, arch: Arch, plan: Plan) -> str | None:
         needed += demand.gates * plan.block_u**2 * size
     else:
         what = f"a tile of {plan.block_u} units"
-        buffers = max(1, plan.stages - 1)
-        needed = max(needed, buffers * (plan.block_b + demand.gates * plan.block_u) * plan.block_k * size)
+        columns = plan.block_u * (1 if demand.backward else demand.gates)
+        needed = max(needed, max(1, plan.stages - 1) * (plan.block_b + columns) * plan.block_k * size)
     if needed + MARGIN > arch.shared_limit:
         return f"{what} takes {_kib(needed)} of shared memory, and {arch.name} has {_kib(arch.shared_limit)}"
     warps = plan.warps * arch.warp_size // 32
@@ -126,17 +124,19 @@ def _resident(demand: Demand, arch: Arch) -> Iterator[Plan]:
 
 
 def _tiled(demand: Demand, arch: Arch) -> Iterator[Plan]:
-    tile = _tile(demand, arch)
+    # A program reads its part of the weight anew in each launch, so it has few units. What it reads at once is long, as
+    # the barriers between are what a launch waits for, and longer in backward, whose products are narrow and deep.
     padded = _padded(demand.units)
-    blocks = [(16, min(tile.block_u, padded)), (16, 16), (8, 16)]
-    block_k, warps = min(tile.block_k, padded), 4
-    depths: tuple[int, ...] = (4, 3, 2) if arch.backend == "cuda" else (2,)  # of the pipeline: AMD's is in registers
+    depth = _padded(demand.units * demand.gates) if demand.backward else padded
+    block_k, warps = min((512 if demand.backward else 256) // demand.dtype.itemsize, depth), 4
+    blocks = [(16, 16), (8, 16)]
+    stages: tuple[int, ...] = (4, 3, 2) if arch.backend == "cuda" else (2,)  # AMD's pipeline is in registers
     if demand.reduces_rows:  # one program has to have the row: less of everything else
         blocks = [(16, padded), (8, padded), (4, padded)]
-        block_k, warps, depths = 16, _warps(padded, 4, 16 if arch.backend == "cuda" else 8), (2,)
+        block_k, warps, stages = 16, _warps(padded, 4, 16 if arch.backend == "cuda" else 8), (2,)
     for rows, block_u in blocks:
-        for stages in depths:
-            yield _plan(demand, arch, "tiled", (rows, block_u, block_k), warps, stages)
+        for number in stages:
+            yield _plan(demand, arch, "tiled", (rows, block_u, block_k), warps, number)
 
 
 def _plan(
@@ -190,6 +190,8 @@ def _fits_registers(demand: Demand, tile: Tile, schedule: str, elements: int, wa
     each = elements / (32 * warps)
     if each <= 1:  # no tile asks less of a thread
         return True
+    if demand.units * demand.dtype.itemsize % 16:  # rows begin anywhere, so values are loaded singly, by more addresses
+        each *= 1.5
     return each * _held(demand, schedule) <= tile.held[demand.backward] * _registers(warps) / MOST_REGISTERS
 
 
