@@ -38,14 +38,16 @@ def write(kind: str, key: Mapping[str, Any], value: Any) -> None:
     """Keep `value` (JSON types). A folder that cannot be written is reported and done without."""
     path = _path(kind, key)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    content = json.dumps({"key": dict(key), "value": value}, indent=1, default=str)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"key": dict(key), "value": value}, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(content, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         log.warning("%s cannot be written (%s); the next process will find it out again.", path, error)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _path(kind: str, key: Mapping[str, Any]) -> Path:
