@@ -1,0 +1,294 @@
+"""The kernels on a GPU, compiled: all that interpreted tests check, and what only a GPU has.
+
+Each case compiles its kernels, which takes seconds; ``pytest -n 8 tests/gpu`` compiles side by side. Nobody has run these
+tests on every GPU that the capacity rule knows: what a GPU has no room for is skipped, with the rule's reason.
+"""
+
+import contextlib
+
+import pytest
+import torch
+
+import seqnets
+from seqnets.kernels.availability import why_unavailable
+from seqnets.kernels.planning.arch import arch_of
+from seqnets.kernels.planning.select import use_schedule, why_no_plan
+from tests import recurrences
+from tests.recurrences import BFLOAT, CELLS, GRU, HALF, LSTM, RNN, SCHEDULES, TWO_WAY, Case, build, inputs
+from tests.tolerance import assert_within_policy
+
+
+def why_skipped():
+    if not torch.cuda.is_available():
+        return "there is no GPU here: torch.cuda.is_available() is false"
+    arch = arch_of(torch.device("cuda"))
+    return why_unavailable("cuda") or (arch if isinstance(arch, str) else None)
+
+
+pytestmark = [
+    pytest.mark.skipif(why_skipped() is not None, reason=why_skipped() or "it runs"),
+    pytest.mark.filterwarnings(
+        "ignore:Deterministic behavior was enabled:UserWarning"
+    ),  # of cuBLAS, by poisoned allocations
+]
+
+
+@contextlib.contextmanager
+def float32_products(precision):
+    """``"ieee"`` or ``"tf32"``, in kernels and cuDNN's RNNs, and in cuBLAS before and after them."""
+    settings = torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = precision
+    try:
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch, tmp_path):
+    """float32 means float32, not TF32, and first uses are not checked, but where a test says so."""
+    monkeypatch.setenv("SEQNETS_CHECK", "0")
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
+    with float32_products("ieee"):
+        yield
+
+
+def scheduled(case):
+    return contextlib.nullcontext() if case.schedule == "chosen" else use_schedule(case.schedule)
+
+
+def cases(given):
+    return pytest.mark.parametrize("case", given, ids=str)
+
+
+def skip_where_there_is_no_room(case):
+    heads = case.options.get("num_heads", 1)
+    with scheduled(case):
+        for backward in (False, True):
+            why = why_no_plan(case.cell, case.H // heads, heads, case.dtype, torch.device("cuda"), backward)
+            if why is not None:
+                pytest.skip(f"{torch.cuda.get_device_name()}: {why}")
+
+
+# ---- as in the interpreter
+
+
+@cases(
+    recurrences.EVERY_CELL + recurrences.IN_HALF + recurrences.IN_DOUBLE + recurrences.ODD_SHAPES + recurrences.SATURATED
+    + recurrences.RAGGED + recurrences.OPTIONS + recurrences.EMPTY
+)  # fmt: skip
+def test_a_recurrence(case):
+    skip_where_there_is_no_room(case)
+    recurrences.check(case, "cuda")
+
+
+LONG = tuple(range(0, 63, 2))
+LARGE = [
+    *(Case(cell, T=63, B=33, H=128, dtype=dtype) for cell in (RNN, LSTM, GRU) for dtype in (HALF, BFLOAT)),
+    *(Case(cell, T=31, B=17, H=100) for cell in CELLS),
+    *(Case(cell, T=20, B=17, H=512, dtype=BFLOAT, schedule="tiled") for cell in (LSTM, GRU)),
+    Case(GRU, T=12, B=70, H=1024, dtype=HALF),
+    Case(LSTM, T=63, B=len(LONG), H=64, dtype=BFLOAT, lengths=LONG, options=TWO_WAY | {"num_layers": 2}),
+    Case(LSTM, T=40, B=64, H=256, dtype=BFLOAT, options={"num_heads": 4}),
+]
+
+
+@cases(LARGE)
+def test_larger_ones(case):
+    skip_where_there_is_no_room(case)
+    recurrences.check(case, "cuda")
+
+
+@cases([*recurrences.EVERY_CELL, *(case for case in LARGE if case.dtype is torch.float32)])
+def test_tf32(case):
+    with float32_products("tf32"):
+        skip_where_there_is_no_room(case)
+        recurrences.check(case, "cuda", tf32=True)
+
+
+@cases([*recurrences.REPEATED, *LARGE[-3:]])
+def test_the_same_input_gives_the_same_bits(case):
+    skip_where_there_is_no_room(case)
+    recurrences.check_bits(case, "cuda")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("options", [{}, TWO_WAY, {"num_heads": 2, "bias": False}], ids=str)
+@pytest.mark.parametrize("lengths", [(), (4, 2, 0)], ids=["full", "ragged"])
+def test_where_arithmetic_is_exact_the_bits_are_those_of_the_reference(lengths, options, schedule):
+    recurrences.check_exact(schedule, lengths, options, "cuda")
+
+
+# ---- beside cuDNN
+
+
+def through(module, x, dtype, device):
+    """Outputs and gradients of an LSTM or GRU of torch or of this library."""
+    module, leaf = module.to(device, dtype), x.to(device, dtype).requires_grad_()
+    y, final = module(leaf)
+    outputs = [y, *(final if isinstance(final, tuple) else (final,))]
+    torch.manual_seed(3)
+    cotangents = [torch.randn(output.shape).to(x.dtype).to(output) for output in outputs]
+    gradients = torch.autograd.grad(outputs, [leaf, *module.parameters()], cotangents)
+    return [tensor.detach().cpu() for tensor in (*outputs, *gradients)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, HALF, BFLOAT], ids=str)
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_kernels_are_as_close_as_cudnn(name, dtype):
+    torch.manual_seed(0)
+    theirs = getattr(torch.nn, name)(24, 100, num_layers=2, bidirectional=True).to(dtype)
+    ours = getattr(seqnets, name)(24, 100, num_layers=2, bidirectional=True, backend="triton").to(dtype)
+    oracle = getattr(seqnets, name)(24, 100, num_layers=2, bidirectional=True, backend="reference")
+    ours.load_state_dict(theirs.state_dict())
+    oracle.load_state_dict(theirs.state_dict())
+    x = torch.randn(20, 17, 24).to(dtype)
+    found = through(ours, x, dtype, "cuda"), through(theirs, x, dtype, "cuda"), through(oracle, x, torch.float64, "cpu")
+    names = ["y", *ours.cell.states, "d x", *(f"d {n}" for n, _ in ours.named_parameters())]
+    for what, actual, baseline, truth in zip(names, *found, strict=True):
+        assert_within_policy(actual, baseline, truth, what)
+
+
+# ---- what only a GPU has
+
+
+@pytest.fixture
+def layer_and_input():
+    """A ragged, bidirectional layer that has run, and its input."""
+    case = Case(LSTM, T=12, B=17, H=40, dtype=HALF, lengths=(12, 0, 1) * 5 + (7, 12), options=TWO_WAY)
+    layer = build(case, "cuda", backend="triton")
+    (x, state, lengths) = inputs(case, "cuda")
+    run(layer, x, state, lengths)
+    return layer, x, state, lengths
+
+
+def run(layer, x, state, lengths):
+    y, final = layer(x, state, lengths)
+    return [y, *final, *torch.autograd.grad(y.float().square().sum(), [x, *state, *layer.parameters()])]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_cuda_graph_of_the_forward_pass(layer_and_input, schedule):
+    layer, x, state, lengths = layer_and_input
+    with use_schedule(schedule), torch.no_grad():
+        layer(x, state, lengths)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y, final = layer(x, state, lengths)
+        x.copy_(torch.randn_like(x))
+        lengths.copy_(lengths.flip(0))
+        graph.replay()
+        expected, expected_final = layer(x, state, lengths)
+    assert torch.equal(y, expected)
+    assert all(map(torch.equal, final, expected_final))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_cuda_graph_of_both_passes(layer_and_input, schedule):
+    layer, x, state, lengths = layer_and_input
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with use_schedule(schedule):
+        with torch.cuda.stream(side):  # as PyTorch wants it before a capture of backward passes
+            for _ in range(3):
+                run(layer, x, state, lengths)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = run(layer, x, state, lengths)
+        with torch.no_grad():
+            x.copy_(torch.randn_like(x))
+        graph.replay()
+        assert all(map(torch.equal, found, run(layer, x, state, lengths)))
+
+
+def test_a_cuda_graph_is_captured_once_the_first_use_was_checked(monkeypatch):
+    monkeypatch.delenv("SEQNETS_CHECK")
+    monkeypatch.setattr("seqnets.kernels.first_use._verdicts", {})
+    layer, x = seqnets.GRU(5, 7, device="cuda", backend="triton"), torch.randn(4, 3, 5, device="cuda")
+    with torch.no_grad():
+        expected = layer(x)[0]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = layer(x)[0]
+    graph.replay()
+    assert torch.equal(y, expected)
+
+
+def test_another_stream(layer_and_input):
+    layer, x, state, lengths = layer_and_input
+    expected = run(layer, x, state, lengths)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(10_000_000)  # what is not queued behind this reads what is not there yet
+        late = x.detach().clone().requires_grad_()
+        found = run(layer, late, state, lengths)
+    torch.cuda.current_stream().wait_stream(side)
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU here, or none")
+def test_another_device_than_the_current_one():
+    recurrences.check(Case(LSTM, lengths=(4, 0, 2), options=TWO_WAY), "cuda:1")
+    assert torch.cuda.current_device() == 0
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_nothing_waits_for_the_gpu(layer_and_input, schedule):
+    """With lengths on the GPU too."""
+    layer, x, state, lengths = layer_and_input
+    with use_schedule(schedule):
+        run(layer, x, state, lengths)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run(layer, x, state, lengths)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("cell", [GRU, recurrences.masked], ids=lambda cell: cell.name)
+def test_a_compiled_layer(cell):
+    case = Case(cell, lengths=(4, 0, 2), options=TWO_WAY)
+    layer, (x, state, lengths) = build(case, "cuda", backend="triton").eval(), inputs(case, "cuda")
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True)
+    torch.testing.assert_close(run(compiled, x, state, lengths), run(layer, x, state, lengths))
+
+
+@pytest.mark.parametrize("dtype", [HALF, BFLOAT], ids=str)
+def test_autocast(dtype):
+    layer, x = seqnets.LSTM(5, 7, device="cuda", backend="triton"), torch.randn(4, 3, 5, device="cuda")
+    with torch.autocast("cuda", dtype):
+        y, (h, c) = layer(x)
+        theirs, _ = torch.nn.LSTM(5, 7, device="cuda")(x)
+    assert y.dtype == h.dtype == c.dtype == theirs.dtype == dtype
+    y.sum().backward()
+    assert layer.weight_hh_l0.grad.dtype is torch.float32
+
+
+def test_auto_serves_a_cell_that_torch_lacks_and_checks_its_first_use(monkeypatch):
+    monkeypatch.delenv("SEQNETS_CHECK")
+    layer, x = build(Case(recurrences.nbrc), "cuda"), torch.randn(4, 3, 5, device="cuda")
+    assert seqnets.explain(layer, x).backend == "triton"
+    assert seqnets.explain(seqnets.LSTM(5, 7, device="cuda"), x).backend == "aten"
+
+
+def test_offsets_beyond_32_bits():
+    """More than 2**31 numbers in every tensor with time steps; the last rows are right."""
+    T, B, H = 65, 2**19 + 3, 64
+    needed = 10 * T * B * H * 2
+    free = torch.cuda.mem_get_info()[0]
+    if free < needed:
+        pytest.skip(f"it takes {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} are free")
+    layer = seqnets.RNN(1, H, bias=False, device="cuda", dtype=HALF, backend="triton")
+    x = torch.randn(T, B, 1, device="cuda", dtype=HALF, requires_grad=True)
+    few = x[:, -3:].detach().clone().requires_grad_()
+    y, expected = layer(x)[0], layer(few)[0]
+    assert torch.equal(y[:, -3:], expected)
+    (d_x,) = torch.autograd.grad(y[-1].sum(), x)
+    (d_few,) = torch.autograd.grad(expected[-1].sum(), few)
+    assert_within_policy(d_x[:, -3:], d_few, d_few.double(), "d x")
