@@ -19,6 +19,7 @@ from seqnets.kernels.apart import apart
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.operator import recurrence
 from seqnets.kernels.packed import run_packed
+from seqnets.kernels.planning.plan import Plan
 from seqnets.kernels.planning.select import precision_of
 from seqnets.tolerance import verdict
 
@@ -48,15 +49,15 @@ def is_checked() -> bool:
     return os.environ.get(ENVIRONMENT_VARIABLE, "").lower() not in ("0", "false", "off", "no")
 
 
-_verdicts: dict[tuple[Variant, torch.device, str], str | None] = {}
+_verdicts: dict[tuple[Variant, torch.device, tuple[Plan, ...]], str | None] = {}
 
 
-def why_disagrees(variant: Variant, device: torch.device, precision: str) -> str | None:
-    """What is wrong with the kernels of that variant on that device, as a clause, or None.
+def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
+    """What is wrong with the kernels of that variant on that device, by those plans, as a clause, or None.
 
     The verdict is kept for the process, and on disk for the GPU, the versions and the source that it is about.
     """
-    question = variant, device, precision
+    question = variant, device, plans
     if question not in _verdicts:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return "the check of its kernels' first use cannot run while a CUDA graph is captured: run the layer once before"
@@ -64,22 +65,20 @@ def why_disagrees(variant: Variant, device: torch.device, precision: str) -> str
     return _verdicts[question]
 
 
-def _find_verdict(variant: Variant, device: torch.device, precision: str) -> str | None:
+def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
     cell = find_cell(variant.cell)
     key = {
         **store.surroundings(device),
         **variant._asdict(),
         "dtype": str(variant.dtype),
-        "precision": precision,
+        "plans": [plan._asdict() for plan in plans],
         "cell": generate(cell).digest,
     }
     known = store.read("check", key)
     if known is None:
         try:
             known = {"why": _judge(cell, variant, device)}
-        except (
-            Exception
-        ) as error:  # of the compiler or the driver, say: told in full, and a reason to take another backend
+        except Exception as error:  # of the compiler or the driver, say: told in full, and a reason for another backend
             log.warning("The kernels of %r failed on their first use.", cell.name, exc_info=True)
             reason = str(error).partition("\n")[0]
             return f"on first use its kernels failed ({type(error).__name__}: {reason}); the log has the traceback"

@@ -17,18 +17,20 @@ def why_refused(
     """A clause, or None where they serve. Plain values in and out: torch.compile asks while it traces, and keeps the answer."""
     from seqnets.kernels.first_use import Variant, is_checked, why_disagrees
     from seqnets.kernels.generation.module import generate
-    from seqnets.kernels.planning.select import precision_of, why_no_plan
+    from seqnets.kernels.planning.select import find_plan
 
     try:
         generate(find_cell(cell))
     except CellError as error:
         return str(error)
     place = torch.device(device)
+    plans = []
     for backward in (False, True) if differentiated else (False,):
-        why = why_no_plan(find_cell(cell), U, N, dtype, place, backward)
-        if why is not None:
-            return why
+        plan = find_plan(find_cell(cell), U, N, dtype, place, backward)
+        if isinstance(plan, str):
+            return plan
+        plans.append(plan)
     if not is_checked():
         return None
     variant = Variant(cell, N, U, D, ragged, per_step, dtype, bias, differentiated, keep_r)
-    return why_disagrees(variant, place, precision_of(dtype))
+    return why_disagrees(variant, place, tuple(plans))

@@ -75,8 +75,8 @@ def demand_of(cell: Cell, U: int, N: int, dtype: torch.dtype, backward: bool) ->
     )
 
 
-def _choose(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> Plan | str:
-    """The plan, or why there is none."""
+def find_plan(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> Plan | str:
+    """How to run one pass, or why no schedule can, as a clause."""
     if backward in _trials:
         return _trials[backward]
     arch = arch_here(device)
@@ -93,17 +93,17 @@ def _choose(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device
 
 def why_no_plan(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> str | None:
     """Why no schedule can run one pass, as a clause, or None."""
-    plan = _choose(cell, U, N, dtype, device, backward)
+    plan = find_plan(cell, U, N, dtype, device, backward)
     return plan if isinstance(plan, str) else None
 
 
 def plan_for(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> Plan:
-    """How to run one pass.
+    """The plan alone.
 
     Raises:
         BackendError: no schedule can; the message says why.
     """
-    plan = _choose(cell, U, N, dtype, device, backward)
+    plan = find_plan(cell, U, N, dtype, device, backward)
     if isinstance(plan, str):
         raise BackendError(f"no kernel can run this recurrence: {plan}")
     return plan
