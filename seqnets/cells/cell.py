@@ -220,12 +220,16 @@ def find_cell(key: str) -> Cell:
     Raises:
         CellError: there is none; a cell defined inside a function is known only once that has run.
     """
+    way_out = "define it before a graph that was compiled or exported with it runs"
     if key not in _defined:
-        importlib.import_module(key.partition(":")[0])
+        try:
+            importlib.import_module(key.partition(":")[0])
+        except ImportError as error:
+            raise CellError(
+                f"there is no cell {key!r}, for its module cannot be imported ({error}); {way_out}"
+            ) from error
     if key not in _defined:
-        raise CellError(
-            f"there is no cell {key!r}; define it before a graph that was compiled or exported with it runs"
-        )
+        raise CellError(f"there is no cell {key!r}; {way_out}")
     return _defined[key]
 
 

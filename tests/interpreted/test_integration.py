@@ -254,7 +254,7 @@ def test_a_cell_that_is_defined_again_leaves_old_layers_as_they_were():
 
 def test_cells_are_found_by_key_or_said_to_be_missing():
     assert find_cell(LSTM.key) is LSTM
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(CellError, match=r"cannot be imported \(No module named 'no_such_module'\); define it before"):
         find_cell("no_such_module:cell")
     with pytest.raises(CellError, match="there is no cell 'tests.recurrences:missing'; define it before"):
         find_cell("tests.recurrences:missing")
