@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from seqnets.kernels.planning.arch import ARCHS, Arch, arch_of
-from seqnets.kernels.planning.capacity import Demand, Refusal, choose
 
 from seqnets.cells import Cell
 from seqnets.errors import BackendError
 from seqnets.kernels.availability import interpreted
 from seqnets.kernels.generation.module import generate
+from seqnets.kernels.planning.arch import ARCHS, Arch, arch_of
+from seqnets.kernels.planning.capacity import Demand, Refusal, choose
 from seqnets.kernels.planning.plan import Plan
 from seqnets.kernels.planning.tuned import is_consulted, tuned_plan
 
