@@ -35,7 +35,7 @@ class Call(NamedTuple):
     batch: torch.SymInt  # the sizes of the example tensors
     hidden: torch.SymInt
     dtype: torch.dtype  # their dtype
-    backward: bool
+    summed: set[fx.Node] | None  # in a gradient, the sums over the batch so far
 
     def make(self, op: str, *args: Any) -> Any:
         if not any(isinstance(arg, Size) for arg in args):
@@ -50,15 +50,16 @@ class Call(NamedTuple):
         return self.node.meta.get("val")
 
     def over_hidden(self, dim: Any) -> bool:
-        """Whether a reduction over `dim` goes over H; over the batch it may go only in the gradient.
+        """Whether a reduction over `dim` goes over H; over the batch only a sum may go, and in the gradient alone.
 
-        There it comes from broadcasting alone, and all that follows is linear in it: the sum is left to whoever adds up
-        the gradients of all rows.
+        There it comes from broadcasting, and is left to whoever adds up the gradients of all rows: see `_check_linear`.
         """
         shape = self.node.args[0].meta["val"].shape  # type: ignore[union-attr]
         dims = range(len(shape)) if dim is None or dim == [] or not shape else [dim] if isinstance(dim, int) else dim
-        if not self.backward and any(_is(shape[d], self.batch) for d in dims):
-            raise Unsupported("over the batch: a step sees each row alone")
+        if any(_is(shape[d], self.batch) for d in dims):
+            if self.summed is None or name_of(self.node.target) != "sum":
+                raise Unsupported("over the batch: a step sees each row alone")
+            self.summed.add(self.node)
         return any(_is(shape[d], self.hidden) for d in dims)
 
 
@@ -80,12 +81,35 @@ def convert(call: Call, *args: Any, **kwargs: Any) -> Any:
     if handler is not None and isinstance(result, torch.Tensor):
         _check_dtype(call, result)
         value = call.builder.lift(handler(call, *args, **kwargs))
+        if value.value is None:
+            _check_linear(call, args)
         return call.builder.truth(value) if result.dtype is torch.bool else value
     if handler is not None:
         return handler(call, *args, **kwargs)
     if name.startswith("sym_") or not isinstance(call.node.target, torch._ops.OpOverload):  # arithmetic of sizes
         return Size()
     raise Unsupported("")
+
+
+def _check_linear(call: Call, args: tuple[Any, ...]) -> None:
+    """What follows a sum over the batch must be linear in it, for the sum to be taken last.
+
+    All that torch derives is; the backward of somebody's `torch.autograd.Function` need not be.
+    """
+    sums = [isinstance(arg, fx.Node) and arg in (call.summed or ()) for arg in call.node.args]
+    if call.summed is None or not any(sums):
+        return
+    name = name_of(call.node.target)
+    vanish = [part or (isinstance(value, Node) and value.value == 0) for part, value in zip(sums, args, strict=True)]
+    if not (
+        (name in (*UNCHANGED, "neg", "sum", "mean"))
+        or (name in ("add", "sub") and all(vanish))
+        or (name == "mul" and sum(sums) == 1)
+        or (name == "div" and not sums[1])
+        or (name == "where" and not sums[0] and all(vanish[1:]))
+    ):
+        raise Unsupported("of a sum over the batch, and not linear in it: the gradients of rows are summed last")
+    call.summed.add(call.node)
 
 
 def _check_dtype(call: Call, result: torch.Tensor) -> None:
@@ -226,6 +250,10 @@ def _logarithm(base: float) -> Callable[..., Node]:
     return lambda call, a: call.make("mul", call.make("log", a), 1 / math.log(base))
 
 
+UNCHANGED = (
+    "expand", "view", "unsqueeze", "squeeze", "reshape", "broadcast_in_dim", "clone", "detach", "alias", "lift_fresh",
+    "lift_fresh_copy", "sym_float", "view_of", "_unsafe_view", "_to_copy", "convert_element_type",
+)  # fmt: skip
 HANDLERS: dict[str, Callable[..., Any]] = {
     **{name: _op(name) for name in [
         "neg", "exp", "exp2", "log", "log1p", "expm1", "sqrt", "rsqrt", "abs", "sign", "erf", "sigmoid", "tanh", "sin", "cos",
@@ -242,10 +270,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "bitwise_xor": _xor,
     "clamp": _clamp, "clamp_min": _clamp, "clamp_max": lambda call, a, high: _clamp(call, a, None, high),
     "sum": _sum, "mean": _mean, "var": _var, "amax": _amax, "amin": _amin,
-    **dict.fromkeys([
-        "expand", "view", "unsqueeze", "squeeze", "reshape", "broadcast_in_dim", "clone", "detach", "alias", "lift_fresh",
-        "lift_fresh_copy", "sym_float", "view_of", "_unsafe_view", "_to_copy", "convert_element_type",
-    ], _same),
+    **dict.fromkeys(UNCHANGED, _same),
     "slice": _slice, "slice_scatter": lambda call, _, source, *window: _slice(call, source, *window),
     "slice_backward": lambda call, a, _, *window: _slice(call, a, *window),
     **dict.fromkeys(["copy", "copy_"], lambda call, _, source, *__: source),

@@ -135,6 +135,7 @@ class _Conversion:
         self, cell: Cell, names: dict[str, list[str]], module: fx.GraphModule, dtype: torch.dtype, backward: bool
     ) -> None:
         self.cell, self.module, self.dtype, self.backward = cell, module, dtype, backward
+        self.summed: set[fx.Node] | None = set() if backward else None
         self.builder = Builder()
         self.inputs = {
             group: tuple(self.builder.input(name, rows=group != "params") for name in members)
@@ -160,9 +161,12 @@ class _Conversion:
         values = self._values(nodes, results)
         outputs, names = {}, {values[node]: name for node, name in zip(variables, named, strict=True) if node in values}
         for group, members in self.output_names.items():
-            outputs[group] = tuple(self.builder.number(values[results.pop(0)]) for _ in members)
-            for value, name in zip(outputs[group], members, strict=True):
+            own, results = results[: len(members)], results[len(members) :]
+            outputs[group] = tuple(self.builder.number(values[node]) for node in own)
+            for node, value, name in zip(own, outputs[group], members, strict=True):
                 names.setdefault(value, name)
+                if self.summed is not None and value.value != 0 and (node in self.summed) != (group == "d_params"):
+                    raise Unsupported(f"has a gradient, {name}, that is not a sum over rows, or that mixes rows")
         direction = "backward" if self.backward else "forward"
         return Graph(f"{self.cell.name}_{direction}", self.inputs, outputs, names)
 
@@ -188,7 +192,7 @@ class _Conversion:
                     values[node] = self.builder.constant(_own_number(node, getattr(self.module, str(node.target))))
                 else:
                     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-                    call = Call(node, self.builder, batch, hidden, self.dtype, self.backward)
+                    call = Call(node, self.builder, batch, hidden, self.dtype, self.summed)
                     values[node] = values[written.get(node, node)] = convert(call, *args, **kwargs)
             except Unsupported as unsupported:
                 raise Unsupported(_sentence(node, str(unsupported))) from None

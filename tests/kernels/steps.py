@@ -187,6 +187,15 @@ def attends(x, r, state, params):
     return x[0] * weights * (weights * state.h).sum(-1, keepdim=True) + params.b * params.a.amax() + r[0]
 
 
+@seqnets.cell(gates=1, states=("h",), params=("a", "b", "c"))
+def reparametrized(x, r, state, params):
+    """Parameters that are bounded, normalized and gated before they meet the batch."""
+    a = F.softplus(params.a) / (1 + params.b.norm())
+    b = torch.where(params.b > 0.5, params.b.tanh(), params.c.clamp(0.1, 0.6)) - params.c.mean()
+    c = (params.a * params.c).log_softmax(0) ** 2
+    return state.h * torch.maximum(a, b) + x[0] * c.sigmoid() * F.gelu(params.c) + r[0] * params.b.std(correction=0)
+
+
 @seqnets.cell(gates=1, states=("h",), params=("gamma", "beta"))
 def norms(x, r, state, params):
     """Layer norm by torch's own functions, with parameters."""
@@ -211,4 +220,4 @@ def keeps(x, r, state, masks):
     return new, state.h2, new
 
 
-CELLS = {cell.name: cell for cell in (decays, attends, norms, unlucky_names, keeps)}
+CELLS = {cell.name: cell for cell in (decays, attends, reparametrized, norms, unlucky_names, keeps)}

@@ -146,6 +146,46 @@ def test_what_would_hold_for_the_traced_example_alone_is_refused(what):
         generate(cell_of(function))
 
 
+def backward_of(function):
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x * 1
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, d):
+            return function(d)
+
+    return Own.apply
+
+
+NOT_BY_ROW = {
+    "clips the sum": (True, lambda d: d.clamp(-1, 1), "'clamp' of a sum over the batch, and not linear in it"),
+    "squares the sum": (True, lambda d: d * d, "'mul' of a sum over the batch"),
+    "adds to the sum": (True, lambda d: d + 1, "'add' of a sum over the batch"),
+    "knows no sum": (True, lambda d: torch.ones(d.shape[-1], dtype=d.dtype), "d_a, that is not a sum over rows"),
+    "scales by the batch": (False, lambda d: d / d.abs().mean(), "'mean' over the batch"),
+    "gives rows of others": (False, lambda d: d.sum(0).expand(d.shape), "d_x_0, .* mixes rows"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_BY_ROW)
+def test_a_backward_of_ones_own_that_no_row_can_take_alone(what):
+    of_param, function, message = NOT_BY_ROW[what]
+    own = backward_of(function)
+
+    @seqnets.cell(gates=1, states=("h",), params=("a",))
+    def cell(x, r, state, params):
+        return x[0] * own(params.a) if of_param else own(x[0]) * params.a
+
+    with pytest.raises(CellError, match=message):
+        generate(cell)
+
+
 def test_the_line_is_that_of_the_step():
     @seqnets.cell(gates=2, states=("h",))
     def late(x, r, state):
