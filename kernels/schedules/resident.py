@@ -9,6 +9,8 @@ import triton.language as tl
 from seqnets.kernels.schedules.device import batch_rows, load_bias, load_each, product, settle, store_each, units_from
 from seqnets.kernels.schedules.step import backward_step, forward_step, read_backward, read_forward
 
+# No argument of a kernel is called `params`: Triton's launcher has a variable of that name beside them.
+
 
 @triton.jit
 def load_weight(ptr, transposed: tl.constexpr, spec: tl.constexpr):
@@ -26,10 +28,10 @@ def load_weight(ptr, transposed: tl.constexpr, spec: tl.constexpr):
 
 @triton.jit(do_not_specialize=["T", "B"])
 def forward(
-    x_ptr, weight_ptr, bias_ptr, initial, params, masks, lengths_ptr, states, finals, r_ptr, T, B,
+    x_ptr, weight_ptr, bias_ptr, initial, vectors, masks, lengths_ptr, states, finals, r_ptr, T, B,
     STEP: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
-    """weight ``(D, N, U, Q)``, bias ``(D, N, Q)`` or None, lengths ``(B,)`` or None; for the rest see `step`."""
+    """weight ``(D, N, U, Q)``, vectors (the cell's parameters) ``(D, N, U)``, bias ``(D, N, Q)`` or None, lengths ``(B,)`` or None; for the rest see `step`."""
     lane = tl.program_id(1).to(tl.int64)
     rows = batch_rows(spec)
     units = units_from(0, spec)
@@ -39,7 +41,7 @@ def forward(
         length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
     weight = load_weight(weight_ptr + lane * (spec.U * spec.G * spec.U), False, spec)
     bias = load_bias(bias_ptr, lane, 0, spec)
-    own = load_each(params, lane * spec.U, units, units < spec.U, spec)
+    own = load_each(vectors, lane * spec.U, units, units < spec.U, spec)
     ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
     state = load_each(initial, ends, units, inside, spec)
     read = read_forward(x_ptr, masks, 0, length, T, B, lane, rows, 0, spec)
@@ -57,7 +59,7 @@ def forward(
 
 @triton.jit(do_not_specialize=["T", "B"])
 def backward(
-    x_ptr, r_ptr, weight_ptr, initial, params, masks, lengths_ptr, states, d_states, d_finals, d_x_ptr, d_r_ptr,
+    x_ptr, r_ptr, weight_ptr, initial, vectors, masks, lengths_ptr, states, d_states, d_finals, d_x_ptr, d_r_ptr,
     d_initial, d_params, T, B, GRADIENT: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
     """The reverse; d_params ``(D, B, N, U)``, per row of the batch."""
@@ -69,11 +71,11 @@ def backward(
     if spec.ragged:
         length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
     weight = load_weight(weight_ptr + lane * (spec.U * spec.G * spec.U), True, spec)
-    own = load_each(params, lane * spec.U, units, units < spec.U, spec)
+    own = load_each(vectors, lane * spec.U, units, units < spec.U, spec)
     ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
     carried = load_each(d_finals, ends, units, inside, spec)
     summed = ()
-    for k in tl.static_range(len(params)):
+    for k in tl.static_range(len(vectors)):
         summed = summed + (tl.full([spec.BLOCK_B, spec.BLOCK_U], 0.0, spec.carry),)
     read = read_backward(x_ptr, r_ptr, masks, initial, states, d_states, T - 1, length, T, B, lane, rows, 0, spec)
     for i in range(T):

@@ -25,7 +25,7 @@ from seqnets.kernels.schedules.step import backward_step, forward_step, read_bac
 
 @triton.jit(do_not_specialize=["s", "T", "B"])
 def forward(
-    x_ptr, h_ptr, weight_ptr, bias_ptr, carried, params, masks, lengths_ptr, states, h_next_ptr, r_ptr, s, T, B,
+    x_ptr, h_ptr, weight_ptr, bias_ptr, carried, vectors, masks, lengths_ptr, states, h_next_ptr, r_ptr, s, T, B,
     STEP: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
     """h ``(D, B, N, U)`` in the weight's dtype; carried, in that of arithmetic, is updated in place; the rest as in `resident`."""
@@ -38,7 +38,7 @@ def forward(
     if spec.ragged:
         length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
     read = read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec)
-    own = load_each(params, lane * spec.U, units, units < spec.U, spec)
+    own = load_each(vectors, lane * spec.U, units, units < spec.U, spec)
     ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
     state = load_each(carried, ends, units, inside, spec)
     accs = load_bias(bias_ptr, lane, start, spec)
@@ -60,7 +60,7 @@ def forward(
 
 @triton.jit(do_not_specialize=["s", "T", "B"])
 def backward(
-    x_ptr, r_ptr, weight_ptr, initial, params, masks, lengths_ptr, states, d_states, d_x_ptr, d_r_ptr, d_carried, d_params,
+    x_ptr, r_ptr, weight_ptr, initial, vectors, masks, lengths_ptr, states, d_states, d_x_ptr, d_r_ptr, d_carried, d_params,
     s, T, B, GRADIENT: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
     """d_carried and d_params ``(D, B, N, U)``, in the dtype of arithmetic, are updated in place.
@@ -77,7 +77,7 @@ def backward(
     if spec.ragged:
         length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
     read = read_backward(x_ptr, r_ptr, masks, initial, states, d_states, s, length, T, B, lane, rows, start, spec)
-    own = load_each(params, lane * spec.U, units, units < spec.U, spec)
+    own = load_each(vectors, lane * spec.U, units, units < spec.U, spec)
     ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
     carried = load_each(d_carried, ends, units, inside, spec)
     summed = load_each(d_params, ends, units, inside, spec)
