@@ -88,6 +88,7 @@ def recurrence_backward(
     from seqnets.kernels import launch
 
     inputs = launch.prepare(x, state, weight, bias, params, masks, lengths)
+    states, r = [s.contiguous() for s in states], None if r is None else r.contiguous()  # hooks on saved tensors may
     gradients = launch.run_backward(find_cell(cell), inputs, states, r, d_states, d_finals)
     d_r = gradients.r
     d_bias = [] if bias is None else [d_r.sum((0, 1))]
@@ -156,7 +157,7 @@ def _differentiable_gradients(
         torch.autograd.grad(
             [v for v, _ in pairs],
             needed,
-            [d.view_as(v) for v, d in pairs],
+            [d.reshape(v.shape) for v, d in pairs],
             create_graph=True,
             allow_unused=True,
         )

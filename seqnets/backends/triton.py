@@ -24,6 +24,8 @@ def why_not(problem: Problem) -> str | None:
         return unavailable
     if first.weight_hr is not None:
         return "its kernels have no projection of the state (proj_size) yet"
+    if any(mask.requires_grad for layer in problem.layers for w in layer for mask in w.masks):
+        return "its kernels have no gradients of masks, and one of these requires them"
     if in_functional_transform(x):
         return "its kernels have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
     dtype = autocast_dtype(x) or x.dtype
