@@ -12,7 +12,7 @@ import torch
 import seqnets
 from seqnets.kernels.availability import why_unavailable
 from seqnets.kernels.planning.arch import arch_of
-from seqnets.kernels.planning.select import use_schedule, why_no_plan
+from seqnets.kernels.planning.select import find_plan, use_schedule
 from tests import recurrences
 from tests.recurrences import BFLOAT, CELLS, GRU, HALF, LSTM, RNN, SCHEDULES, TWO_WAY, Case, build, inputs
 from tests.tolerance import assert_within_policy
@@ -68,9 +68,9 @@ def skip_where_there_is_no_room(case):
     heads = case.options.get("num_heads", 1)
     with scheduled(case):
         for backward in (False, True):
-            why = why_no_plan(case.cell, case.H // heads, heads, case.dtype, torch.device("cuda"), backward)
-            if why is not None:
-                pytest.skip(f"{torch.cuda.get_device_name()}: {why}")
+            plan = find_plan(case.cell, case.H // heads, heads, case.dtype, torch.device("cuda"), backward)
+            if isinstance(plan, str):
+                pytest.skip(f"{torch.cuda.get_device_name()}: {plan}")
 
 
 # ---- as in the interpreter
