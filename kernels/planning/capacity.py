@@ -41,20 +41,21 @@ class Refusal(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """How much each takes. Warps have 32 threads; `held` was found by compiling: the other registers are for addresses and
+    """How much each takes; warps have 32 threads. `held` was found by compiling: the other registers are for addresses and
     temporaries. Products without tensor cores take more of those, hence more warps.
     """
 
     warp_units: int  # of a warp, where a program has all units
     most_warps: int
+    tiled_warps: int
     held: tuple[int, int]  # registers of 255 for what lives during a product, see `_held`; forward and backward
 
 
 TILES = {
-    "half": Tile(warp_units=8, most_warps=8, held=(80, 96)),
-    "tf32": Tile(warp_units=8, most_warps=8, held=(72, 84)),
-    "float32": Tile(warp_units=4, most_warps=16, held=(48, 84)),
-    "float64": Tile(warp_units=4, most_warps=8, held=(56, 84)),
+    "half": Tile(warp_units=8, most_warps=8, tiled_warps=4, held=(80, 96)),
+    "tf32": Tile(warp_units=8, most_warps=8, tiled_warps=4, held=(72, 92)),
+    "float32": Tile(warp_units=4, most_warps=16, tiled_warps=8, held=(48, 84)),
+    "float64": Tile(warp_units=4, most_warps=8, tiled_warps=8, held=(56, 84)),
 }
 
 
@@ -128,12 +129,13 @@ def _tiled(demand: Demand, arch: Arch) -> Iterator[Plan]:
     # the barriers between are what a launch waits for, and longer in backward, whose products are narrow and deep.
     padded = _padded(demand.units)
     depth = _padded(demand.units * demand.gates) if demand.backward else padded
-    block_k, warps = min((512 if demand.backward else 256) // demand.dtype.itemsize, depth), 4
-    blocks = [(16, 16), (8, 16)]
+    blocks, warps = [(16, 16), (8, 16)], _tile(demand, arch).tiled_warps
+    block_k = min((512 if demand.backward and warps == 4 else 256) // demand.dtype.itemsize, depth)
     stages: tuple[int, ...] = (4, 3, 2) if arch.backend == "cuda" else (2,)  # AMD's pipeline is in registers
     if demand.reduces_rows:  # one program has to have the row: less of everything else
         blocks = [(16, padded), (8, padded), (4, padded)]
-        block_k, warps, stages = 16, _warps(padded, 4, 16 if arch.backend == "cuda" else 8), (2,)
+        most = 16 if arch.backend == "cuda" and demand.dtype.itemsize < 8 else 8
+        block_k, warps, stages = 16, _warps(padded, 4, most), (2,)
     for rows, block_u in blocks:
         for number in stages:
             yield _plan(demand, arch, "tiled", (rows, block_u, block_k), warps, number)
@@ -173,12 +175,13 @@ def _staged(demand: Demand, rows: int, block_u: int) -> int:
 def _held(demand: Demand, schedule: str) -> float:
     """Registers for a unit of a row: sums, states and parameters, and what was read before the product."""
     G, S, P, M = demand.gates, demand.states, demand.params, demand.masks
+    R = 2 if demand.reduces_rows else 0  # tiles that wait for their reduction
     stored = demand.dtype.itemsize / 4
     carried = 2 if demand.dtype is torch.float64 else 1
     if demand.backward:
-        return carried * (G + S + P) + stored * (2 * G + 2 * S + M + (0 if demand.additive else G))
+        return carried * (G + S + P + R) + stored * (2 * G + 2 * S + M + (0 if demand.additive else G))
     ahead = 2 if schedule == "resident" else 1  # which reads for the next step too
-    return carried * (G + S + P) + stored * ahead * (G + M)
+    return carried * (G + S + P + R) + stored * ahead * (G + M)
 
 
 def _registers(warps: int) -> int:
@@ -188,7 +191,7 @@ def _registers(warps: int) -> int:
 
 def _fits_registers(demand: Demand, tile: Tile, schedule: str, elements: int, warps: int) -> bool:
     each = elements / (32 * warps)
-    if each <= 1:  # no tile asks less of a thread
+    if each <= 1 and not demand.reduces_rows:  # no tile asks less of a thread
         return True
     if demand.units * demand.dtype.itemsize % 16:  # rows begin anywhere, so values are loaded singly, by more addresses
         each *= 1.5
