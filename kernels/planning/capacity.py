@@ -94,8 +94,7 @@ def misfit(demand: Demand, arch: Arch, plan: Plan) -> str | None:
         needed = max(needed, max(1, plan.stages - 1) * (plan.block_b + columns) * plan.block_k * size)
     if needed + MARGIN > arch.shared_limit:
         return f"{what} takes {_kib(needed)} of shared memory, and {arch.name} has {_kib(arch.shared_limit)}"
-    warps = plan.warps * arch.warp_size // 32
-    if not _fits_registers(demand, _tile(demand, arch), plan.schedule, plan.block_b * plan.block_u, warps):
+    if not _fits_registers(demand, arch, plan):
         return f"a step of {plan.block_u} units in one program takes more registers than it has"
     return None
 
@@ -189,13 +188,15 @@ def _registers(warps: int) -> int:
     return min(MOST_REGISTERS, REGISTERS // (32 * warps))
 
 
-def _fits_registers(demand: Demand, tile: Tile, schedule: str, elements: int, warps: int) -> bool:
-    each = elements / (32 * warps)
+def _fits_registers(demand: Demand, arch: Arch, plan: Plan) -> bool:
+    warps = plan.warps * arch.warp_size // 32
+    each = plan.block_b * plan.block_u / (32 * warps)
     if each <= 1 and not demand.reduces_rows:  # no tile asks less of a thread
         return True
-    if demand.units * demand.dtype.itemsize % 16:  # rows begin anywhere, so values are loaded singly, by more addresses
+    if demand.units % plan.block_u:  # rows begin anywhere and end within a tile: more addresses, and masks
         each *= 1.5
-    return each * _held(demand, schedule) <= tile.held[demand.backward] * _registers(warps) / MOST_REGISTERS
+    share = _tile(demand, arch).held[demand.backward] / MOST_REGISTERS
+    return each * _held(demand, plan.schedule) <= share * _registers(warps)
 
 
 def _kib(size: int) -> str:
