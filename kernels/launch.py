@@ -223,7 +223,12 @@ def run_backward(
             gradient.copy_(d)
         return gradients
     outputs = Outputs(tuple(states), (), recompute(inputs, states[0]) if r is None else r)
-    every = tuple(None if d is None else d.contiguous() for d in d_states)
+    # two kernels at most: with gradients of the output, or of all states
+    wanted = [k == 0 or any(d is not None for d in d_states[1:]) for k in range(len(states))]
+    every = tuple(
+        (torch.zeros_like(s) if d is None else d.contiguous()) if want else None
+        for s, d, want in zip(states, d_states, wanted, strict=True)
+    )
     plan = _plan(cell, inputs, backward=True)
     _launch(inputs.x, backward(generated, inputs, outputs, every, incoming, gradients, plan))
     return gradients

@@ -12,12 +12,13 @@ from seqnets.kernels.availability import constant
 @constant
 def why_refused(
     cell: str, N: int, U: int, D: int, ragged: bool, per_step: tuple[bool, ...], dtype: torch.dtype, bias: bool,
-    differentiated: bool, keep_r: bool, device: str,
+    differentiated: bool, keep_r: bool, all_states: bool, device: str,
 ) -> str | None:  # fmt: skip
     """A clause, or None where they serve. Plain values in and out: torch.compile asks while it traces, and keeps the answer."""
-    from seqnets.kernels.first_use import Variant, is_checked, why_disagrees
+    from seqnets.kernels.first_use import is_checked, why_disagrees
     from seqnets.kernels.generation.module import generate
     from seqnets.kernels.planning.select import find_plan
+    from seqnets.kernels.trial import Variant
 
     try:
         generate(find_cell(cell))
@@ -32,5 +33,5 @@ def why_refused(
         plans.append(plan)
     if not is_checked():
         return None
-    variant = Variant(cell, N, U, D, ragged, per_step, dtype, bias, differentiated, keep_r)
+    variant = Variant(cell, N, U, D, ragged, per_step, dtype, bias, differentiated, keep_r, all_states)
     return why_disagrees(variant, place, tuple(plans))

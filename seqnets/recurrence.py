@@ -66,10 +66,10 @@ def active_steps(lengths: Tensor, steps: int, device: torch.device) -> Tensor:
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype in which autocast wants products of `x`, or None where it leaves them alone."""
+    """The dtype in which autocast wants products of `x`, whatever theirs but float64; None where it leaves them alone."""
     device = x.device.type
     wanted = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if wanted and x.dtype is torch.float32 else None
+    return torch.get_autocast_dtype(device) if wanted and x.dtype is not torch.float64 else None
 
 
 def project_input(weights: Weights, x_TBI: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ UNARY = {
 }  # fmt: skip
 BINARY = {"add", "sub", "mul", "div", "pow", "maximum", "minimum"}
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
+JUMPS = {"sign", "floor"}
 CONNECTIVES = {"and", "or", "not"}  # of truth values
 REDUCTIONS = {"row_sum", "row_max"}  # over H
 COMMUTATIVE = {"add", "mul", "maximum", "minimum", "eq", "ne", "and", "or"}
@@ -77,6 +78,10 @@ class Graph:
     def reduces_rows(self) -> bool:
         """Whether a value depends on its whole row, so that one program must hold all of H."""
         return any(node.op in REDUCTIONS for node in self.order())
+
+    def jumps(self) -> bool:
+        """Whether a value may change at once where an input hardly does."""
+        return any(node.op in COMPARISONS or node.op in JUMPS for node in self.order())
 
 
 def _in_float32(node: Node) -> str:

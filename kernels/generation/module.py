@@ -25,6 +25,7 @@ class Generated(NamedTuple):
     gradient: Any
     reduces_rows: bool
     additive: bool  # the gradients of x and of r are the same, for every gate
+    jumps: bool  # the step may: it compares, or rounds
 
 
 class _Loader(ExecutionLoader):
@@ -61,6 +62,7 @@ def generate(cell: Cell) -> Generated:
         module.gradient,
         graphs.forward.reduces_rows() or graphs.backward.reduces_rows(),
         additive=outputs["d_x"] == outputs["d_r"],
+        jumps=graphs.forward.jumps(),
     )
 
 

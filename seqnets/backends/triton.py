@@ -38,7 +38,7 @@ def why_not(problem: Problem) -> str | None:
     return why_refused(
         problem.cell.key, N, P // N, len(problem.layers[0]), problem.lengths is not None,
         tuple(mask.dim() == 3 for mask in first.masks), dtype, first.bias_hh is not None,
-        differentiated, differentiated and not problem.recompute, str(x.device),
+        differentiated, differentiated and not problem.recompute, _returns_more(problem), str(x.device),
     )  # fmt: skip
 
 
@@ -58,13 +58,12 @@ def run(problem: Problem) -> Result:
     active = None if lengths is None else active_steps(lengths, T, x.device)
     lengths = None if lengths is None else lengths.to(x.device, torch.int64, non_blocking=True)
     differentiated = _is_differentiated(problem)
+    keep = differentiated or _returns_more(problem)
     finals: list[list[Tensor]] = []
     for number, layer in enumerate(problem.layers):
-        last = number == len(problem.layers) - 1
         if number and problem.dropout:
             x = F.dropout(x, problem.dropout)
         initial = [s[number * D : (number + 1) * D].unflatten(-1, (N, -1)) for s in problem.state]
-        keep = differentiated or (last and problem.all_states)
         results = recurrence(
             _project_input(layer, x, cell.gates, N),
             initial,
@@ -108,6 +107,11 @@ def _stack_masks(masks: tuple[Tensor, ...], heads: int) -> Tensor:
     """``(D, T or 1, B, N, U)``"""
     stacked = torch.stack(masks).unflatten(-1, (heads, -1))
     return stacked if stacked.dim() == 5 else stacked.unsqueeze(1)
+
+
+def _returns_more(problem: Problem) -> bool:
+    """Than the output: states at every step that are not the output."""
+    return problem.all_states and len(problem.state) > 1
 
 
 def _is_differentiated(problem: Problem) -> bool:

@@ -187,6 +187,20 @@ def test_autocast_computes_and_returns_its_dtype(dtype):
     assert torch.equal(cast(x.to(dtype))[0], y)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_takes_what_the_layers_before_return(dtype):
+    """A linear layer under autocast returns its dtype, and so do ours."""
+    torch.manual_seed(0)
+    model = torch.nn.ModuleList([torch.nn.Linear(3, 4), seqnets.GRU(4, 5), build(Case(traced))])
+    x, found = torch.randn(5, 2, 3), []
+    for backend in ("triton", "reference"):
+        with seqnets.use_backend(backend), torch.autocast("cpu", dtype):
+            y = model[2](model[1](model[0](x))[0])[0]
+        found.append([y, *torch.autograd.grad(y.float().square().sum(), list(model.parameters()))])
+        assert found[-1][0].dtype == dtype
+    torch.testing.assert_close(*found, rtol=0.1, atol=0.1)
+
+
 def test_autocast_leaves_other_dtypes_alone():
     layer, x = seqnets.LSTM(3, 4, dtype=torch.float64, backend="triton"), torch.randn(4, 2, 3, dtype=torch.float64)
     with torch.autocast("cpu", torch.bfloat16):

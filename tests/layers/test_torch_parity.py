@@ -272,6 +272,8 @@ def test_autocast_gives_the_dtypes_that_torch_gives():
         a, b = pair("LSTM", {"num_layers": 2}, torch.float32, backend=backend)
         with torch.autocast("cpu", dtype=torch.bfloat16), warnings.catch_warnings():
             results = [tensors(layer(x)) for layer in (a, b)]
+            projected = torch.nn.Linear(I, I)(x)  # in bfloat16
+            results = [r + tensors(layer(projected)) for r, layer in zip(results, (a, b), strict=True)]
         for p, q in zip(*results, strict=True):
             assert q.dtype == p.dtype == torch.bfloat16
             torch.testing.assert_close(q, p, rtol=5e-2, atol=2e-2)
