@@ -10,7 +10,7 @@ from seqnets.errors import CellError
 from seqnets.kernels.analysis.report import add_report_arguments, report_command
 from seqnets.kernels.arguments import cell
 from seqnets.kernels.availability import triton_version
-from seqnets.kernels.planning.tune import add_tune_arguments, tune_command
+from seqnets.kernels.planning.tune_command import add_tune_arguments, tune_command
 
 
 def main() -> int:

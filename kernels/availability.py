@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -39,7 +40,7 @@ def why_unavailable(device: str) -> str | None:
     version = triton_version()
     if version is None:
         return "Triton is not installed (pip install triton)"
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         return f"Triton {version} is too old for its kernels, which need {wanted} (pip install -U triton)"
     if device == "cpu" and not interpreted():

@@ -57,9 +57,8 @@ def prepare(
 
 
 class Outputs(NamedTuple):
-    states: tuple[
-        Tensor | None, ...
-    ]  # (T, B, D, N, U) each: the output, zero beyond the lengths, and those that are kept
+    # (T, B, D, N, U) each: the output, zero beyond the lengths, and those that are kept
+    states: tuple[Tensor | None, ...]
     finals: tuple[Tensor, ...]  # (D, B, N, U) each
     r: Tensor | None  # (T, B, D, N, Q), where it is kept
 

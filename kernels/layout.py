@@ -17,11 +17,20 @@ def pack_widths(gates: int) -> tuple[int, ...]:
     return (4,) * (gates // 4) + (2,) * (rest // 2) + (1,) * (rest % 2)
 
 
-def pack_rows(weight: Tensor, gates: int, heads: int) -> Tensor:
+def pack_rows(rows: Tensor, gates: int, heads: int) -> Tensor:
     """Rows in torch's order, ``(G·N·U, …)`` by gate, head and unit -> ``(N, Q, …)``, differentiably."""
-    by_gate = weight.unflatten(0, (gates, heads, -1))
-    packs = by_gate.split(pack_widths(gates))
-    return torch.cat([pack.movedim(0, 2).flatten(1, 2) for pack in packs], dim=1)
+    packs = rows.unflatten(0, (gates, heads, -1)).split(pack_widths(gates))
+    return _join([pack.movedim(0, 2).flatten(1, 2) for pack in packs], dim=1)
+
+
+def pack_weight(weight_hh: Tensor, gates: int, heads: int) -> Tensor:
+    """A recurrent weight in torch's order, ``(G·N·U, U)`` -> ``(N, U, Q)``, to multiply from the right, differentiably."""
+    packs = weight_hh.unflatten(0, (gates, heads, -1)).split(pack_widths(gates))
+    return _join([pack.permute(1, 3, 2, 0).flatten(2) for pack in packs], dim=2)
+
+
+def _join(packs: list[Tensor], dim: int) -> Tensor:
+    return packs[0] if len(packs) == 1 else torch.cat(packs, dim)  # cat copies one tensor too
 
 
 def unpack_columns(packed: Tensor, gates: int) -> Tensor:
@@ -49,5 +58,5 @@ def set_first_steps(every: Tensor, first: Tensor, lengths: Tensor | None) -> Non
 
 def _ends(every: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, int]:
     rows = torch.arange(every.shape[1], device=every.device)
-    last = torch.full_like(rows, every.shape[0] - 1) if lengths is None else (lengths - 1).clamp(min=0)
+    last = torch.full_like(rows, every.shape[0] - 1) if lengths is None else (lengths - 1).clamp(0, every.shape[0] - 1)
     return last, rows, 1

@@ -29,7 +29,7 @@ def why_refused(
     for backward in (False, True) if differentiated else (False,):
         plan = find_plan(find_cell(cell), U, N, dtype, place, backward)
         if isinstance(plan, str):
-            return plan
+            return f"for gradients, {plan} (under torch.no_grad() they would serve)" if backward else plan
         plans.append(plan)
     if not is_checked():
         return None

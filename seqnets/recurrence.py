@@ -44,9 +44,8 @@ class Problem(NamedTuple):
 class Result(NamedTuple):
     y: Tensor  # (T, B, D·P), zero at and beyond `lengths`
     state: tuple[Tensor, ...]  # as in Problem, after each sequence's last step
-    all_states: tuple[Tensor, ...] | None = (
-        None  # per state (T, B, D·H), the first (T, B, D·P); a finished row keeps its state
-    )
+    # per state (T, B, D·H), the first (T, B, D·P); a finished row keeps its state
+    all_states: tuple[Tensor, ...] | None = None
 
 
 class Direction(NamedTuple):

@@ -11,7 +11,7 @@ from seqnets.cells import Cell
 from seqnets.kernels.generation.graph import Graph, Node
 from seqnets.kernels.generation.tracing import Graphs
 
-HEADER = '''"""Generated from the cell {name!r} of {module}: its step, and the gradient of it.
+HEADER = '''"""Generated from the cell {name!r} of the module {module!r}: its step, and the gradient of it.
 
 All are tuples of tiles (B, H), of parameters (1, H), in one dtype. `cols` is true for the columns that exist, and `hidden`
 is their number. The gradients of parameters come per row of the batch, to be summed.

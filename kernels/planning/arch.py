@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,7 @@ ARCHS = {
 }
 
 
+@cache
 def arch_of(device: torch.device) -> Arch | str:
     """What to plan for on a CUDA or ROCm device, or why nothing can be planned, as a clause.
 

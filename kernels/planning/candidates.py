@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from seqnets.kernels.planning import capacity
 from seqnets.kernels.planning.arch import Arch
-from seqnets.kernels.planning.capacity import Demand, Refusal, choose, misfit
+from seqnets.kernels.planning.capacity import Demand, Refusal, choose, misfit, padded_units, registers_of
 from seqnets.kernels.planning.plan import Plan
 
 
@@ -27,7 +26,7 @@ def _variations(demand: Demand, arch: Arch, base: Plan) -> Iterator[Plan]:
     units = {16, base.block_u, 2 * base.block_u} if tiled and not demand.reduces_rows else {base.block_u}
     depths = {base.block_k, 2 * base.block_k} if tiled else {base.block_k}
     stages = {2, base.stages} if tiled else {base.stages}
-    widest = max(base.block_u, capacity._padded(demand.units))
+    widest = max(base.block_u, padded_units(demand.units))
     for rows, block_u, block_k, warps, depth in product(
         sorted({base.block_b, 16, 32, 64}),
         sorted(units),
@@ -41,7 +40,7 @@ def _variations(demand: Demand, arch: Arch, base: Plan) -> Iterator[Plan]:
             block_k=block_k,
             warps=warps * 32 // arch.warp_size,
             stages=depth,
-            max_registers=None if base.max_registers is None else capacity._registers(warps),
+            max_registers=None if base.max_registers is None else registers_of(warps),
         )
         if max(block_u, block_k) <= widest and misfit(demand, arch, plan) is None:
             yield plan

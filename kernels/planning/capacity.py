@@ -8,6 +8,7 @@ Shape legend: N heads, U units per head, G gates, S states, P parameters, M mask
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -59,6 +60,7 @@ TILES = {
 }
 
 
+@cache
 def choose(demand: Demand, arch: Arch, schedule: str | None = None) -> Plan | Refusal:
     """The plan for a demand: resident where it fits, else tiled; or by that `schedule`, ``"resident"`` or ``"tiled"``.
 
@@ -115,7 +117,7 @@ def _first_that_fits(demand: Demand, arch: Arch, plans: Iterator[Plan]) -> Plan 
 
 def _resident(demand: Demand, arch: Arch) -> Iterator[Plan]:
     tile = _tile(demand, arch)
-    block_u = _padded(demand.units)
+    block_u = padded_units(demand.units)
     warps = _warps(block_u, tile.warp_units, tile.most_warps)
     weight = demand.gates * block_u**2 * demand.dtype.itemsize
     why = f"the recurrent weight of a head takes {_kib(weight)} and stays in shared memory"
@@ -126,8 +128,8 @@ def _resident(demand: Demand, arch: Arch) -> Iterator[Plan]:
 def _tiled(demand: Demand, arch: Arch) -> Iterator[Plan]:
     # A program reads its part of the weight anew in each launch, so it has few units. What it reads at once is long, as
     # the barriers between are what a launch waits for, and longer in backward, whose products are narrow and deep.
-    padded = _padded(demand.units)
-    depth = _padded(demand.units * demand.gates) if demand.backward else padded
+    padded = padded_units(demand.units)
+    depth = padded_units(demand.units * demand.gates) if demand.backward else padded
     blocks, warps = [(16, 16), (8, 16)], _tile(demand, arch).tiled_warps
     block_k = min((512 if demand.backward and warps == 4 else 256) // demand.dtype.itemsize, depth)
     stages: tuple[int, ...] = (4, 3, 2) if arch.backend == "cuda" else (2,)  # AMD's pipeline is in registers
@@ -144,7 +146,7 @@ def _plan(
     demand: Demand, arch: Arch, schedule: str, block: tuple[int, int, int], warps: int, stages: int, why: str = ""
 ) -> Plan:
     # a program has its processor to itself, so the compiler need not save registers for the sake of others
-    registers = _registers(warps) if arch.backend == "cuda" else None
+    registers = registers_of(warps) if arch.backend == "cuda" else None
     return Plan(schedule, *block, warps * 32 // arch.warp_size, stages, demand.precision, registers, why)
 
 
@@ -156,7 +158,7 @@ def _tile(demand: Demand, arch: Arch) -> Tile:
     return TILES["half"]
 
 
-def _padded(units: int) -> int:
+def padded_units(units: int) -> int:
     """As tiles have them: powers of two."""
     return max(16, 1 << (units - 1).bit_length())
 
@@ -183,7 +185,7 @@ def _held(demand: Demand, schedule: str) -> float:
     return carried * (G + S + P + R) + stored * ahead * (G + M)
 
 
-def _registers(warps: int) -> int:
+def registers_of(warps: int) -> int:
     """That a thread may have."""
     return min(MOST_REGISTERS, REGISTERS // (32 * warps))
 
@@ -196,7 +198,7 @@ def _fits_registers(demand: Demand, arch: Arch, plan: Plan) -> bool:
     if demand.units % plan.block_u:  # rows begin anywhere and end within a tile: more addresses, and masks
         each *= 1.5
     share = _tile(demand, arch).held[demand.backward] / MOST_REGISTERS
-    return each * _held(demand, plan.schedule) <= share * _registers(warps)
+    return each * _held(demand, plan.schedule) <= share * registers_of(warps)
 
 
 def _kib(size: int) -> str:

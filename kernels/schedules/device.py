@@ -162,6 +162,15 @@ def batch_rows(spec: tl.constexpr):
 
 
 @triton.jit
+def load_length(ptr, rows, T, B, spec: tl.constexpr):
+    """How many steps each row runs, ``(BLOCK_B, 1)``, or T for all. One beyond T, which is not checked on a GPU, counts as T."""
+    length = T
+    if spec.ragged:
+        length = tl.minimum(tl.load(ptr + rows, mask=rows < B, other=0), T).to(tl.int32)
+    return length
+
+
+@triton.jit
 def time_of(s, length, lane, T, spec: tl.constexpr):
     """The time step that is processed as the s-th: a reverse direction begins at the row's own end.
 
@@ -179,3 +188,9 @@ def time_of(s, length, lane, T, spec: tl.constexpr):
 def row_of(t, rows, lane, B, spec: tl.constexpr):
     """Which row of ``(T, B, D, N)``, in 64 bits."""
     return (t * B.to(tl.int64) + rows) * (spec.D * spec.N) + lane
+
+
+@triton.jit
+def end_of(rows, lane, B, spec: tl.constexpr):
+    """Where a row of ``(D, B, N, U)`` begins, in 64 bits: of first and last states, say."""
+    return ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U

@@ -6,7 +6,17 @@ Its recurrent weight stays in shared memory and its state in registers; it excha
 import triton
 import triton.language as tl
 
-from seqnets.kernels.schedules.device import batch_rows, load_bias, load_each, product, settle, store_each, units_from
+from seqnets.kernels.schedules.device import (
+    batch_rows,
+    end_of,
+    load_bias,
+    load_each,
+    load_length,
+    product,
+    settle,
+    store_each,
+    units_from,
+)
 from seqnets.kernels.schedules.step import backward_step, forward_step, read_backward, read_forward
 
 # No argument of a kernel is called `params`: Triton's launcher has a variable of that name beside them.
@@ -36,13 +46,11 @@ def forward(
     rows = batch_rows(spec)
     units = units_from(0, spec)
     inside = (rows < B) & (units < spec.U)
-    length = T
-    if spec.ragged:
-        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
+    length = load_length(lengths_ptr, rows, T, B, spec)
     weight = load_weight(weight_ptr + lane * (spec.U * spec.G * spec.U), False, spec)
     bias = load_bias(bias_ptr, lane, 0, spec)
     own = load_each(vectors, lane * spec.U, units, units < spec.U, spec)
-    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    ends = end_of(rows, lane, B, spec)
     state = load_each(initial, ends, units, inside, spec)
     read = read_forward(x_ptr, masks, 0, length, T, B, lane, rows, 0, spec)
     for s in range(T):
@@ -67,12 +75,10 @@ def backward(
     rows = batch_rows(spec)
     units = units_from(0, spec)
     inside = (rows < B) & (units < spec.U)
-    length = T
-    if spec.ragged:
-        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
+    length = load_length(lengths_ptr, rows, T, B, spec)
     weight = load_weight(weight_ptr + lane * (spec.U * spec.G * spec.U), True, spec)
     own = load_each(vectors, lane * spec.U, units, units < spec.U, spec)
-    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    ends = end_of(rows, lane, B, spec)
     carried = load_each(d_finals, ends, units, inside, spec)
     summed = ()
     for k in tl.static_range(len(vectors)):

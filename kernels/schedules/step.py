@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from seqnets.kernels.schedules.device import (
+    end_of,
     load_gates,
     pack_gates,
     place,
@@ -60,9 +61,7 @@ def forward_step(
     for p in tl.static_range(len(spec.widths)):
         rounded = rounded + (settle(accs[p].to(x[p].dtype)),)
     r = unpack_gates(rounded, spec)
-    if (
-        r_ptr is not None
-    ):  # packed again, which is free: `accs` lie as a product leaves them, and stores want it otherwise
+    if r_ptr is not None:  # packed again, which is free: `accs` lie as a product leaves them, not as stores want it
         r_packs = pack_gates(r, in_rows & cols, r_ptr.dtype.element_ty, spec)
         store_gates(r_ptr, r_packs, at * (spec.G * spec.U), start, in_rows, spec)
     x, masks = read
@@ -90,7 +89,7 @@ def read_backward(
     at = row_of(t, rows, lane, B, spec)
     x = load_gates(x_ptr, at * (spec.G * spec.U), start, in_rows, spec)
     r = load_gates(r_ptr, at * (spec.G * spec.U), start, in_rows, spec)
-    first = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    first = end_of(rows, lane, B, spec)
     before = row_of(time_of(s - 1, length, lane, T, spec), rows, lane, B, spec)
     previous = ()
     incoming = ()

@@ -10,8 +10,10 @@ import triton.language as tl
 
 from seqnets.kernels.schedules.device import (
     batch_rows,
+    end_of,
     load_bias,
     load_each,
+    load_length,
     place,
     product,
     row_of,
@@ -34,12 +36,10 @@ def forward(
     rows = batch_rows(spec)
     units = units_from(start, spec)
     inside = (rows < B) & (units < spec.U)
-    length = T
-    if spec.ragged:
-        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
+    length = load_length(lengths_ptr, rows, T, B, spec)
     read = read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec)
     own = load_each(vectors, lane * spec.U, units, units < spec.U, spec)
-    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    ends = end_of(rows, lane, B, spec)
     state = load_each(carried, ends, units, inside, spec)
     accs = load_bias(bias_ptr, lane, start, spec)
     for k in range(0, spec.U, spec.BLOCK_K):
@@ -73,12 +73,10 @@ def backward(
     rows = batch_rows(spec)
     units = units_from(start, spec)
     inside = (rows < B) & (units < spec.U)
-    length = T
-    if spec.ragged:
-        length = tl.load(lengths_ptr + rows, mask=rows < B, other=0).to(tl.int32)
+    length = load_length(lengths_ptr, rows, T, B, spec)
     read = read_backward(x_ptr, r_ptr, masks, initial, states, d_states, s, length, T, B, lane, rows, start, spec)
     own = load_each(vectors, lane * spec.U, units, units < spec.U, spec)
-    ends = ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    ends = end_of(rows, lane, B, spec)
     carried = load_each(d_carried, ends, units, inside, spec)
     summed = load_each(d_params, ends, units, inside, spec)
     d_h = carried[0] + settle(recurrent_gradient(d_r_ptr, weight_ptr, s + 1, length, T, B, lane, rows, start, spec))

@@ -8,7 +8,8 @@ from torch.autograd import forward_ad
 
 
 def graph_is_captured() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    compiling = torch.compiler.is_compiling()  # is_current_stream_capturing() cannot be traced
+    return not compiling and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def in_functional_transform(x: Tensor) -> bool:

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
-from seqnets.backends.conditions import in_functional_transform
+from seqnets.backends.conditions import graph_is_captured, in_functional_transform
 from seqnets.kernels.availability import interpreted, why_unavailable
-from seqnets.kernels.layout import pack_rows
+from seqnets.kernels.layout import pack_rows, pack_weight
 from seqnets.kernels.operator import recurrence
 from seqnets.kernels.refusal import why_refused
 from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
@@ -28,10 +28,16 @@ def why_not(problem: Problem) -> str | None:
         return "its kernels have no gradients of masks, and one of these requires them"
     if in_functional_transform(x):
         return "its kernels have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
+    tensors = _tensors(problem)
+    if any(t.device != x.device for t in tensors):
+        others = sorted({str(t.device) for t in tensors} - {str(x.device)})
+        return f"the input is on {x.device}, and weights or states on {', '.join(others)}"
+    if problem.lengths is not None and problem.lengths.device != x.device and graph_is_captured():
+        return "the lengths are on the CPU, from where nothing can be copied while a CUDA graph is captured; pass them on the GPU"
     dtype = autocast_dtype(x) or x.dtype
     if dtype not in DTYPES:
         return f"its kernels compute in {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}, not in {dtype}"
-    if autocast_dtype(x) is None and any(t.dtype is not dtype for t in _tensors(problem)):
+    if autocast_dtype(x) is None and any(t.dtype is not dtype for t in tensors):
         return f"not all weights and states have the input's dtype, {dtype}"
     P, N = problem.state[0].shape[-1], count_heads(problem.state[0], first.weight_hh)
     differentiated = _is_differentiated(problem)
@@ -55,7 +61,6 @@ def run(problem: Problem) -> Result:
     cell, x, lengths = problem.cell, problem.x, problem.lengths
     T, D = x.shape[0], len(problem.layers[0])
     N = count_heads(problem.state[0], problem.layers[0][0].weight_hh)
-    active = None if lengths is None else active_steps(lengths, T, x.device)
     lengths = None if lengths is None else lengths.to(x.device, torch.int64, non_blocking=True)
     differentiated = _is_differentiated(problem)
     keep = differentiated or _returns_more(problem)
@@ -67,9 +72,9 @@ def run(problem: Problem) -> Result:
         results = recurrence(
             _project_input(layer, x, cell.gates, N),
             initial,
-            torch.stack([pack_rows(w.weight_hh, cell.gates, N).transpose(1, 2) for w in layer]),
-            _stack([None if w.bias_hh is None else pack_rows(w.bias_hh, cell.gates, N) for w in layer]),
-            [torch.stack(p).unflatten(-1, (N, -1)) for p in zip(*(w.params for w in layer), strict=True)],
+            _stack([pack_weight(w.weight_hh, cell.gates, N) for w in layer]),
+            _pack_biases([w.bias_hh for w in layer], cell.gates, N),
+            [_stack(p).unflatten(-1, (N, -1)) for p in zip(*(w.params for w in layer), strict=True)],
             [_stack_masks(masks, N) for masks in zip(*(w.masks for w in layer), strict=True)],
             lengths,
             cell.key,
@@ -82,6 +87,7 @@ def run(problem: Problem) -> Result:
         x = states[0].flatten(-2)
     every = None
     if problem.all_states:
+        active = None if lengths is None else active_steps(lengths, T, x.device)
         resting = [torch.stack([f[0], *(s.flatten(-2)[1:])]) for f, s in zip(final, initial, strict=True)]
         every = tuple(
             (s if active is None else torch.where(active.unsqueeze(-1), s, at_rest.transpose(0, 1))).flatten(-2)
@@ -92,20 +98,27 @@ def run(problem: Problem) -> Result:
 
 def _project_input(layer: tuple[Weights, ...], x: Tensor, gates: int, heads: int) -> Tensor:
     """The input projections of all steps and directions, packed, ``(T, B, D, N, Q)``: one product."""
-    weight = torch.cat([pack_rows(w.weight_ih, gates, heads).flatten(0, 1) for w in layer])
-    biases = _stack([None if w.bias_ih is None else pack_rows(w.bias_ih, gates, heads) for w in layer])
-    packed = F.linear(x, weight, None if biases is None else biases.flatten())
+    weight = _stack([pack_rows(w.weight_ih, gates, heads) for w in layer])
+    bias = _pack_biases([w.bias_ih for w in layer], gates, heads)
+    packed = F.linear(x, weight.flatten(0, 2), None if bias is None else bias.flatten())
     return packed.unflatten(-1, (len(layer), heads, -1))
 
 
-def _stack(tensors: list[Tensor | None]) -> Tensor | None:
-    given = [t for t in tensors if t is not None]
-    return torch.stack(given) if given else None
+def _pack_biases(directions: list[Tensor | None], gates: int, heads: int) -> Tensor | None:
+    """``(D, N, Q)``; a layer has them in all directions or in none."""
+    packed = [pack_rows(bias, gates, heads) for bias in directions if bias is not None]
+    return _stack(packed) if packed else None
+
+
+def _stack(directions: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    return (
+        directions[0].unsqueeze(0) if len(directions) == 1 else torch.stack(directions)
+    )  # stack copies one tensor too
 
 
 def _stack_masks(masks: tuple[Tensor, ...], heads: int) -> Tensor:
     """``(D, T or 1, B, N, U)``"""
-    stacked = torch.stack(masks).unflatten(-1, (heads, -1))
+    stacked = _stack(masks).unflatten(-1, (heads, -1))
     return stacked if stacked.dim() == 5 else stacked.unsqueeze(1)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import _register_namedtuple
 
 from seqnets.errors import CellError
 
@@ -244,15 +245,16 @@ def _find_cell(module: str, qualname: str, spec: tuple[Any, ...]) -> Cell:
 @cache
 def record(typename: str, fields: tuple[str, ...]) -> Any:
     """The NamedTuple class of that name and these fields; it has no place in a module, so it is pickled by both."""
-    name = (
-        typename if typename.isidentifier() else typename.rpartition("_")[2]
-    )  # a lambda's is none that a class can have
+    # a lambda's is none that a class can have
+    name = typename if typename.isidentifier() else typename.rpartition("_")[2]
     cls = namedtuple(name, fields)  # type: ignore[misc]
 
     def reduce(values: Any) -> Any:
         return rebuild_record, (typename, fields, tuple(values))
 
     cls.__reduce__ = reduce  # type: ignore[method-assign,assignment]
+    # torch.export.save wants a name too, for programs that return one
+    _register_namedtuple(cls, serialized_type_name=f"seqnets.{typename}({', '.join(fields)})")
     return cls
 
 

@@ -15,8 +15,8 @@ from seqnets.backends import aten
 from seqnets.cells import Cell
 from seqnets.errors import CellError
 from seqnets.kernels.agreement import Error, variants, worst_error
+from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
 from seqnets.kernels.availability import why_unavailable
-from seqnets.kernels.compilations import Compilation, watch_compilations
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.select import use_schedule, why_no_plan
 from seqnets.kernels.planning.timing import BATCH, STEPS, Timer, time_on_gpu

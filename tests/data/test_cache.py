@@ -90,3 +90,15 @@ def test_where_it_is_by_default(monkeypatch, tmp_path):
     monkeypatch.delenv("SEQNETS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_directory() == tmp_path / "seqnets"
+
+
+def test_without_a_home_it_is_where_temporary_files_are(monkeypatch, tmp_path):
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("SEQNETS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.expanduser", no_home)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache_directory().parent.parent == tmp_path
+    assert cache_directory().name == "seqnets"

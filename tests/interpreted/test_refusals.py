@@ -6,6 +6,7 @@ import torch
 import seqnets
 from seqnets.errors import BackendError
 from seqnets.kernels import availability
+from seqnets.kernels.planning import capacity
 from seqnets.kernels.planning.select import use_schedule
 from tests.recurrences import LSTM, Case, build, normed, traced
 
@@ -66,6 +67,18 @@ def test_a_schedule_that_cannot_serve_is_refused():
     layer = seqnets.Recurrent(LSTM, 3, 300, backend="triton")
     with pytest.raises(BackendError, match="of shared memory, and sm_90 has 227 KiB"), use_schedule("resident"):
         layer(torch.randn(2, 2, 3))
+
+
+def test_where_only_the_backward_does_not_fit_inference_is_the_way_out(monkeypatch):
+    def only_forward(demand, arch, schedule=None):
+        return capacity.Refusal("a step takes too much") if demand.backward else choose(demand, arch, schedule)
+
+    choose = capacity.choose
+    monkeypatch.setattr("seqnets.kernels.planning.select.choose", only_forward)
+    layer, x = seqnets.GRU(3, 4, backend="triton"), torch.randn(2, 2, 3)
+    assert "for gradients, a step takes too much (under torch.no_grad() they would serve)" in refused(layer, x)
+    with torch.no_grad():
+        assert seqnets.explain(layer, x).backend == "triton"
 
 
 @pytest.mark.parametrize(

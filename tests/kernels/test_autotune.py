@@ -8,8 +8,7 @@ import torch
 
 from seqnets.cells import lstm
 from seqnets.errors import BackendError
-from seqnets.kernels.planning import autotune, timing
-from seqnets.kernels.planning import tune as tune_module
+from seqnets.kernels.planning import autotune, timing, tune_command
 from seqnets.kernels.planning.autotune import Tuned, ranking, tune
 from seqnets.kernels.planning.plan import Plan
 
@@ -78,7 +77,7 @@ def test_the_command_says_so_in_a_sentence(capsys):
 
 
 def test_the_command_needs_triton(capsys, monkeypatch):
-    monkeypatch.setattr(tune_module, "why_unavailable", lambda device: f"no Triton for {device}")
+    monkeypatch.setattr(tune_command, "why_unavailable", lambda device: f"no Triton for {device}")
     assert command("--cell", "lstm", "--hidden", "128", "--dtype", "bf16") == 2
     assert capsys.readouterr().err == "nothing can be tuned here: no Triton for cuda\n"
 
@@ -116,5 +115,5 @@ def test_the_command_prints_what_was_found(monkeypatch, capsys):
 
 def command(*arguments):
     parser = argparse.ArgumentParser()
-    tune_module.add_tune_arguments(parser)
-    return tune_module.tune_command(parser.parse_args(arguments))
+    tune_command.add_tune_arguments(parser)
+    return tune_command.tune_command(parser.parse_args(arguments))

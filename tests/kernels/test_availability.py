@@ -31,6 +31,7 @@ def test_on_the_cpu_the_way_out_is_the_interpreter(monkeypatch):
         ("3.7.1", False, "cuda", None),
         ("3.7.1", True, "cpu", None),
         ("3.10.0+git1a2b3c", False, "cuda", None),
+        ("3.7rc1", False, "cuda", None),
         ("4.0.0", False, "cuda", None),
         ("3.7.1", True, "cuda", "unset it to run on the GPU"),
         ("3.7.1", False, "cpu", "set TRITON_INTERPRET=1"),

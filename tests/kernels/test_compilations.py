@@ -12,7 +12,7 @@ from triton.backends.compiler import GPUTarget
 from seqnets.cells import lstm
 from seqnets.kernels import launch
 from seqnets.kernels.ahead_of_time import compile_ahead
-from seqnets.kernels.compilations import watch_compilations
+from seqnets.kernels.analysis.compilations import watch_compilations
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.plan import Plan
 

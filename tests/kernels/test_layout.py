@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seqnets.kernels.layout import first_steps, pack_rows, pack_widths, set_first_steps, unpack_columns
+from seqnets.kernels.layout import first_steps, pack_rows, pack_weight, pack_widths, set_first_steps, unpack_columns
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,14 @@ def test_gates_are_packed_side_by_side_and_unpacked(gates, widths):
             assert torch.equal(pack, rows.view(gates, N, U)[first : first + width, n].T)
         first += width
     assert torch.autograd.gradcheck(lambda rows: pack_rows(rows, gates, N), rows)
+    weight = torch.randn(gates * N * U, U, dtype=torch.float64)
+    assert torch.equal(pack_weight(weight, gates, N), pack_rows(weight, gates, N).transpose(1, 2))
 
 
-@pytest.mark.parametrize("lengths", [None, torch.tensor([4, 0, 2])], ids=["full", "ragged"])
+@pytest.mark.parametrize("lengths", [None, torch.tensor([9, 0, 2])], ids=["full", "ragged"])
 @pytest.mark.parametrize("D", [1, 2])
 def test_the_reverse_direction_begins_at_each_rows_end(D, lengths):
+    """Lengths on a GPU are not checked: one beyond T must not reach beyond the memory."""
     every = torch.randn(4, 3, D, 5)
     ends = [3, 3, 3] if lengths is None else [3, 0, 1]
     first = first_steps(every, lengths)

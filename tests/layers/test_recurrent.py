@@ -335,6 +335,14 @@ def test_exports(ragged):
     torch.testing.assert_close(program(*arguments)[0], layer(*arguments)[0])
 
 
+def test_an_exported_program_that_returns_the_state_is_saved_and_loaded(tmp_path):
+    layer, x = seqnets.LSTM(3, 4), torch.randn(5, 2, 3)
+    torch.export.save(torch.export.export(layer, (x,)), tmp_path / "program.pt2")
+    y, state = torch.export.load(tmp_path / "program.pt2").module()(x)
+    expected, (h, c) = layer(x)
+    torch.testing.assert_close((y, state.h, state.c), (expected, h, c))
+
+
 def test_a_compiled_vmap_is_served_too():
     layer, x = seqnets.LSTM(3, 4), torch.randn(2, 5, 2, 3)
     each = torch.func.vmap(lambda x: layer(x)[0])
