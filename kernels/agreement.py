@@ -43,8 +43,8 @@ def variants(cell: Cell, N: int, U: int, dtype: torch.dtype, differentiated: boo
     """Two that have as little in common as they can, to stand for all."""
     M, both = len(cell.masks), differentiated
     return [
-        Variant(cell.key, N, U, 1, False, (False,) * M, dtype, True, both, both, False),
-        Variant(cell.key, N, U, 2, True, (True,) * M, dtype, False, both, False, len(cell.states) > 1),
+        Variant(cell.key, N, U, 1, False, (False,) * M, dtype, True, both, False, False),
+        Variant(cell.key, N, U, 2, True, (True,) * M, dtype, False, both, both, len(cell.states) > 1),
     ]
 
 

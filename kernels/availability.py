@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 from collections.abc import Callable
@@ -45,6 +46,8 @@ def why_unavailable(device: str) -> str | None:
         return f"Triton {version} is too old for its kernels, which need {wanted} (pip install -U triton)"
     if device == "cpu" and not interpreted():
         return "its kernels run on GPUs; on the CPU they run in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts"
+    if device == "cpu" and importlib.util.find_spec("numpy") is None:
+        return "Triton's interpreter needs NumPy, which is not installed (pip install numpy)"
     if device == "cuda" and interpreted():
         return "TRITON_INTERPRET=1 is set, which is for tensors on the CPU; unset it to run on the GPU"
     if device not in ("cpu", "cuda"):

@@ -30,7 +30,7 @@ def is_checked() -> bool:
     return os.environ.get(ENVIRONMENT_VARIABLE, "").lower() not in ("0", "false", "off", "no")
 
 
-_verdicts: dict[tuple[Variant, torch.device, tuple[Plan, ...]], str | None] = {}
+_verdicts: dict[tuple[Variant, torch.device, tuple[Plan, ...], str], str | None] = {}
 
 
 def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
@@ -38,7 +38,7 @@ def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...
 
     The verdict is kept for the process, and on disk for the GPU, the versions and the source that it is about.
     """
-    question = variant, device, plans
+    question = variant, device, plans, generate(find_cell(variant.cell)).digest
     if question not in _verdicts:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return "the check of its kernels' first use cannot run while a CUDA graph is captured: run the layer once before"
@@ -49,14 +49,14 @@ def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...
     return _verdicts[question]
 
 
-def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
+def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...], digest: str) -> str | None:
     cell = find_cell(variant.cell)
     key = {
         **store.surroundings(device),
         **variant._asdict(),
         "dtype": str(variant.dtype),
         "plans": [plan._asdict() for plan in plans],
-        "cell": generate(cell).digest,
+        "cell": digest,
     }
     known = store.read("check", key)
     if known is None:

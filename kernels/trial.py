@@ -162,17 +162,22 @@ def outputs(cell: Cell, variant: Variant, given: Problem, values: Values) -> dic
     found |= {f"final {name}": f for name, f in zip(cell.states, values.finals, strict=True)}
     if variant.keep_r:
         assert values.r is not None
-        found["r"] = values.r
+        found["r"] = _within(given, values.r)
     return _on_cpu(found)
 
 
 def _returned(variant: Variant, given: Problem, values: Values) -> list[Tensor]:
     y, *others = values.states if variant.all_states else values.states[:1]
-    if given.lengths is not None:  # beyond them a state other than the output holds any value
-        steps = torch.arange(len(given.x), device=given.x.device)
-        runs = (steps[:, None] < given.lengths)[:, :, None, None, None]
-        others = [torch.where(runs, s, 0.0) for s in others]
-    return [y, *others]
+    return [y, *(_within(given, state) for state in others)]
+
+
+def _within(given: Problem, every: Tensor) -> Tensor:
+    """``(T, B, D, N, ·)``, and zero beyond the lengths, where all but the output may hold any value."""
+    if given.lengths is None:
+        return every
+    steps = torch.arange(len(every), device=every.device)
+    runs = steps[:, None] < given.lengths
+    return torch.where(runs.reshape(*runs.shape, 1, 1, 1), every, 0.0)
 
 
 def gradients(variant: Variant, given: Problem, values: Values) -> dict[str, Tensor]:

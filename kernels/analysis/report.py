@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from seqnets.cells import CELLS, Cell
+from seqnets.errors import CellError
 from seqnets.kernels.arguments import DTYPES, cell, positive
 from seqnets.kernels.availability import interpreted, triton_version
 from seqnets.kernels.planning.arch import ARCHS, Arch
@@ -55,7 +56,11 @@ def report_command(arguments: argparse.Namespace) -> int:
     if why is not None:
         print(f"nothing can be compiled: {why}", file=sys.stderr)
         return 2
-    cases = list(_cases(arguments))
+    try:
+        cases = list(_cases(arguments))
+    except CellError as error:
+        print(error, file=sys.stderr)
+        return 2
     rows = []
     for number, case in enumerate(cases, 1):
         if sys.stderr.isatty():

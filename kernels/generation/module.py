@@ -41,13 +41,17 @@ class _Loader(ExecutionLoader):
         return fullname.replace(".", "/") + ".py"
 
 
-@cache
 def generate(cell: Cell) -> Generated:
-    """The cell's functions for Triton kernels.
+    """The cell's functions for Triton kernels, as its step computes now: numbers that it reads from outside may change.
 
     Raises:
         CellError: they cannot be generated; see `trace`.
     """
+    return _generate(cell, cell.numbers_from_outside())
+
+
+@cache
+def _generate(cell: Cell, numbers: tuple[tuple[str, float], ...]) -> Generated:
     graphs = apart(trace, cell)
     source = print_module(cell, graphs)
     digest = hashlib.sha256(source.encode()).hexdigest()

@@ -42,7 +42,6 @@ class Graphs(NamedTuple):
     )
 
 
-@cache
 def trace(cell: Cell) -> Graphs:
     """The graphs of the cell's step and of its gradient.
 

@@ -7,6 +7,7 @@ import keyword
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from types import CodeType
 from typing import Any
 
 import torch
@@ -104,6 +105,20 @@ class Cell:
         except CellError:
             return False
         return True
+
+    def numbers_from_outside(self) -> tuple[tuple[str, float], ...]:
+        """Numbers that the step reads from its module and from enclosing functions, as they are now."""
+        step = getattr(self.step, "func", self.step)  # of a partial
+        code = getattr(step, "__code__", None)
+        if code is None:
+            return ()
+        outside = {name: step.__globals__[name] for name in _global_names(code) if name in step.__globals__}
+        for name, held in zip(code.co_freevars, step.__closure__ or (), strict=True):
+            try:
+                outside[name] = held.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+        return tuple((name, value) for name, value in sorted(outside.items()) if isinstance(value, int | float))
 
     def _check_names(self) -> None:
         if self.gates < 1 or not self.states:
@@ -240,6 +255,13 @@ def _find_cell(module: str, qualname: str, spec: tuple[Any, ...]) -> Cell:
         found = getattr(found, part)
     # `fast = cell(...)(step)` leaves the function itself under its name
     return found if isinstance(found, Cell) else Cell(found, *spec)
+
+
+@cache
+def _global_names(code: CodeType) -> frozenset[str]:
+    """Of a function, and of those defined in it; attributes are among them."""
+    inner = (_global_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(code.co_names).union(*inner)
 
 
 @cache

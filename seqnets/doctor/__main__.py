@@ -98,10 +98,15 @@ def _print(here: Mapping[str, Any], where: str, checks: Sequence[Check], agrees:
     for reason, mark in marks.items():
         print(f"\n{mark} {reason}")
     counts = Counter(found.result for found in checks)
-    print(
-        f"\n{'All that is served agrees' if agrees else 'Not all that is served agrees'}: "
-        f"{', '.join(f'{n} {result}' for result, n in counts.items())}."
+    served = set(counts) - {"not served"}
+    verdict = (
+        "Nothing is served"
+        if not served
+        else "All that is served agrees"
+        if agrees
+        else "Not all that is served agrees"
     )
+    print(f"\n{verdict}: {', '.join(f'{n} {result}' for result, n in counts.items())}.")
 
 
 def _row(found: Check) -> list[str]:

@@ -30,7 +30,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "capability": ".".join(map(str, torch.cuda.get_device_capability(device))) if gpu else None,
         "planned_for": arch if isinstance(arch, str | None) else arch.name,
         "interpreter": interpreted(),
-        "float32_products": precision_of(torch.float32),
+        "float32_products": precision_of(torch.float32) if gpu else "ieee",  # as the interpreter has them
         "cache": str(cache_directory()),
         "triton_cache": _triton_cache() if usable else None,
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("SEQNETS_", "TRITON_"))},

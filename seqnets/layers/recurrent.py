@@ -349,10 +349,8 @@ class Recurrent(nn.Module):
         if x.device != weight.device:
             raise RuntimeError(f"input is on {x.device} but the layer is on {weight.device}; move one with .to(...)")
         if x.dtype != weight.dtype and not torch._C._is_any_autocast_enabled():
-            raise ValueError(
-                f"input has dtype {x.dtype} but the layer has {weight.dtype}; "
-                f"convert one: input.to({weight.dtype}) or layer.to({x.dtype})"
-            )
+            way_out = f"input.to({weight.dtype})" + (f" or layer.to({x.dtype})" if x.is_floating_point() else "")
+            raise ValueError(f"input has dtype {x.dtype} but the layer has {weight.dtype}; convert one: {way_out}")
 
     def _initial_state(self, state: Any, x: Tensor, batched: bool) -> tuple[Tensor, ...]:
         batch, rows = x.shape[1], self.num_layers * self.num_directions

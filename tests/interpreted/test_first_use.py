@@ -228,6 +228,16 @@ def test_kinks_jumps_and_narrow_domains_pass_the_check(cell, dtype, differentiat
     assert why_refused(cell.key, *question, "cpu") is None
 
 
+@pytest.mark.parametrize("keep_r", [False, True], ids=["recomputed", "kept"])
+@pytest.mark.parametrize("all_states", [False, True], ids=["", "all states"])
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+@pytest.mark.parametrize("D", [1, 2])
+def test_right_kernels_of_every_variant_pass_the_check(D, ragged, all_states, keep_r, checked):
+    for differentiated in (True, False) if not keep_r else (True,):
+        question = 1, 5, D, ragged, (), torch.float32, True, differentiated, keep_r, all_states
+        assert why_refused(seqnets.cells.lstm.key, *question, "cpu") is None
+
+
 @seqnets.cell(gates=1, states=("h",))
 def undefined(x, r, state):
     return (-1 - (x[0] + r[0]).square()).sqrt()

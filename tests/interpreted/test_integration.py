@@ -207,6 +207,25 @@ def test_autocast_leaves_other_dtypes_alone():
         assert layer(x)[0].dtype == torch.float64
 
 
+SLOPE = 2.0
+
+
+def test_numbers_that_a_step_reads_from_outside_may_change(monkeypatch):
+    offset = 0.0
+
+    @seqnets.cell(gates=1, states=("h",))
+    def annealed(x, r, state):
+        return ((x[0] + r[0]) * SLOPE + offset).tanh()
+
+    layer, x, seen = seqnets.Recurrent(annealed, 3, 4), torch.randn(4, 2, 3), []
+    for slope, shift in ((2.0, 0.0), (0.5, 0.0), (0.5, 0.1), (2.0, 0.0)):
+        offset = shift
+        monkeypatch.setitem(globals(), "SLOPE", slope)
+        seen.append(seqnets.use_backend("triton")(layer)(x)[0])
+        torch.testing.assert_close(seen[-1], seqnets.use_backend("reference")(layer)(x)[0])
+    assert not torch.allclose(seen[0], seen[1])
+
+
 def by_vmap(layer, x):
     return torch.func.vmap(lambda one: layer(one)[0])(torch.stack([x, x]))[0]
 

@@ -48,6 +48,12 @@ def test_what_runs_where(version, interpreted, device, reason, monkeypatch):
     assert (why is None) if reason is None else (reason in why)
 
 
+def test_the_interpreter_needs_numpy(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install numpy" in availability.why_unavailable("cpu")
+
+
 def test_without_triton_the_backend_says_so_and_auto_serves():
     code = """
 import sys, importlib.metadata

@@ -98,8 +98,9 @@ def test_the_source_of_a_cell_is_printed_and_is_python():
     assert "reset = sigmoid(x_r + r_r)" in done.stdout
 
 
-def test_a_cell_that_cannot_be_generated_is_refused_with_its_line(tmp_path):
+@pytest.mark.parametrize("arguments", [("source", "own:sorts"), ("report", "--cell", "own:sorts")], ids=lambda a: a[0])
+def test_a_cell_that_cannot_be_generated_is_refused_with_its_line(arguments, tmp_path):
     (tmp_path / "own.py").write_text(CELL)
-    done = run("source", "own:sorts", PYTHONPATH=f"{tmp_path}{os.pathsep}{os.getcwd()}")
+    done = run(*arguments, PYTHONPATH=f"{tmp_path}{os.pathsep}{os.getcwd()}")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "sort" in done.stderr and "own.py, line 6" in done.stderr
+    assert "sort" in done.stderr and "own.py, line 6" in done.stderr and "Traceback" not in done.stderr
