@@ -25,12 +25,16 @@ log = logging.getLogger(__name__)
 ENVIRONMENT_VARIABLE = "SEQNETS_CHECK"
 
 
+class _OutOfMemory(Exception):
+    """Whether kernels are right was not found out."""
+
+
 def is_checked() -> bool:
     """Whether first uses are checked: not with ``SEQNETS_CHECK=0``."""
     return os.environ.get(ENVIRONMENT_VARIABLE, "").lower() not in ("0", "false", "off", "no")
 
 
-_verdicts: dict[tuple[Variant, torch.device, tuple[Plan, ...], str], str | None] = {}
+_verdicts: dict[tuple[Variant, torch.device, tuple[Plan, ...]], str | None] = {}
 
 
 def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
@@ -38,33 +42,35 @@ def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...
 
     The verdict is kept for the process, and on disk for the GPU, the versions and the source that it is about.
     """
-    question = variant, device, plans, generate(find_cell(variant.cell)).digest
+    question = variant, device, plans
     if question not in _verdicts:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return "the check of its kernels' first use cannot run while a CUDA graph is captured: run the layer once before"
         try:
             _verdicts[question] = apart(_find_verdict, *question)
-        except torch.OutOfMemoryError:  # it may pass
+        except _OutOfMemory:  # it may pass
             return "the GPU has no memory left for the check of its kernels' first use"
     return _verdicts[question]
 
 
-def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...], digest: str) -> str | None:
+def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
     cell = find_cell(variant.cell)
     key = {
         **store.surroundings(device),
         **variant._asdict(),
         "dtype": str(variant.dtype),
         "plans": [plan._asdict() for plan in plans],
-        "cell": digest,
+        "cell": generate(cell).digest,
     }
     known = store.read("check", key)
     if known is None:
         try:
             known = {"why": _judge(cell, variant, device)}
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # of the compiler or the driver, say: told in full, and a reason for another backend
+            if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(
+                error
+            ):  # a launch's is no class of its own
+                raise _OutOfMemory from error
             log.warning("The kernels of %r failed on their first use.", cell.name, exc_info=True)
             reason = str(error).partition("\n")[0]
             return f"on first use its kernels failed ({type(error).__name__}: {reason}); the log has the traceback"

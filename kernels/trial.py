@@ -55,9 +55,9 @@ class Values(NamedTuple):
     r: Tensor | None  # (T, B, D, N, Q)
 
 
-def random_problem(cell: Cell, variant: Variant, steps: int, batch: int, seed: int, positive: bool) -> Problem:
+def random_problem(cell: Cell, variant: Variant, steps: int, batch: int, positive: bool) -> Problem:
     """Float32 on the CPU, rounded to the dtype; drawn apart from the user's random numbers."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     _, N, U, D, ragged, per_step, dtype, bias, *_ = variant
     Q = cell.gates * U
 
@@ -105,32 +105,44 @@ def recompute(given: Problem, kept: Values) -> Tensor:
         return launch.recompute(launch.prepare(*given.arguments), kept.states[0])
 
 
-def follow(cell: Cell, given: Problem, kept: Values, tf32: bool) -> Values:
-    """The cell's own steps, each from where the kernels were; gradients flow as if it had come there by itself."""
+def follow(cell: Cell, given: Problem, kept: Values, tf32: bool, nudge: float = 0.0) -> Values:
+    """The cell's own steps, each from where the kernels were; gradients flow as if it had come there by itself.
+
+    Products in the dtype of the problem, and steps, as kernels have them, in float32 at least.
+
+    Args:
+        nudge: states that the kernels reached are taken to be larger by this part of them.
+    """
     T, B, D = given.x.shape[:3]
+    stored = given.x.dtype
+    computed = torch.promote_types(stored, torch.float32)
     weight = _truncate(given.weight) if tf32 else given.weight
     rs: list[list[Tensor]] = [[] for _ in range(D)]
     every: list[list[Sequence[Tensor]]] = [[] for _ in range(D)]
     finals: list[Sequence[Tensor]] = []
     for d in range(D):
-        state = last = [s[d] for s in given.state]
-        params = [p[d].flatten() for p in given.params]
+        last = [s[d] for s in given.state]
+        state = [s.to(computed) for s in last]
+        params = [p[d].flatten().to(computed) for p in given.params]
         for t in reversed(range(T)) if d else range(T):
-            h = _truncate(state[0]) if tf32 else state[0]
-            r = torch.einsum("bnu,nuq->bnq", h, weight[d]) + (0 if given.bias is None else given.bias[d])
-            masks = [mask[d, t if mask.shape[1] > 1 else 0].flatten(1) for mask in given.masks]
+            h = state[0].to(stored)
+            r = torch.einsum("bnu,nuq->bnq", _truncate(h) if tf32 else h, weight[d])
+            r = r if given.bias is None else r + given.bias[d]
+            masks = [mask[d, t if mask.shape[1] > 1 else 0].flatten(1).to(computed) for mask in given.masks]
             assert kept.r is not None
-            x_gates = unpack_columns(given.x[t, :, d], cell.gates).chunk(cell.gates, -1)
-            r_gates = unpack_columns(_at(kept.r[t, :, d], r), cell.gates).chunk(cell.gates, -1)
+            x_gates, r_gates = (
+                unpack_columns(gates.to(computed), cell.gates).chunk(cell.gates, -1)
+                for gates in (given.x[t, :, d], _at(kept.r[t, :, d], r))
+            )
             new = cell(x_gates, r_gates, [s.flatten(1) for s in state], params, masks)
-            new = [n.unflatten(-1, state[0].shape[1:]) for n in new]
+            new = [n.unflatten(-1, h.shape[1:]) for n in new]
             runs = torch.ones(B, 1, 1, dtype=torch.bool, device=r.device)
             if given.lengths is not None:
                 runs = (t < given.lengths)[:, None, None]
             rs[d].append(r)
-            every[d].append([torch.where(runs, n, 0.0) for n in new])
-            last = [torch.where(runs, n, s) for n, s in zip(new, last, strict=True)]
-            reached = [_at(k[t, :, d], n) for k, n in zip(kept.states, new, strict=True)]
+            every[d].append([torch.where(runs, n, 0.0).to(stored) for n in new])
+            last = [torch.where(runs, n.to(stored), s) for n, s in zip(new, last, strict=True)]
+            reached = [_at(k[t, :, d], n) * (1 + nudge) for k, n in zip(kept.states, new, strict=True)]
             state = [torch.where(runs, n, s) for n, s in zip(reached, state, strict=True)]
         if d:
             rs[d].reverse()
@@ -157,12 +169,15 @@ def _truncate(tensor: Tensor) -> Tensor:
 
 
 def outputs(cell: Cell, variant: Variant, given: Problem, values: Values) -> dict[str, Tensor]:
-    """What the variant returns or keeps, by name; y first."""
+    """What the variant returns, by name; y first."""
     found = dict(zip(["y", *cell.states[1:]], _returned(variant, given, values), strict=False))
     found |= {f"final {name}": f for name, f in zip(cell.states, values.finals, strict=True)}
-    if variant.keep_r:
-        assert values.r is not None
-        found["r"] = _within(given, values.r)
+    return _on_cpu(found)
+
+
+def projections(given: Problem, *values: Values) -> dict[str, Tensor]:
+    """Recurrent projections, by name."""
+    found = {f"r {k}".removesuffix(" 0"): _within(given, v.r) for k, v in enumerate(values) if v.r is not None}
     return _on_cpu(found)
 
 

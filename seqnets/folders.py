@@ -1,27 +1,31 @@
 """Where seqnets keeps what it can make again."""
 
-import getpass
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """``$SEQNETS_CACHE``, else ``seqnets`` in the user's cache folder; without a home, in the folder of temporary files."""
+    """``$SEQNETS_CACHE``, else ``seqnets`` in the user's cache folder; without a home, a folder of temporary files."""
     if folder := os.environ.get("SEQNETS_CACHE"):
-        return _expand(folder)
-    return _expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "seqnets"
-
-
-def _expand(folder: str) -> Path:
-    try:
         return Path(folder).expanduser()
-    except RuntimeError:  # a user without a home, in a container say
-        return Path(tempfile.gettempdir(), f"cache-{_user()}")
-
-
-def _user() -> str:
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder, "seqnets")
     try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # nor a name
-        return str(os.getuid())
+        return Path.home() / ".cache" / "seqnets"
+    except RuntimeError:  # as some containers have it
+        return _temporary()
+
+
+@cache
+def _temporary() -> Path:
+    """The user's own, for this process and later ones; what anybody may write would not be the user's."""
+    path = Path(tempfile.gettempdir(), f"seqnets-{os.getuid()}")
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.stat()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="seqnets-"))
+    mine = found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return path if mine else Path(tempfile.mkdtemp(prefix="seqnets-"))

@@ -65,10 +65,11 @@ def active_steps(lengths: Tensor, steps: int, device: torch.device) -> Tensor:
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype in which autocast wants products of `x`, whatever theirs but float64; None where it leaves them alone."""
+    """The dtype in which autocast wants products of `x`; None where it leaves them alone, as it does float64's."""
     device = x.device.type
     wanted = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if wanted and x.dtype is not torch.float64 else None
+    eligible = x.is_floating_point() and x.dtype is not torch.float64
+    return torch.get_autocast_dtype(device) if wanted and eligible else None
 
 
 def project_input(weights: Weights, x_TBI: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class Generated(NamedTuple):
     reduces_rows: bool
     additive: bool  # the gradients of x and of r are the same, for every gate
     jumps: bool  # the step may: it compares, or rounds
+    numbers: dict[str, float]  # that the step read from outside
 
 
 class _Loader(ExecutionLoader):
@@ -41,17 +42,14 @@ class _Loader(ExecutionLoader):
         return fullname.replace(".", "/") + ".py"
 
 
+@cache
 def generate(cell: Cell) -> Generated:
-    """The cell's functions for Triton kernels, as its step computes now: numbers that it reads from outside may change.
+    """The cell's functions for Triton kernels.
 
     Raises:
         CellError: they cannot be generated; see `trace`.
     """
-    return _generate(cell, cell.numbers_from_outside())
-
-
-@cache
-def _generate(cell: Cell, numbers: tuple[tuple[str, float], ...]) -> Generated:
+    numbers = cell.numbers_from_outside()
     graphs = apart(trace, cell)
     source = print_module(cell, graphs)
     digest = hashlib.sha256(source.encode()).hexdigest()
@@ -67,7 +65,20 @@ def _generate(cell: Cell, numbers: tuple[tuple[str, float], ...]) -> Generated:
         graphs.forward.reduces_rows() or graphs.backward.reduces_rows(),
         additive=outputs["d_x"] == outputs["d_r"],
         jumps=graphs.forward.jumps(),
+        numbers=numbers,
     )
+
+
+def why_outdated(cell: Cell) -> str | None:
+    """Which number of those that the step reads from outside has changed since, as a clause, or None."""
+    for name, value in cell.numbers_from_outside().items():
+        before = generate(cell).numbers.get(name)
+        if before != value:
+            return (
+                f"its step reads {name}, which was {before} when the kernels were generated and now is {value}: give what "
+                "changes as a parameter, a mask or a state, or define the cell again"
+            )
+    return None
 
 
 def _load(name: str, source: str) -> ModuleType:

@@ -14,11 +14,12 @@ def why_not(problem: Problem) -> str | None:
 
 
 def run(problem: Problem) -> Result:
-    result = layer_by_layer(problem, run_direction)
     dtype = autocast_dtype(problem.x)
     if dtype is None:
-        return result
-    # products were in the autocast dtype and states carried in float32; torch's own RNNs return the former
+        return layer_by_layer(problem, run_direction)
+    # products in the autocast dtype, and states carried in that of the weights; torch's own RNNs return the former
+    carried = problem.layers[0][0].weight_hh.dtype
+    result = layer_by_layer(problem._replace(state=tuple(s.to(carried) for s in problem.state)), run_direction)
     return tree_map_only(Tensor, lambda tensor: tensor.to(dtype), result)
 
 

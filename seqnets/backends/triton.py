@@ -37,6 +37,8 @@ def why_not(problem: Problem) -> str | None:
     dtype = autocast_dtype(x) or x.dtype
     if dtype not in DTYPES:
         return f"its kernels compute in {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}, not in {dtype}"
+    if autocast_dtype(x) is not None and any(t.dtype is torch.float64 for t in tensors):
+        return "some weights or states are in float64, which autocast leaves alone"
     if autocast_dtype(x) is None and any(t.dtype is not dtype for t in tensors):
         return f"not all weights and states have the input's dtype, {dtype}"
     P, N = problem.state[0].shape[-1], count_heads(problem.state[0], first.weight_hh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import importlib
 import keyword
 from collections import namedtuple
@@ -106,19 +107,19 @@ class Cell:
             return False
         return True
 
-    def numbers_from_outside(self) -> tuple[tuple[str, float], ...]:
+    def numbers_from_outside(self) -> dict[str, float]:
         """Numbers that the step reads from its module and from enclosing functions, as they are now."""
         step = getattr(self.step, "func", self.step)  # of a partial
         code = getattr(step, "__code__", None)
         if code is None:
-            return ()
+            return {}
         outside = {name: step.__globals__[name] for name in _global_names(code) if name in step.__globals__}
         for name, held in zip(code.co_freevars, step.__closure__ or (), strict=True):
             try:
                 outside[name] = held.cell_contents
             except ValueError:  # not assigned yet
                 continue
-        return tuple((name, value) for name, value in sorted(outside.items()) if isinstance(value, int | float))
+        return {name: value for name, value in outside.items() if isinstance(value, int | float)}
 
     def _check_names(self) -> None:
         if self.gates < 1 or not self.states:
@@ -259,9 +260,10 @@ def _find_cell(module: str, qualname: str, spec: tuple[Any, ...]) -> Cell:
 
 @cache
 def _global_names(code: CodeType) -> frozenset[str]:
-    """Of a function, and of those defined in it; attributes are among them."""
+    """That a function reads, and those defined in it."""
+    own = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == "LOAD_GLOBAL"}
     inner = (_global_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
-    return frozenset(code.co_names).union(*inner)
+    return frozenset(own.union(*inner))
 
 
 @cache

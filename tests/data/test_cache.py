@@ -4,6 +4,7 @@ import multiprocessing
 import numpy as np
 import pytest
 
+from seqnets import folders
 from seqnets.data.cache import cached
 from seqnets.folders import cache_directory
 
@@ -92,13 +93,20 @@ def test_where_it_is_by_default(monkeypatch, tmp_path):
     assert cache_directory() == tmp_path / "seqnets"
 
 
-def test_without_a_home_it_is_where_temporary_files_are(monkeypatch, tmp_path):
-    def no_home(path):
+def test_without_a_home_it_is_where_temporary_files_are_and_nobody_else_can_write(monkeypatch, tmp_path):
+    def no_home():
         raise RuntimeError("Could not determine home directory.")
 
     for name in ("SEQNETS_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pathlib.Path.expanduser", no_home)
+    monkeypatch.setattr("pathlib.Path.home", no_home)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert cache_directory().parent.parent == tmp_path
-    assert cache_directory().name == "seqnets"
+    folders._temporary.cache_clear()
+    path = cache_directory()
+    assert path.parent == tmp_path and path.stat().st_mode & 0o777 == 0o700
+    folders._temporary.cache_clear()
+    assert cache_directory() == path
+    folders._temporary.cache_clear()
+    path.chmod(0o777)
+    assert cache_directory() != path and cache_directory().parent == tmp_path
+    folders._temporary.cache_clear()

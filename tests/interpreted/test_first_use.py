@@ -9,8 +9,10 @@ import torch
 import seqnets
 from seqnets.errors import BackendError
 from seqnets.kernels import availability, first_use, launch, store
+from seqnets.kernels.agreement import SIZES, worst_error
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.refusal import why_refused
+from seqnets.kernels.trial import Variant
 from tests.recurrences import Case, build, traced
 
 # out of a step's domain NumPy, which interprets, warns where a GPU is silent
@@ -215,17 +217,65 @@ def integrate_and_fire(x, r, state):
     return (u > 0.5).to(u.dtype), u
 
 
+@seqnets.cell(gates=1, states=("h", "u"))
+def leaky(x, r, state):
+    """Reset by the state before, on which a spike depends in no other way."""
+    reset = (state.u > 1).to(state.u.dtype)
+    u = 0.9 * state.u + x[0] + r[0] - reset
+    return (u > 1).to(u.dtype), u
+
+
+@seqnets.cell(gates=1, states=("h", "u"))
+def inverted(x, r, state):
+    reset = (state.u > 1).to(state.u.dtype)
+    u = 0.9 * state.u + x[0] + r[0] - reset
+    return (u < 1).to(u.dtype), u
+
+
 @seqnets.cell(gates=1, states=("h",))
 def logarithmic(x, r, state):
     return (x[0] * (r[0] + 1)).log()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("cell", [rectified, integrate_and_fire, logarithmic], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [rectified, integrate_and_fire, leaky, logarithmic], ids=lambda cell: cell.name)
 @pytest.mark.parametrize("differentiated", [True, False], ids=["training", "inference"])
 def test_kinks_jumps_and_narrow_domains_pass_the_check(cell, dtype, differentiated, checked):
-    question = 1, 128, 2, True, (), dtype, False, differentiated, False, len(cell.states) > 1
-    assert why_refused(cell.key, *question, "cpu") is None
+    variant = Variant(cell.key, 1, 32, 2, True, (), dtype, False, differentiated, False, len(cell.states) > 1)
+    assert worst_error(cell, [variant], torch.device("cpu"), SIZES["cuda"]).ratio <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_kernels_that_jump_the_wrong_way_are_found(dtype, monkeypatch, checked):
+    monkeypatch.setattr(launch, "generate", lambda cell: generate(inverted if cell is leaky else cell))
+    variant = Variant(leaky.key, 1, 32, 2, True, (), dtype, False, True, True, True)
+    assert worst_error(leaky, [variant], torch.device("cpu"), SIZES["cuda"]).ratio > 1
+
+
+def without_weight(inputs):
+    return inputs._replace(weight=torch.zeros_like(inputs.weight))
+
+
+def with_gates_swapped(inputs):
+    return inputs._replace(bias=inputs.bias.flip(-1))
+
+
+@pytest.mark.parametrize("spoil", [without_weight, with_gates_swapped], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "keeps", [(False, False), (True, False), (True, True)], ids=["inference", "recompute", "keep r"]
+)
+def test_kernels_that_multiply_wrongly_are_found(keeps, spoil, monkeypatch, checked):
+    forward = launch.forward
+    monkeypatch.setattr(launch, "forward", lambda cell, inputs, *rest: forward(cell, spoil(inputs), *rest))
+    question = 1, 16, 2, True, (), torch.float32, True, *keeps, False
+    assert "disagreed with the cell's step: r" in why_refused(seqnets.cells.lstm.key, *question, "cpu")
+
+
+def test_a_wrong_product_before_backward_is_found(monkeypatch, checked):
+    recompute = launch.recompute
+    monkeypatch.setattr(launch, "recompute", lambda *given: recompute(*given) * 0)
+    question = 1, 16, 2, True, (), torch.float32, True, True, False, False
+    assert "disagreed with the cell's step: r 1" in why_refused(seqnets.cells.lstm.key, *question, "cpu")
 
 
 @pytest.mark.parametrize("keep_r", [False, True], ids=["recomputed", "kept"])

@@ -207,23 +207,33 @@ def test_autocast_leaves_other_dtypes_alone():
         assert layer(x)[0].dtype == torch.float64
 
 
-SLOPE = 2.0
+SLOPE, h = 2.0, None
 
 
-def test_numbers_that_a_step_reads_from_outside_may_change(monkeypatch):
-    offset = 0.0
+@seqnets.cell(gates=1, states=("h",))
+def annealed(x, r, state):
+    return ((x[0] + r[0]) * SLOPE).tanh() + state.h / 2
 
-    @seqnets.cell(gates=1, states=("h",))
-    def annealed(x, r, state):
-        return ((x[0] + r[0]) * SLOPE + offset).tanh()
 
-    layer, x, seen = seqnets.Recurrent(annealed, 3, 4), torch.randn(4, 2, 3), []
-    for slope, shift in ((2.0, 0.0), (0.5, 0.0), (0.5, 0.1), (2.0, 0.0)):
-        offset = shift
-        monkeypatch.setitem(globals(), "SLOPE", slope)
-        seen.append(seqnets.use_backend("triton")(layer)(x)[0])
-        torch.testing.assert_close(seen[-1], seqnets.use_backend("reference")(layer)(x)[0])
-    assert not torch.allclose(seen[0], seen[1])
+def test_a_number_that_the_step_reads_and_that_changed_is_refused(eager, monkeypatch):
+    """Kernels are generated once; `h` is the name of an attribute as well, and changes without consequence."""
+    layer, x = seqnets.Recurrent(annealed, 3, 4), torch.randn(4, 2, 3)
+    torch._dynamo.reset()
+    compiled = torch.compile(seqnets.use_backend("triton")(layer), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x)[0], seqnets.use_backend("reference")(layer)(x)[0])
+    y = layer(x)[0]
+    monkeypatch.setitem(globals(), "h", 7.0)
+    assert seqnets.explain(layer, x).backend == "triton"
+    monkeypatch.setitem(globals(), "SLOPE", 0.5)
+    reason = "its step reads SLOPE, which was 2.0 when the kernels were generated and now is 0.5: give what changes as"
+    assert seqnets.explain(layer, x).reasons["triton"].startswith(reason)
+    torch.testing.assert_close(layer(x)[0], seqnets.use_backend("reference")(layer)(x)[0])
+    with pytest.raises(seqnets.errors.BackendError, match="reads SLOPE"):
+        compiled(x)
+    found = torch.autograd.grad(y.sum(), layer.weight_hh_l0)  # of what was computed with 2.0
+    monkeypatch.setitem(globals(), "SLOPE", 2.0)
+    expected = torch.autograd.grad(seqnets.use_backend("reference")(layer)(x)[0].sum(), layer.weight_hh_l0)
+    torch.testing.assert_close(found, expected)
 
 
 def by_vmap(layer, x):

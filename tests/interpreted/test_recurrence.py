@@ -10,6 +10,7 @@ import torch
 
 import seqnets
 from seqnets.kernels import launch
+from seqnets.kernels.operator import recurrence
 from seqnets.kernels.planning.select import use_schedule
 from tests import recurrences
 from tests.recurrences import GRU, LSTM, SCHEDULES, Case, by_kernels
@@ -168,3 +169,27 @@ def test_a_recurrence_trains():
             losses.setdefault(backend, []).append(loss.item())
     assert losses["triton"][-1] < 0.95 * losses["triton"][0]
     assert losses["triton"] == pytest.approx(losses["reference"], rel=1e-5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_length_beyond_the_last_step_counts_as_that_step(schedule):
+    """On a GPU lengths are not checked, as that would wait for it; they must not lead beyond the memory."""
+    torch.manual_seed(0)
+    given = [
+        torch.randn(3, 2, 2, 1, 20),
+        [torch.randn(2, 2, 1, 5) for _ in range(2)],
+        torch.randn(2, 1, 5, 20),
+        None,
+        [],
+        [],
+    ]
+    leaves = [given[0], *given[1], given[2]]
+    found = []
+    for lengths in ([9, 2], [3, 2]):
+        for leaf in leaves:
+            leaf.requires_grad_()
+        with use_schedule(schedule):
+            outputs = recurrence(*given, torch.tensor(lengths), LSTM.key, keep_states=True, keep_r=True)
+            y, _, h, c, _ = outputs
+            found.append([y, h, c, *torch.autograd.grad((y.sum() + h.sum() + c.sum()), leaves)])
+    assert all(map(torch.equal, *found))
