@@ -51,7 +51,7 @@ def test_every_schedule_and_pass_of_a_cell(tmp_path):
 
 
 def test_a_table_says_what_is_wrong(tmp_path):
-    cells = [f"tests.doctor.user_cells:{name}" for name in ("trains", "no_half", "sorts")]
+    cells = [f"tests.doctor.user_cells:{name}" for name in ("trains", "fails", "sorts")]
     done = doctor(tmp_path, "--cell", *cells, "--dtype", "fp16", "--hidden", "5")
     assert done.returncode == 1
     assert "Nothing ran on a GPU" in done.stdout and "Not all that is served agrees" in done.stdout
@@ -63,7 +63,7 @@ def test_a_table_says_what_is_wrong(tmp_path):
     assert results[4:8] == ["forward crashed", "backward crashed"] * 2
     assert results[8:] == ["forward not", "backward not"] * 2
     assert [row.split()[-1] for row in rows[4:]] == ["[1]"] * 4 + ["[2]"] * 4
-    assert reasons[0] == ("1", "NotImplementedError: not in half precision")
+    assert reasons[0] == ("1", "NotImplementedError: not for five units")
     assert len(reasons) == 2 and "sort" in reasons[1][1]  # the operation, by name
 
 
