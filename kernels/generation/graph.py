@@ -7,7 +7,7 @@ is made, and made once: a graph holds no common subexpressions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,14 +94,18 @@ class Builder:
     def __init__(self) -> None:
         self._made: dict[object, Node] = {}
 
-    def input(self, name: str, rows: bool = True) -> Node:
-        return self._make("input", literal=name, rows=rows, columns=True)
+    def input(self, name: str, rows: bool = True, columns: bool = True) -> Node:
+        return self._make("input", literal=name, rows=rows, columns=columns)
 
     def constant(self, value: float) -> Node:
         return self._make("constant", literal=float(value))
 
     def hidden(self) -> Node:
         return self._make("hidden")
+
+    def copy(self, node: Node, args: Sequence[Node]) -> Node:
+        """A node of another graph, with these arguments."""
+        return self._make(node.op, tuple(args), literal=node.literal, rows=node.rows, columns=node.columns)
 
     def node(self, op: str, *operands: Node | float) -> Node:
         """`op` of the operands, simplified."""
@@ -133,7 +137,7 @@ class Builder:
         return self._make(op, args, rows=any(a.rows for a in args), columns=any(a.columns for a in args))
 
     def _make(self, op: str, args: tuple[Node, ...] = (), **fields: object) -> Node:
-        key = (op, frozenset(args) if op in COMMUTATIVE else args, fields.get("literal"))
+        key = (op, frozenset(args) if op in COMMUTATIVE else args, fields.get("literal", ""))
         if key not in self._made:
             self._made[key] = Node(op, args, **fields)  # type: ignore[arg-type]
         return self._made[key]

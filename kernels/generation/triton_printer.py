@@ -5,9 +5,9 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections import Counter
 
 from seqnets.cells import Cell
+from seqnets.kernels.generation.expressions import Writer
 from seqnets.kernels.generation.graph import Graph, Node
 from seqnets.kernels.generation.tracing import Graphs
 
@@ -20,12 +20,6 @@ is their number. The gradients of parameters come per row of the batch, to be su
 import triton
 import triton.language as tl
 '''
-INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-    "and": "&", "or": "|",
-}  # fmt: skip
-PREFIX = {"neg": "-", "not": "~"}
-PRECEDENCE = {"add": 1, "sub": 1, "mul": 2, "div": 2}  # the rest of INFIX is always bracketed
 CALLS = {
     **{name: f"tl.{name}" for name in ["exp", "exp2", "log", "sqrt", "rsqrt", "abs", "erf", "sin", "cos", "floor", "where"]},
     **{name: name for name in ["maximum", "minimum", "row_sum", "row_max", "sigmoid", "tanh", "log1p", "expm1", "sign"]},
@@ -33,7 +27,6 @@ CALLS = {
 }  # fmt: skip
 TAKE_COLUMNS = ("row_sum", "row_max")
 RESERVED = {"t", "one", "cols", "hidden", "tl", "triton", *CALLS.values(), *dir(builtins), *keyword.kwlist}
-WIDTH = 100  # of an expression; a longer one is named
 
 
 def print_module(cell: Cell, graphs: Graphs) -> str:
@@ -46,19 +39,15 @@ def print_module(cell: Cell, graphs: Graphs) -> str:
     return HEADER.format(name=cell.name, module=cell.__module__) + imports + "".join("\n\n" + s for s in functions)
 
 
-class _Function:
+class _Function(Writer):
     def __init__(self, graph: Graph, name: str) -> None:
-        self.graph, self.name = graph, name
-        self.nodes = graph.order()
-        self.uses = Counter(arg for node in self.nodes for arg in node.args)
-        self.uses.update(node for group in graph.outputs.values() for node in group)
-        self.taken = {*RESERVED, *graph.inputs}
-        self.text: dict[Node, str] = {}  # how each value is written where it is used
-        self.inlined: set[Node] = set()
+        self.name, self.nodes = name, graph.order()
+        results = (node for group in graph.outputs.values() for node in group)
+        super().__init__(graph, self.nodes, results, {*RESERVED, *graph.inputs})
 
     def source(self) -> str:
         lines = ["@triton.jit", f"def {self.name}({', '.join([*self.graph.inputs, 'cols', 'hidden'])}):"]
-        lines += [f"    {line}" for line in [*self._unpacking(), *self._statements()]]
+        lines += [f"    {line}" for line in [*self._unpacking(), *self.statements(self.nodes)]]
         returned = [
             f"({''.join(f'{self._tile(n)}, ' for n in nodes).rstrip(' ' if len(nodes) == 1 else ', ')})"
             for nodes in self.graph.outputs.values()
@@ -70,7 +59,7 @@ class _Function:
         for argument, nodes in self.graph.inputs.items():
             used = [node for node in nodes if self.uses[node]]
             for node in used:
-                self.text[node] = self._fresh(str(node.literal))
+                self.text[node] = self.fresh(str(node.literal))
             if used == list(nodes) and len(nodes) > 1:
                 lines.append(f"{', '.join(self.text[n] for n in nodes)} = {argument}")
             else:
@@ -81,60 +70,24 @@ class _Function:
             lines.append("one = tl.cast(1.0, x[0].dtype)")
         return lines
 
-    def _statements(self) -> list[str]:
-        lines = []
-        for node in self.nodes:
-            if node.op == "input":
-                continue
-            expression = self._expression(node)
-            if node.op in ("constant", "hidden") or (
-                node not in self.graph.names and self.uses[node] == 1 and len(expression) < WIDTH
-            ):
-                self.text[node] = expression
-                self.inlined.add(node)
-            else:
-                self.text[node] = self._fresh(self.graph.names.get(node, "t"))
-                lines.append(f"{self.text[node]} = {expression}")
-        return lines
+    def declaration(self, node: Node) -> str:
+        return ""
 
-    def _expression(self, node: Node) -> str:
-        if node.op == "hidden":
-            return "hidden"
-        if node.value is not None:
-            text = repr(node.value)
-            return text if text[-1].isdigit() else f'float("{text}")'
-        if node.op in PREFIX:
-            return PREFIX[node.op] + self._bracketed(node.args[0], node)
-        if node.op in INFIX:
-            left, right = node.args
-            return f"{self._bracketed(left, node)} {INFIX[node.op]} {self._bracketed(right, node)}"
+    def number(self, value: float) -> str:
+        text = repr(value)
+        return text if text[-1].isdigit() else f'float("{text}")'
+
+    def call(self, node: Node) -> str:
         args = [self.text[arg] for arg in node.args] + ["cols"] * (node.op in TAKE_COLUMNS)
         if _of_numbers(node):
             args[1] = "one" if args[1] == "1.0" else f"one * {args[1]}"
         return f"{CALLS[node.op]}({', '.join(args)})"
-
-    def _bracketed(self, arg: Node, parent: Node) -> str:
-        text = self.text[arg]
-        if arg not in self.inlined or arg.op not in INFIX:
-            return text
-        inner, outer = PRECEDENCE.get(arg.op, 0), PRECEDENCE.get(parent.op, 3)
-        first = parent.op in INFIX and arg is not parent.args[1]
-        return text if inner > outer or (inner == outer and first) else f"({text})"
 
     def _tile(self, node: Node) -> str:
         """The value, broadcast to a whole tile."""
         if node.rows and node.columns:
             return self.text[node]
         return "tl.zeros_like(x[0])" + ("" if node.value == 0 else f" + {self.text[node]}")
-
-    def _fresh(self, name: str) -> str:
-        """The name, or the first of ``name_1``, ``name_2`` that is not taken; ``t1``, ``t2`` for "t"."""
-        candidate, number = name, 0
-        while candidate in self.taken:
-            number += 1
-            candidate = f"{name}{'' if name == 't' else '_'}{number}"
-        self.taken.add(candidate)
-        return candidate
 
 
 def _of_numbers(node: Node) -> bool:

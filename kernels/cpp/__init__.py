@@ -1,0 +1,1 @@
+"""Generated cells on the CPU: compiled C++ and the one schedule that runs it."""

@@ -1,0 +1,177 @@
+"""Compiles generated cells with the C++ compiler that is there, once per machine: what it made is kept on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from seqnets.folders import cache_directory
+
+log = logging.getLogger(__name__)
+
+HEADERS = ("vector.hpp", "product.hpp", "recurrence.hpp")
+FOLDER = Path(__file__).parent
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
+SECONDS = 120  # that a compiler may take
+
+
+class CompilationError(RuntimeError):
+    """The compiler failed; the message is a clause."""
+
+
+@cache
+def find_compiler() -> tuple[str, ...] | None:
+    """The command: ``CXX``, else g++, clang++ or c++; None where there is none."""
+    if named := os.environ.get("CXX"):
+        return tuple(shlex.split(named))
+    found = (shutil.which(name) for name in ("g++", "clang++", "c++"))
+    return next(((path,) for path in found if path), None)
+
+
+def compiled(name: str, source: str) -> ctypes.CDLL:
+    """The library made of a C++ source, which may include the headers of this folder.
+
+    Raises:
+        CompilationError: there is no compiler, or it failed.
+    """
+    command = find_compiler()
+    if command is None:
+        raise CompilationError("no C++ compiler was found (install g++ or clang++, or name one in CXX)")
+    key = hashlib.sha256("\0".join([source, *_headers(), *command, _version(command), *FLAGS, _cpu()]).encode()).hexdigest()
+    file = f"{name}-{key[:20]}{'.dll' if sys.platform == 'win32' else '.so'}"
+    folder = _own_folder()
+    if folder is None:
+        return _load_from_temporary(command, source, file)
+    with _locked(folder / f"{file}.lock"):
+        library = _load(folder / file)
+        if library is None:
+            _compile(command, source, folder / file)
+            library = ctypes.CDLL(str(folder / file))
+    return library
+
+
+def _own_folder() -> Path | None:
+    """Where libraries are kept; None where the folder cannot be written, or is not the user's alone: libraries are code."""
+    folder = cache_directory() / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError as error:
+        log.warning("%s cannot be used (%s); kernels are compiled for this process alone.", folder, error)
+        return None
+    if hasattr(os, "getuid") and (found.st_uid not in (os.getuid(), 0) or found.st_mode & 0o002):
+        log.warning("%s can be written by other users; kernels are compiled for this process alone.", folder)
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Of processes that start together one compiles and the others wait; without locks all do, which is as right."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=SECONDS)
+    except (Timeout, OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _load(path: Path) -> ctypes.CDLL | None:
+    """A library that is whole, as its checksum says; None where there is none."""
+    try:
+        digest = path.with_suffix(".sha256").read_text()
+        if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            return ctypes.CDLL(str(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.warning("%s cannot be loaded (%s); it is compiled again.", path, error)
+        return None
+    log.warning("%s is damaged; it is compiled again.", path)
+    return None
+
+
+def _compile(command: tuple[str, ...], source: str, path: Path) -> None:
+    """Make the library appear, whole, or not at all."""
+    with tempfile.TemporaryDirectory(prefix="seqnets-") as temporary:
+        made = Path(temporary, path.name)
+        _run(command, source, made)
+        beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            shutil.copyfile(made, beside)
+            os.replace(beside, path)
+            checksum = path.with_suffix(".sha256")
+            beside.write_text(hashlib.sha256(made.read_bytes()).hexdigest())
+            os.replace(beside, checksum)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _load_from_temporary(command: tuple[str, ...], source: str, file: str) -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory(prefix="seqnets-", ignore_cleanup_errors=True) as temporary:
+        _run(command, source, Path(temporary, file))
+        return ctypes.CDLL(str(Path(temporary, file)))
+
+
+def _run(command: tuple[str, ...], source: str, made: Path) -> None:
+    given = made.with_suffix(".cpp")
+    given.write_text(source, encoding="utf-8")
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [*command, *FLAGS, f"-I{FOLDER}", "-o", str(made), str(given)],
+            capture_output=True, text=True, errors="replace", timeout=SECONDS, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise CompilationError(f"{command[0]} took more than {SECONDS} s") from None
+    except OSError as error:
+        raise CompilationError(f"{command[0]} cannot be run ({error.strerror}; CXX names another compiler)") from None
+    if done.returncode:
+        log.warning("%s failed:\n%s", " ".join(command), done.stderr)
+        first = re.search(r"^.*\berror\b.*$", done.stderr, re.MULTILINE)
+        reason = first[0].strip() if first else f"exit status {done.returncode}"
+        raise CompilationError(f"{command[0]} failed ({reason}); the log has all it said")
+    log.info("Compiled %s in %.1f s.", made.name, time.perf_counter() - start)
+
+
+@cache
+def _version(command: tuple[str, ...]) -> str:
+    try:
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace", timeout=SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.partition("\n")[0]
+
+
+@cache
+def _headers() -> tuple[str, ...]:
+    return tuple((FOLDER / name).read_text(encoding="utf-8") for name in HEADERS)
+
+
+@cache
+def _cpu() -> str:
+    """What `-march=native` depends on."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        return "\n".join(line for line in lines if re.match(r"(model name|flags|Features|CPU part)\b", line))
+    return f"{platform.machine()} {platform.processor()}"

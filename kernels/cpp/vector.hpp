@@ -1,0 +1,230 @@
+// Vectors of float or double by the compiler's vector extensions, as wide as the machine has them, and the functions that
+// steps call: GCC and Clang, any CPU.
+#pragma once
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#include <limits>
+#include <type_traits>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+constexpr int BYTES = 64;
+#elif defined(__AVX__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+// The largest tile of sums, rows by vectors, that the registers hold beside what is multiplied
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int MOST_SUMS = 24;
+#else
+constexpr int MOST_SUMS = 12;
+#endif
+
+#define INLINE_MEMBER inline __attribute__((always_inline))
+#define INLINE static INLINE_MEMBER
+
+typedef real V __attribute__((vector_size(BYTES)));
+constexpr int L = BYTES / sizeof(real);  // lanes
+typedef std::conditional_t<sizeof(real) == 4, int32_t, int64_t> whole;
+typedef whole M __attribute__((vector_size(BYTES)));  // truth values: all bits, or none
+
+template <class T, int N> using Each = std::array<T, N ? N : 1>;
+
+INLINE V splat(real value) { return value - V{}; }
+INLINE V select(M condition, V yes, V no) { return condition ? yes : no; }
+INLINE M bits(V x) { return (M)x; }
+INLINE V number(M x) { return (V)x; }
+
+// ---- memory
+
+struct bfloat16 { uint16_t bits; };
+
+template <class T> INLINE real load_one(const T* at) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        uint32_t wide = uint32_t(at->bits) << 16;
+        float value;
+        std::memcpy(&value, &wide, 4);
+        return value;
+    } else {
+        return *at;
+    }
+}
+
+template <class T> INLINE void store_one(T* at, real value) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        uint32_t wide;
+        float narrow = value;
+        std::memcpy(&wide, &narrow, 4);
+        at->bits = value != value ? 0x7fc0 : (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;  // to the nearest, ties to even
+    } else {
+        *at = value;
+    }
+}
+
+template <class T> INLINE V load(const T* at) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        typedef uint16_t N __attribute__((vector_size(BYTES / 2)));
+        typedef uint32_t W __attribute__((vector_size(BYTES)));
+        N narrow;
+        std::memcpy(&narrow, at, sizeof narrow);
+        return (V)(__builtin_convertvector(narrow, W) << 16);
+    } else {
+        V value;
+        std::memcpy(&value, at, sizeof value);
+        return value;
+    }
+}
+
+template <class T> INLINE void store(T* at, V value) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        typedef uint16_t N __attribute__((vector_size(BYTES / 2)));
+        typedef uint32_t W __attribute__((vector_size(BYTES)));
+        W wide = (W)value;
+        W rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
+        rounded = value != value ? W{} + 0x7fc0 : rounded;
+        N narrow = __builtin_convertvector(rounded, N);
+        std::memcpy(at, &narrow, sizeof narrow);
+    } else {
+        std::memcpy(at, &value, sizeof value);
+    }
+}
+
+// How many lanes of a vector exist: all, known when compiled, or the first few of the last one
+struct Full {
+    constexpr operator int() const { return L; }
+};
+template <class T> INLINE V load(const T* at, Full) { return load(at); }
+template <class T> INLINE void store(T* at, V value, Full) { store(at, value); }
+
+// The first `count` lanes, 1 to L; the others are zero, or not stored
+template <class T> INLINE V load(const T* at, int count) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) return (V)_mm512_maskz_loadu_ps((1u << count) - 1, at);
+    if constexpr (std::is_same_v<T, double>) return (V)_mm512_maskz_loadu_pd((1u << count) - 1, at);
+#endif
+    alignas(BYTES) real lanes[L] = {};
+    for (int k = 0; k < count; k++) lanes[k] = load_one(at + k);
+    return load(lanes);
+}
+
+template <class T> INLINE void store(T* at, V value, int count) {
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>) return _mm512_mask_storeu_ps(at, (1u << count) - 1, (__m512)value);
+    if constexpr (std::is_same_v<T, double>) return _mm512_mask_storeu_pd(at, (1u << count) - 1, (__m512d)value);
+#endif
+    for (int k = 0; k < count; k++) store_one(at + k, value[k]);
+}
+
+// As it would be after it was stored and loaded
+template <class T> INLINE V rounded(V value) {
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        alignas(BYTES) bfloat16 lanes[L];
+        store(lanes, value);
+        return load(lanes);
+    } else {
+        return value;
+    }
+}
+
+// ---- functions, elementwise and named as in torch
+
+template <class F> INLINE V lanewise(V x, F f) {
+    V y;
+    for (int k = 0; k < L; k++) y[k] = f(x[k]);
+    return y;
+}
+
+INLINE V abs(V x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
+INLINE V maximum(V x, V y) { return select((x > y) | (x != x), x, y); }  // nan where either is
+INLINE V minimum(V x, V y) { return select((x < y) | (x != x), x, y); }
+
+// 2^n for whole n between the exponents of normal numbers
+INLINE V two_to(V n) {
+    constexpr int mantissa = std::numeric_limits<real>::digits - 1;
+    constexpr whole bias = std::numeric_limits<real>::max_exponent - 1;
+    return number((__builtin_convertvector(n, M) + bias) << mantissa);
+}
+
+// To the nearest whole number, |x| < 2^22: the sum has no room for a fraction
+INLINE V nearest(V x) {
+    constexpr real shift = sizeof(real) == 4 ? real(0x1.8p23) : real(0x1.8p52);
+    return (x + shift) - shift;
+}
+
+// e^x = 2^n e^r, |r| <= log(2)/2; e^r by its Taylor series, to the last bit of the mantissa
+INLINE V exp(V x) {
+    constexpr bool single = sizeof(real) == 4;
+    constexpr real log2_e = real(1.44269504088896340736);
+    constexpr real high = single ? real(0.693359375) : real(0x1.62e42fefa38p-1);
+    constexpr real low = single ? real(-2.12194440054690583e-4) : real(0x1.ef35793c7673p-45);
+    constexpr real top = single ? real(88.7228394) : real(709.782712893384);
+    constexpr real bottom = single ? real(-103.972084) : real(-745.1332191019412);
+    const V held = minimum(maximum(x, splat(bottom)), splat(top));  // nan stays
+    const V n = nearest(held * log2_e);
+    const V r = (held - n * high) - n * low;
+    V p;
+    if constexpr (single) {
+        p = splat(real(1.0 / 5040));
+        for (real c : {real(1.0 / 720), real(1.0 / 120), real(1.0 / 24), real(1.0 / 6), real(0.5), real(1)}) p = p * r + c;
+    } else {
+        p = splat(real(1.0 / 87178291200));
+        for (real c : {real(1.0 / 6227020800), real(1.0 / 479001600), real(1.0 / 39916800), real(1.0 / 3628800), real(1.0 / 362880),
+                       real(1.0 / 40320), real(1.0 / 5040), real(1.0 / 720), real(1.0 / 120), real(1.0 / 24), real(1.0 / 6), real(0.5), real(1)})
+            p = p * r + c;
+    }
+    p = p * r + real(1);
+    const V half = nearest(n * real(0.5));  // in two steps, as 2^n alone may be beyond the exponents
+    const V y = p * two_to(half) * two_to(n - half);
+    return select(x > top, splat(std::numeric_limits<real>::infinity()), select(x < bottom, V{}, y));
+}
+
+INLINE V sigmoid(V x) { return real(1) / (real(1) + exp(-x)); }
+
+// Near 0 a rational approximation (S. L. Moshier, Cephes)
+INLINE V tanh(V x) {
+    const V magnitude = abs(x), square = x * x;
+    V near;
+    if constexpr (sizeof(real) == 4) {
+        const V p = (square * real(-5.70498872745e-3) + real(2.06390887954e-2)) * square - real(5.37397155531e-2);
+        near = x + x * square * ((p * square + real(1.33314422036e-1)) * square - real(3.33332819422e-1));
+    } else {
+        const V p = (square * real(-0.964399179425052238628) - real(99.2877231001918586564)) * square - real(1614.68768441708447952);
+        const V q = ((square + real(112.811678491632931402)) * square + real(2235.48839060100448583)) * square + real(4844.06305325125486048);
+        near = x + x * square * (p / q);
+    }
+    const V far = real(1) - real(2) / (real(1) + exp(magnitude * real(2)));
+    return select(magnitude < real(0.625), near, select(x < V{}, -far, far));
+}
+
+// Less common: by the C library, lane by lane
+INLINE V exp2(V x) { return lanewise(x, [](real v) { return std::exp2(v); }); }
+INLINE V log(V x) { return lanewise(x, [](real v) { return std::log(v); }); }
+INLINE V log1p(V x) { return lanewise(x, [](real v) { return std::log1p(v); }); }
+INLINE V expm1(V x) { return lanewise(x, [](real v) { return std::expm1(v); }); }
+INLINE V erf(V x) { return lanewise(x, [](real v) { return std::erf(v); }); }
+INLINE V sin(V x) { return lanewise(x, [](real v) { return std::sin(v); }); }
+INLINE V cos(V x) { return lanewise(x, [](real v) { return std::cos(v); }); }
+INLINE V floor(V x) { return lanewise(x, [](real v) { return std::floor(v); }); }
+INLINE V sqrt(V x) { return lanewise(x, [](real v) { return std::sqrt(v); }); }
+INLINE V rsqrt(V x) { return real(1) / sqrt(x); }
+INLINE V sign(V x) { return select(x > V{}, splat(1), select(x < V{}, splat(-1), V{})); }
+INLINE V power(V x, V y) {
+    V z;
+    for (int k = 0; k < L; k++) z[k] = std::pow(x[k], y[k]);
+    return z;
+}
+
+INLINE real total(V x) {  // always in the same order
+    real sum = 0;
+    for (int k = 0; k < L; k++) sum += x[k];
+    return sum;
+}
+INLINE real largest(V x) {
+    real most = x[0];
+    for (int k = 1; k < L; k++) most = x[k] > most || x[k] != x[k] ? x[k] : most;
+    return most;
+}
