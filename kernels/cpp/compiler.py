@@ -53,7 +53,9 @@ def compiled(name: str, source: str) -> ctypes.CDLL:
     command = find_compiler()
     if command is None:
         raise CompilationError("no C++ compiler was found (install g++ or clang++, or name one in CXX)")
-    key = hashlib.sha256("\0".join([source, *_headers(), *command, _version(command), *FLAGS, _cpu()]).encode()).hexdigest()
+    key = hashlib.sha256(
+        "\0".join([source, *_headers(), *command, _version(command), *FLAGS, _cpu()]).encode()
+    ).hexdigest()
     file = f"{name}-{key[:20]}{'.dll' if sys.platform == 'win32' else '.so'}"
     folder = _own_folder()
     if folder is None:
@@ -157,7 +159,9 @@ def _run(command: tuple[str, ...], source: str, made: Path) -> None:
 @cache
 def _version(command: tuple[str, ...]) -> str:
     try:
-        done = subprocess.run([*command, "--version"], capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        done = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, errors="replace", timeout=SECONDS
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.partition("\n")[0]

@@ -41,57 +41,50 @@ INLINE V number(M x) { return (V)x; }
 
 // ---- memory
 
-struct bfloat16 { uint16_t bits; };
+INLINE real load_one(const real* at) { return *at; }
+INLINE void store_one(real* at, real value) { *at = value; }
 
-template <class T> INLINE real load_one(const T* at) {
-    if constexpr (std::is_same_v<T, bfloat16>) {
-        uint32_t wide = uint32_t(at->bits) << 16;
-        float value;
-        std::memcpy(&value, &wide, 4);
-        return value;
-    } else {
-        return *at;
-    }
+INLINE V load(const real* at) {
+    V value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
 }
 
-template <class T> INLINE void store_one(T* at, real value) {
-    if constexpr (std::is_same_v<T, bfloat16>) {
-        uint32_t wide;
-        float narrow = value;
-        std::memcpy(&wide, &narrow, 4);
-        at->bits = value != value ? 0x7fc0 : (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;  // to the nearest, ties to even
-    } else {
-        *at = value;
-    }
+INLINE void store(real* at, V value) { std::memcpy(at, &value, sizeof value); }
+
+#if STORED_BFLOAT16  // and computed with in float32
+struct bfloat16 {
+    uint16_t bits;
+};
+typedef uint16_t Narrow __attribute__((vector_size(BYTES / 2)));
+typedef uint32_t Wide __attribute__((vector_size(BYTES)));
+
+INLINE real load_one(const bfloat16* at) {
+    const uint32_t wide = uint32_t(at->bits) << 16;
+    real value;
+    std::memcpy(&value, &wide, 4);
+    return value;
 }
 
-template <class T> INLINE V load(const T* at) {
-    if constexpr (std::is_same_v<T, bfloat16>) {
-        typedef uint16_t N __attribute__((vector_size(BYTES / 2)));
-        typedef uint32_t W __attribute__((vector_size(BYTES)));
-        N narrow;
-        std::memcpy(&narrow, at, sizeof narrow);
-        return (V)(__builtin_convertvector(narrow, W) << 16);
-    } else {
-        V value;
-        std::memcpy(&value, at, sizeof value);
-        return value;
-    }
+INLINE void store_one(bfloat16* at, real value) {  // to the nearest, ties to even
+    uint32_t wide;
+    std::memcpy(&wide, &value, 4);
+    at->bits = value != value ? 0x7fc0 : (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
 }
 
-template <class T> INLINE void store(T* at, V value) {
-    if constexpr (std::is_same_v<T, bfloat16>) {
-        typedef uint16_t N __attribute__((vector_size(BYTES / 2)));
-        typedef uint32_t W __attribute__((vector_size(BYTES)));
-        W wide = (W)value;
-        W rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
-        rounded = value != value ? W{} + 0x7fc0 : rounded;
-        N narrow = __builtin_convertvector(rounded, N);
-        std::memcpy(at, &narrow, sizeof narrow);
-    } else {
-        std::memcpy(at, &value, sizeof value);
-    }
+INLINE V load(const bfloat16* at) {
+    Narrow narrow;
+    std::memcpy(&narrow, at, sizeof narrow);
+    return (V)(__builtin_convertvector(narrow, Wide) << 16);
 }
+
+INLINE void store(bfloat16* at, V value) {
+    const Wide wide = (Wide)value;
+    const Wide rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16;
+    const Narrow narrow = __builtin_convertvector(value != value ? Wide{} + 0x7fc0 : rounded, Narrow);
+    std::memcpy(at, &narrow, sizeof narrow);
+}
+#endif
 
 // How many lanes of a vector exist: all, known when compiled, or the first few of the last one
 struct Full {
@@ -121,13 +114,10 @@ template <class T> INLINE void store(T* at, V value, int count) {
 
 // As it would be after it was stored and loaded
 template <class T> INLINE V rounded(V value) {
-    if constexpr (std::is_same_v<T, bfloat16>) {
-        alignas(BYTES) bfloat16 lanes[L];
-        store(lanes, value);
-        return load(lanes);
-    } else {
-        return value;
-    }
+    if constexpr (std::is_same_v<T, real>) return value;
+    alignas(BYTES) T lanes[L];
+    store(lanes, value);
+    return load(lanes);
 }
 
 // ---- functions, elementwise and named as in torch

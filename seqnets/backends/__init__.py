@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from seqnets.backends import aten, reference, triton
+from seqnets.backends import aten, cpp, reference, triton
 from seqnets.recurrence import Problem, Result
 
 
@@ -22,4 +22,4 @@ class Backend(Protocol):
 
 
 # aten before triton: nobody has measured the kernels against cuDNN yet; cells that torch lacks go to triton
-BACKENDS: dict[str, Backend] = {"aten": aten, "triton": triton, "reference": reference}
+BACKENDS: dict[str, Backend] = {"aten": aten, "triton": triton, "cpp": cpp, "reference": reference}

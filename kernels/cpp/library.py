@@ -1,0 +1,109 @@
+"""A cell's compiled functions, and how they are called."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.errors import CellError
+from seqnets.kernels.apart import apart
+from seqnets.kernels.cpp.compiler import CompilationError, compiled
+from seqnets.kernels.cpp.threads import runtime
+from seqnets.kernels.generation.cpp_printer import print_cell
+from seqnets.kernels.generation.saving import Split, split
+from seqnets.kernels.generation.tracing import trace
+
+log = logging.getLogger(__name__)
+
+# How values are stored, and computed with
+TYPES = {
+    torch.float32: ("float", "float"),
+    torch.float64: ("double", "double"),
+    torch.bfloat16: ("bfloat16", "float"),
+}
+
+
+class Library(NamedTuple):
+    forward: Any
+    backward: Any
+    forward_size: Any  # of the packed weight of one direction, in numbers
+    backward_size: Any
+    saved: Saved
+    differs: tuple[bool, ...]  # for each gate, whether the gradients of x and of r do
+
+
+class Saved(NamedTuple):
+    """What a step saves for its gradient."""
+
+    per_unit: int  # values
+    per_row: int
+
+
+def source(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
+    """The C++ of the cell, as it computes now.
+
+    Raises:
+        CellError: it cannot be generated; see `trace`.
+    """
+    return _source(cell, _split(cell, cell.numbers_from_outside()), dtype)
+
+
+def _source(cell: Cell, parts: Split, dtype: torch.dtype) -> str:
+    stored, real = TYPES[dtype]
+    return (
+        f'using real = {real};\n#define STORED_BFLOAT16 {int(dtype is torch.bfloat16)}\n#include "vector.hpp"\nusing stored = {stored};\n\n{print_cell(cell, parts)}\n'
+        '#include "recurrence.hpp"\n'
+    )
+
+
+@cache
+def _split(cell: Cell, numbers: tuple[tuple[str, float], ...]) -> Split:
+    return split(apart(trace, cell))
+
+
+def saved_by(cell: Cell) -> Saved:
+    saved = _split(cell, cell.numbers_from_outside()).forward.outputs["saved"]
+    return Saved(sum(node.columns for node in saved), sum(not node.columns for node in saved))
+
+
+def library(cell: Cell, dtype: torch.dtype) -> Library | str:
+    """The cell's functions for a dtype, compiled on first use; or why there are none, as a clause."""
+    return _library(cell, cell.numbers_from_outside(), dtype)
+
+
+@cache
+def _library(cell: Cell, numbers: tuple[tuple[str, float], ...], dtype: torch.dtype) -> Library | str:
+    try:
+        parts = _split(cell, numbers)
+        name = cell.name if cell.name.isascii() and cell.name.isidentifier() else "cell"
+        functions = compiled(name, _source(cell, parts, dtype))
+    except (CellError, CompilationError) as error:
+        return str(error)
+    if threads := runtime():
+        functions.set_threads(*threads)
+    for size in (functions.forward_size, functions.backward_size):
+        size.restype = ctypes.c_int64
+    d_x, d_r = (parts.backward.outputs[group] for group in ("d_x", "d_r"))
+    return Library(
+        functions.forward,
+        functions.backward,
+        functions.forward_size,
+        functions.backward_size,
+        saved_by(cell),
+        tuple(mine is not theirs for mine, theirs in zip(d_x, d_r, strict=True)),
+    )
+
+
+def arguments(*values: int | Tensor | None) -> Any:
+    """Numbers and addresses, as `Arguments` in recurrence.hpp reads them."""
+    return (ctypes.c_int64 * len(values))(*(_number(value) for value in values))
+
+
+def _number(value: int | Tensor | None) -> int:
+    return value.data_ptr() if isinstance(value, Tensor) else value or 0

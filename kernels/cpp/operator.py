@@ -1,0 +1,182 @@
+"""A layer on the CPU as operators of PyTorch: what autograd, torch.compile and torch.export see of the compiled kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqnets.cells.cell import find_cell
+from seqnets.recurrence import Weights, active_steps, project_input
+from seqnets.scan import scan
+
+
+@torch.library.custom_op("seqnets::layer", mutates_args=())
+def layer(
+    x: Tensor,
+    state: Sequence[Tensor],
+    weight_ih: Sequence[Tensor],
+    weight_hh: Sequence[Tensor],
+    bias_ih: Sequence[Tensor],
+    bias_hh: Sequence[Tensor],
+    params: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    lengths: Tensor | None,
+    cell: str,
+    keep_states: bool,
+    keep: bool,
+) -> list[Tensor]:
+    """One layer, all of its directions.
+
+    Args:
+        x: ``(T, B, I)``, on the CPU.
+        state: initial states, S × ``(D, B, H)``.
+        weight_ih, weight_hh, bias_ih, bias_hh: D each, as in torch.nn; biases D or none.
+        params, masks: D × those of the cell; ``(H,)``, and ``(B, H)`` or ``(T, B, H)``.
+        lengths: ``(B,)`` int64.
+        cell: `Cell.key`.
+        keep_states: whether all states are returned at every step, as backward needs them, or the output alone.
+        keep: whether what else backward needs is returned.
+
+    Returns:
+        The output ``(T, B, D·H)``, zero at and beyond the lengths; the last states ``(D, B, H)``; with `keep_states` the other
+        states, shaped as the output, which hold any value beyond the lengths; with `keep` what the step saved.
+    """
+    from seqnets.kernels.cpp import launch
+
+    inputs = launch.prepare(launch.Inputs(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths))
+    kept, finals = launch.run_forward(find_cell(cell), inputs, keep_states, keep)
+    y, *others = kept.states
+    return [y, *finals, *others, *([kept.saved, kept.columns] if keep else [])]
+
+
+@layer.register_fake
+def _(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, cell, keep_states, keep):
+    from seqnets.kernels.cpp import launch, library
+
+    (T, B, _), (D, _, H) = x.shape, state[0].shape
+    every = [x.new_empty(T, B, D * H) for _ in (state if keep_states else state[:1])]
+    found = [every[0], *(s.new_empty(s.shape) for s in state), *every[1:]]
+    if keep:
+        saved = library.saved_by(find_cell(cell))
+        found.append(x.new_empty(D, T, B, saved.per_unit * H))
+        found.append(x.new_empty(D, T, B, saved.per_row, dtype=launch.arithmetic_dtype(x.dtype)))
+    return found
+
+
+@torch.library.custom_op("seqnets::layer_backward", mutates_args=())
+def layer_backward(
+    x: Tensor,
+    state: Sequence[Tensor],
+    weight_ih: Sequence[Tensor],
+    weight_hh: Sequence[Tensor],
+    bias_ih: Sequence[Tensor],
+    bias_hh: Sequence[Tensor],
+    params: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    lengths: Tensor | None,
+    states: Sequence[Tensor],
+    saved: Tensor,
+    columns: Tensor,
+    d_states: Sequence[Tensor | None],
+    d_finals: Sequence[Tensor | None],
+    cell: str,
+) -> list[Tensor]:
+    """The gradients of x, state, weight_ih, weight_hh, bias_ih, bias_hh and params, in this order and by their order."""
+    from seqnets.kernels.cpp import launch
+
+    inputs = launch.prepare(launch.Inputs(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths))
+    kept = launch.Kept(
+        [s.contiguous() for s in states], saved.contiguous(), columns.contiguous()
+    )  # hooks may change them
+    return launch.run_backward(find_cell(cell), inputs, kept, d_states, d_finals)
+
+
+@layer_backward.register_fake
+def _(
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, states, saved, columns, d_states, d_finals, cell
+):  # fmt: skip
+    return [t.new_empty(t.shape) for t in (x, *state, *weight_ih, *weight_hh, *bias_ih, *bias_hh, *params)]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    *groups, lengths, ctx.cell, keep_states, keep = inputs
+    x, lists = groups[0], groups[1:]
+    ctx.sizes = [len(tensors) for tensors in lists]
+    S = len(lists[0])
+    ctx.kept = keep_states and keep
+    y, others = output[0], output[1 + S :]
+    ctx.save_for_backward(x, lengths, *(t for tensors in lists for t in tensors), *([y, *others] if ctx.kept else []))
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    if not ctx.kept:
+        raise RuntimeError(
+            "seqnets::layer was run without keep and keep_states, and so kept nothing for a backward pass"
+        )
+    x, lengths, *rest = ctx.saved_tensors
+    lists = []
+    for size in ctx.sizes:
+        lists.append(rest[:size])
+        rest = rest[size:]
+    S = ctx.sizes[0]
+    d_states, d_finals = [grads[0], *grads[1 + S : 2 * S]], grads[1 : 1 + S]
+    given = (x, *lists, lengths)
+    if torch.is_grad_enabled():  # create_graph=True: what is returned is to be differentiated again
+        found = _differentiable_gradients(find_cell(ctx.cell), given, d_states, d_finals)
+    else:
+        *states, saved, columns = rest
+        found = list(layer_backward(*given, states, saved, columns, d_states, d_finals, ctx.cell))
+    d_lists = []
+    d_x, found = found[0], found[1:]
+    for size in ctx.sizes[:-1]:  # of masks there are none
+        d_lists.append(found[:size])
+        found = found[size:]
+    return d_x, *d_lists, [None] * ctx.sizes[-1], None, None, None, None
+
+
+def _differentiable_gradients(
+    cell: Any, given: tuple[Any, ...], d_states: list[Tensor | None], d_finals: list[Tensor | None]
+) -> list[Tensor | None]:
+    """The same gradients by the cell's own step, as functions that have gradients themselves."""
+    every, finals = run_steps(cell, *given)
+    pairs = zip([*every, *finals], [*d_states, *d_finals], strict=True)
+    tracked = [(v, d) for v, d in pairs if d is not None and v.requires_grad]  # the step may return constants
+    x, *lists, _, _ = given
+    wanted = [x, *(t for tensors in lists for t in tensors)]
+    needed = [t for t in wanted if t.requires_grad]
+    results = iter(
+        torch.autograd.grad(
+            [v for v, _ in tracked], needed, [d for _, d in tracked], create_graph=True, allow_unused=True
+        )
+    )  # fmt: skip
+    return [next(results) if t.requires_grad else None for t in wanted]
+
+
+def run_steps(
+    cell: Any, x: Tensor, state: list[Tensor], weight_ih: list[Tensor], weight_hh: list[Tensor], bias_ih: list[Tensor],
+    bias_hh: list[Tensor], params: list[Tensor], masks: list[Tensor], lengths: Tensor | None,
+) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
+    """The states at every step, S × ``(T, B, D·H)``, the first zero beyond the lengths, and the last ones, by the step itself."""
+    D = len(weight_hh)
+    P, M = len(params) // D, len(masks) // D
+    active = None if lengths is None else active_steps(lengths, x.shape[0], x.device)
+    every, finals = [], []
+    for d in range(D):
+        own = Weights(
+            weight_ih[d], weight_hh[d], bias_ih[d] if bias_ih else None, bias_hh[d] if bias_hh else None, None,
+            tuple(params[d * P : (d + 1) * P]), tuple(masks[d * M : (d + 1) * M]),
+        )  # fmt: skip
+        states = scan(cell, project_input(own, x), [s[d] for s in state], own, active, reverse=d == 1)
+        finals.append([s[0 if d else -1] for s in states])
+        every.append([s if k or active is None else torch.where(active, s, 0.0) for k, s in enumerate(states)])
+    return (
+        [torch.cat(directions, dim=-1) for directions in zip(*every, strict=True)],
+        [torch.stack(directions) for directions in zip(*finals, strict=True)],
+    )
+
+
+layer.register_autograd(_backward, setup_context=_setup_context)
