@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.errors import BackendError
-from seqnets.kernels.generation.module import Generated, generate, why_outdated
+from seqnets.kernels.generation.module import Generated, generate
 from seqnets.kernels.layout import first_steps, pack_widths, set_first_steps
 from seqnets.kernels.planning.plan import Plan
 from seqnets.kernels.planning.select import plan_for
@@ -198,7 +198,7 @@ def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep_r: bool) -> 
     Raises:
         BackendError: a number that the step reads has changed, after torch.compile asked whether the kernels can serve.
     """
-    outdated = why_outdated(cell)
+    outdated = cell.why_outdated(generate(cell).numbers)
     if outdated is not None:
         raise BackendError(f"these kernels cannot run: {outdated}")
     outputs = allocate_outputs(inputs, keep_states, keep_r)

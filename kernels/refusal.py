@@ -16,15 +16,14 @@ def why_refused(
 ) -> str | None:  # fmt: skip
     """A clause, or None where they serve. Plain values in and out: torch.compile asks while it traces, and keeps the answer."""
     from seqnets.kernels.first_use import is_checked, why_disagrees
-    from seqnets.kernels.generation.module import generate, why_outdated
+    from seqnets.kernels.generation.module import generate
     from seqnets.kernels.planning.select import find_plan
     from seqnets.kernels.trial import Variant
 
     try:
-        generate(find_cell(cell))
+        outdated = find_cell(cell).why_outdated(generate(find_cell(cell)).numbers)
     except CellError as error:
         return str(error)
-    outdated = why_outdated(find_cell(cell))
     if outdated is not None:
         return outdated
     place = torch.device(device)

@@ -36,6 +36,7 @@ class Library(NamedTuple):
     backward_size: Any
     saved: Saved
     differs: tuple[bool, ...]  # for each gate, whether the gradients of x and of r do
+    numbers: dict[str, float]  # that the step read from outside
 
 
 class Saved(NamedTuple):
@@ -51,7 +52,7 @@ def source(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
     Raises:
         CellError: it cannot be generated; see `trace`.
     """
-    return _source(cell, _split(cell, cell.numbers_from_outside()), dtype)
+    return _source(cell, _split(cell), dtype)
 
 
 def _source(cell: Cell, parts: Split, dtype: torch.dtype) -> str:
@@ -63,24 +64,31 @@ def _source(cell: Cell, parts: Split, dtype: torch.dtype) -> str:
 
 
 @cache
-def _split(cell: Cell, numbers: tuple[tuple[str, float], ...]) -> Split:
+def _split(cell: Cell) -> Split:
     return split(apart(trace, cell))
 
 
 def saved_by(cell: Cell) -> Saved:
-    saved = _split(cell, cell.numbers_from_outside()).forward.outputs["saved"]
+    saved = _split(cell).forward.outputs["saved"]
     return Saved(sum(node.columns for node in saved), sum(not node.columns for node in saved))
 
 
 def library(cell: Cell, dtype: torch.dtype) -> Library | str:
     """The cell's functions for a dtype, compiled on first use; or why there are none, as a clause."""
-    return _library(cell, cell.numbers_from_outside(), dtype)
+    found = _library(cell, dtype)
+    outdated = None if isinstance(found, str) else cell.why_outdated(found.numbers)
+    return outdated or found
 
 
 @cache
-def _library(cell: Cell, numbers: tuple[tuple[str, float], ...], dtype: torch.dtype) -> Library | str:
+def _library(cell: Cell, dtype: torch.dtype) -> Library | str:
+    return apart(_make, cell, dtype)
+
+
+def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
+    numbers = cell.numbers_from_outside()
     try:
-        parts = _split(cell, numbers)
+        parts = _split(cell)
         name = cell.name if cell.name.isascii() and cell.name.isidentifier() else "cell"
         functions = compiled(name, _source(cell, parts, dtype))
     except (CellError, CompilationError) as error:
@@ -97,6 +105,7 @@ def _library(cell: Cell, numbers: tuple[tuple[str, float], ...], dtype: torch.dt
         functions.backward_size,
         saved_by(cell),
         tuple(mine is not theirs for mine, theirs in zip(d_x, d_r, strict=True)),
+        numbers,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -103,20 +103,30 @@ def _(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     *groups, lengths, ctx.cell, keep_states, keep = inputs
+    if not (keep_states and keep):
+        return
     x, lists = groups[0], groups[1:]
     ctx.sizes = [len(tensors) for tensors in lists]
-    S = len(lists[0])
-    ctx.kept = keep_states and keep
-    y, others = output[0], output[1 + S :]
-    ctx.save_for_backward(x, lengths, *(t for tensors in lists for t in tensors), *([y, *others] if ctx.kept else []))
+    y, others = output[0], output[1 + ctx.sizes[0] :]
+    ctx.save_for_backward(x, lengths, *(t for tensors in lists for t in tensors), y, *others)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    if not ctx.kept:
+    if not hasattr(ctx, "sizes"):
         raise RuntimeError(
             "seqnets::layer was run without keep and keep_states, and so kept nothing for a backward pass"
         )
+    d_x, *found = _gradients(ctx, grads, layer_backward)
+    lists = []
+    for size in ctx.sizes:
+        lists.append(found[:size])
+        found = found[size:]
+    return d_x, *lists, None, None, None, None
+
+
+def _gradients(ctx: Any, grads: Sequence[Tensor | None], run: Callable[..., list[Tensor]]) -> list[Tensor | None]:
+    """Those of x and of all lists, one after another."""
     x, lengths, *rest = ctx.saved_tensors
     lists = []
     for size in ctx.sizes:
@@ -126,16 +136,45 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     d_states, d_finals = [grads[0], *grads[1 + S : 2 * S]], grads[1 : 1 + S]
     given = (x, *lists, lengths)
     if torch.is_grad_enabled():  # create_graph=True: what is returned is to be differentiated again
-        found = _differentiable_gradients(find_cell(ctx.cell), given, d_states, d_finals)
-    else:
-        *states, saved, columns = rest
-        found = list(layer_backward(*given, states, saved, columns, d_states, d_finals, ctx.cell))
-    d_lists = []
-    d_x, found = found[0], found[1:]
-    for size in ctx.sizes[:-1]:  # of masks there are none
-        d_lists.append(found[:size])
-        found = found[size:]
-    return d_x, *d_lists, [None] * ctx.sizes[-1], None, None, None, None
+        return _differentiable_gradients(find_cell(ctx.cell), given, d_states, d_finals)
+    *states, saved, columns = rest
+    found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell)
+    return [*found, *(None for _ in lists[-1])]  # of masks there are none
+
+
+class _Eager(torch.autograd.Function):
+    """The same without the dispatcher, which takes longer than a short sequence."""
+
+    @staticmethod
+    def forward(ctx: Any, cell: str, sizes: list[int], lengths: Tensor | None, x: Tensor, *tensors: Tensor) -> Any:
+        lists, rest = [], tensors
+        for size in sizes:
+            lists.append(rest[:size])
+            rest = rest[size:]
+        found = layer._init_fn(x, *lists, lengths, cell, True, True)
+        ctx.cell, ctx.sizes = cell, sizes
+        ctx.save_for_backward(x, lengths, *tensors, found[0], *found[1 + sizes[0] :])
+        ctx.set_materialize_grads(False)
+        return tuple(found[:-2])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return None, None, None, *_gradients(ctx, grads, layer_backward._init_fn)
+
+
+def run_layer(x: Tensor, *arguments: Any) -> Sequence[Tensor]:
+    """`layer`, by the shortest way to it."""
+    *lists, lengths, cell, keep_states, keep = arguments
+    if torch.compiler.is_compiling() or type(x) not in PLAIN or torch._C._len_torch_dispatch_stack():
+        return layer(x, *arguments)
+    if not keep:
+        return layer._init_fn(x, *arguments)
+    return _Eager.apply(
+        cell, [len(tensors) for tensors in lists], lengths, x, *(t for tensors in lists for t in tensors)
+    )
+
+
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _differentiable_gradients(

@@ -11,8 +11,7 @@ from seqnets.kernels.availability import constant
 @constant
 def why_refused(cell: str, dtype: torch.dtype) -> str | None:
     """A clause, or None where they serve. Plain values in and out: torch.compile asks while it traces, and keeps the answer."""
-    from seqnets.kernels.apart import apart
     from seqnets.kernels.cpp.library import library
 
-    found = apart(library, find_cell(cell), dtype)
+    found = library(find_cell(cell), dtype)
     return found if isinstance(found, str) else None

@@ -69,18 +69,6 @@ def generate(cell: Cell) -> Generated:
     )
 
 
-def why_outdated(cell: Cell) -> str | None:
-    """Which number of those that the step reads from outside has changed since, as a clause, or None."""
-    for name, value in cell.numbers_from_outside().items():
-        before = generate(cell).numbers.get(name)
-        if before != value:
-            return (
-                f"its step reads {name}, which was {before} when the kernels were generated and now is {value}: give what "
-                "changes as a parameter, a mask or a state, or define the cell again"
-            )
-    return None
-
-
 def _load(name: str, source: str) -> ModuleType:
     spec = importlib.util.spec_from_loader(name, _Loader(source))
     assert spec is not None and spec.loader is not None

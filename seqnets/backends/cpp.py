@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
 
 from seqnets.backends.conditions import in_functional_transform
-from seqnets.kernels.cpp.operator import layer
+from seqnets.kernels.cpp.operator import run_layer
 from seqnets.kernels.cpp.refusal import why_refused
 from seqnets.recurrence import Problem, Result, active_steps, autocast_dtype
 
@@ -50,7 +50,7 @@ def run(problem: Problem) -> Result:
         if number and problem.dropout:
             x = F.dropout(x, problem.dropout)
         initial = [s[number * D : (number + 1) * D] for s in problem.state]
-        results = layer(
+        results = run_layer(
             x,
             initial,
             [w.weight_ih for w in weights],

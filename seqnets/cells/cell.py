@@ -121,6 +121,16 @@ class Cell:
                 continue
         return {name: value for name, value in outside.items() if isinstance(value, int | float)}
 
+    def why_outdated(self, numbers: Mapping[str, float]) -> str | None:
+        """Which of the numbers from outside is not what it was when kernels were generated, as a clause, or None."""
+        for name, value in self.numbers_from_outside().items():
+            if numbers.get(name) != value:
+                return (
+                    f"its step reads {name}, which was {numbers.get(name)} when the kernels were generated and now is {value}: "
+                    "give what changes as a parameter, a mask or a state, or define the cell again"
+                )
+        return None
+
     def _check_names(self) -> None:
         if self.gates < 1 or not self.states:
             raise CellError(f"cell {self.name!r}: a cell has at least one gate and one state")
