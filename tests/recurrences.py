@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,12 +85,19 @@ class Case:
     saturated: bool = False  # gates at -100 and 100 and beyond
     alone: bool = False  # also with a cotangent on each output alone
     options: dict[str, Any] = field(default_factory=dict)  # of the layer
+    backend: str = "triton"
 
     def __str__(self) -> str:
         words = [self.cell.name, f"B{self.B}", f"T{self.T}", f"H{self.H}", self.schedule]
         words += [str(self.dtype).removeprefix("torch.")] * (self.dtype is not torch.float32)
         words += ["ragged"] * bool(self.lengths) + ["saturated"] * self.saturated + ["alone"] * self.alone
         return "-".join([*words, *(k if v is True else f"{k}={v}" for k, v in self.options.items())])
+
+
+def in_cpp(cases: Iterable[Case]) -> list[Case]:
+    """The same for the C++ kernels, which have one schedule and no float16."""
+    found = [dataclasses.replace(case, schedule="chosen", backend="cpp") for case in cases if case.dtype is not HALF]
+    return list({str(case): case for case in found}.values())
 
 
 def by_each_schedule(*cases: Case) -> list[Case]:
@@ -233,7 +241,7 @@ def poisoned_allocations():
 def by_kernels(case: Case, device: str = "cpu") -> dict[str, torch.Tensor]:
     chosen = contextlib.nullcontext() if case.schedule == "chosen" else use_schedule(case.schedule)
     with chosen, poisoned_allocations():
-        return results(case, "triton", device)
+        return results(case, case.backend, device)
 
 
 def check_bits(case: Case, device: str = "cpu") -> None:

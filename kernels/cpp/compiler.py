@@ -25,7 +25,7 @@ from seqnets.folders import cache_directory
 
 log = logging.getLogger(__name__)
 
-HEADERS = ("vector.hpp", "product.hpp", "recurrence.hpp")
+HEADERS = ("vector.hpp", "threads.hpp", "product.hpp", "dense.hpp", "recurrence.hpp")
 FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 SECONDS = 120  # that a compiler may take
@@ -153,6 +153,8 @@ def _run(command: tuple[str, ...], source: str, made: Path) -> None:
         first = re.search(r"^.*\berror\b.*$", done.stderr, re.MULTILINE)
         reason = first[0].strip() if first else f"exit status {done.returncode}"
         raise CompilationError(f"{command[0]} failed ({reason}); the log has all it said")
+    if not made.exists():
+        raise CompilationError(f"{command[0]} made nothing")
     log.info("Compiled %s in %.1f s.", made.name, time.perf_counter() - start)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.errors import BackendError
 from seqnets.kernels.cpp.library import Library, arguments, library
+from seqnets.kernels.cpp.memory import pool
 
 ROWS = 64  # of a task at most
 CACHE = 1 << 17  # bytes of projections that a task should have in its cache
@@ -57,20 +58,19 @@ def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tu
     T, B, _ = inputs.x.shape
     S, D, H = len(inputs.state), len(inputs.weight_hh), inputs.state[0].shape[-1]
     arithmetic = arithmetic_dtype(inputs.x.dtype)
-    states = [inputs.x.new_empty(T, B, D * H) for _ in range(S if keep_states else 1)]
-    saved = inputs.x.new_empty((D, T, B, own.saved.per_unit * H) if keep else 0)
-    columns = inputs.x.new_empty((D, T, B, own.saved.per_row) if keep else 0, dtype=arithmetic)
+    dtype = inputs.x.dtype
+    states = [pool.empty((T, B, D * H), dtype) for _ in range(S if keep_states else 1)]
+    saved = pool.empty((D, T, B, own.saved.per_unit * H) if keep else (0,), dtype)
+    columns = pool.empty((D, T, B, own.saved.per_row) if keep else (0,), arithmetic)
     finals = [torch.empty_like(s) for s in inputs.state]
     if not T or not B:
         return Kept(states, saved, columns), [f.copy_(s) for f, s in zip(finals, inputs.state, strict=True)]
-    common = _common(inputs)
-    packed = inputs.x.new_empty(D * own.forward_size(arguments(*common, None)), dtype=arithmetic)
-    given: list[Any] = [*common, packed]
+    given = _common(inputs)
     gates = []
     for d in range(D):
-        gates.append(_project(inputs, d))
+        gates.append(_project(own, inputs, d))
         given += [
-            d, gates[d], inputs.weight_hh[d], inputs.bias_hh[d] if inputs.bias_hh else None, *(s[d] for s in inputs.state),
+            d, gates[d], inputs.bias_ih[d] if inputs.bias_ih else None, inputs.weight_hh[d], inputs.bias_hh[d] if inputs.bias_hh else None, *(s[d] for s in inputs.state),
             *_side(inputs, d), *_at(states, d, D, S), *[D * H] * S, saved[d] if keep else None, columns[d] if keep else None,
             *(f[d] for f in finals),
         ]  # fmt: skip
@@ -79,9 +79,14 @@ def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tu
 
 
 def run_backward(
-    cell: Cell, inputs: Inputs, kept: Kept, d_states: Sequence[Tensor | None], d_finals: Sequence[Tensor | None]
+    cell: Cell,
+    inputs: Inputs,
+    kept: Kept,
+    d_states: Sequence[Tensor | None],
+    d_finals: Sequence[Tensor | None],
+    want_input: bool = True,
 ) -> list[Tensor]:
-    """The gradients of x, state, weight_ih, weight_hh, bias_ih, bias_hh and params, in this order and by their order."""
+    """The gradients of x (if wanted, else empty), state, weight_ih, weight_hh, bias_ih, bias_hh and params, in this order and by their order."""
     own = _library(cell, inputs.x.dtype)
     T, B, _ = inputs.x.shape
     S, D, P, H = len(inputs.state), len(inputs.weight_hh), len(cell.params), inputs.state[0].shape[-1]
@@ -90,13 +95,12 @@ def run_backward(
     d_states = [None if d is None else d.contiguous() for d in d_states]
     d_finals = [None if d is None else d.contiguous() for d in d_finals]
     d_initial = [torch.zeros_like(s) if d is None else d.clone() for s, d in zip(inputs.state, d_finals, strict=True)]
-    d_x = [inputs.x.new_empty(T, B, G * H) for _ in range(D)]
-    d_r = [inputs.x.new_empty(T, B, sum(own.differs) * H) for _ in range(D)]
+    dtype = inputs.x.dtype
+    d_x = [pool.empty((T, B, G * H), dtype) for _ in range(D)]
+    d_r = [pool.empty((T, B, sum(own.differs) * H), dtype) for _ in range(D)]
     d_params = [inputs.x.new_zeros(B, H, dtype=arithmetic) for _ in range(P * D)]
     if T and B:
-        common = _common(inputs)
-        packed = inputs.x.new_empty(D * own.backward_size(arguments(*common, None)), dtype=arithmetic)
-        given: list[Any] = [*common, packed]
+        given = _common(inputs)
         for d in range(D):
             given += [
                 d, inputs.weight_hh[d], *(s[d] for s in inputs.state), *_side(inputs, d), *_at(kept.states, d, D, S), *[D * H] * S,
@@ -105,21 +109,19 @@ def run_backward(
                 *d_params[d * P : (d + 1) * P],
             ]  # fmt: skip
         own.backward(arguments(*given))
-    flat = [d.view(T * B, G * H) for d in d_x]
-    rows = inputs.x.view(T * B, -1)
-    d_input = flat[0] @ inputs.weight_ih[0]
-    for d in range(1, D):
-        d_input.addmm_(flat[d], inputs.weight_ih[d])
-    sums = [f.sum(0) for f in flat] if inputs.bias_ih or inputs.bias_hh else []
-    runs = [_runs(own.differs, d_x[d], d_r[d], H) for d in range(D)]
+    d_input = _project_back(own, inputs, d_x) if want_input else inputs.x.new_empty(0)
+    x = inputs.x.view(T * B, -1)
+    d_weight_ih = [_outer(own, d.view(T * B, -1), x) for d in d_x]
+    d_weight_hh = [_recurrent_gradient(own, inputs, kept.states[0], d_x[d], d_r[d], d) for d in range(D)]
+    sums = [_sum(own, d.view(T * B, -1)) for d in d_x] if inputs.bias_ih or inputs.bias_hh else []
     return [
-        d_input.view_as(inputs.x),
+        d_input,
         *d_initial,
-        *(f.t() @ rows for f in flat),
-        *(torch.cat([_weight_gradient(inputs, kept.states[0], gates, d) for gates in runs[d]]) for d in range(D)),
+        *d_weight_ih,
+        *d_weight_hh,
         *(sums if inputs.bias_ih else []),
-        *(_bias_gradient(own.differs, sums[d], d_r[d], H) for d in range(D if inputs.bias_hh else 0)),
-        *(d.sum(0).to(inputs.x.dtype) for d in d_params),
+        *(_bias_gradient(own, sums[d], d_r[d], H) for d in range(D if inputs.bias_hh else 0)),
+        *(_sum(own, d, dtype) for d in d_params),
     ]
 
 
@@ -130,9 +132,41 @@ def _library(cell: Cell, dtype: torch.dtype) -> Library:
     return found
 
 
-def _project(inputs: Inputs, d: int) -> Tensor:
-    bias = inputs.bias_ih[d] if inputs.bias_ih else None
-    return torch.nn.functional.linear(inputs.x, inputs.weight_ih[d], bias)
+def _project(own: Library, inputs: Inputs, d: int) -> Tensor:
+    """Without the bias, which the kernel adds as it reads."""
+    (T, B, I), outputs = inputs.x.shape, inputs.weight_ih[d].shape[0]
+    out = pool.empty((T, B, outputs), inputs.x.dtype)
+    own.project(arguments(inputs.x, inputs.weight_ih[d], out, T * B, I, outputs, torch.get_num_threads()))
+    return out
+
+
+def _project_back(own: Library, inputs: Inputs, d_x: list[Tensor]) -> Tensor:
+    (T, B, I), outputs = inputs.x.shape, d_x[0].shape[-1]
+    out = pool.empty((T, B, I), inputs.x.dtype)
+    for d, gradient in enumerate(d_x):
+        own.project_back(
+            arguments(gradient, inputs.weight_ih[d], out, T * B, outputs, I, torch.get_num_threads(), int(d > 0))
+        )
+    return out
+
+
+def _outer(own: Library, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """``a^T b`` of ``(depth, rows)`` and ``(depth, columns)``; added to `out`, where there is one."""
+    depth, rows, columns = *a.shape, b.shape[1]
+    into = a.new_zeros(rows, columns) if out is None else out
+    if depth and rows and columns:
+        threads, add = torch.get_num_threads(), int(out is not None)
+        own.outer(arguments(a, a.stride(0), b, b.stride(0), depth, rows, columns, into, threads, add))
+    return into
+
+
+def _sum(own: Library, a: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Over rows."""
+    out = a.new_zeros(a.shape[1], dtype=dtype)
+    if a.numel():
+        run = own.sums if dtype is None else own.sums_of_numbers
+        run(arguments(a, out, *a.shape, torch.get_num_threads()))
+    return out
 
 
 def _common(inputs: Inputs) -> list[Any]:
@@ -169,43 +203,39 @@ def _at(tensors: Sequence[Tensor | None], d: int, D: int, count: int) -> list[in
     return found + [0] * (count - len(found))
 
 
-def _runs(differs: tuple[bool, ...], d_x: Tensor, d_r: Tensor, H: int) -> list[Tensor]:
-    """The gradient of r, ``(T, B, ·)`` each: neighbouring gates of one origin together."""
-    runs: list[Tensor] = []
-    first = taken = 0
-    for g in range(len(differs)):
-        if g + 1 == len(differs) or differs[g + 1] != differs[g]:
-            width = (g + 1 - first) * H
-            runs.append(d_r[..., taken : taken + width] if differs[g] else d_x[..., first * H : (g + 1) * H])
-            taken += width if differs[g] else 0
-            first = g + 1
-    return runs
-
-
-def _weight_gradient(inputs: Inputs, y: Tensor, d_r: Tensor, d: int) -> Tensor:
+def _recurrent_gradient(own: Library, inputs: Inputs, y: Tensor, d_x: Tensor, d_r: Tensor, d: int) -> Tensor:
     """``d_r_t^T h_{t-1}`` summed over all steps: that which meets the initial state, and the rest."""
-    T, B, _ = d_r.shape
-    H = inputs.state[0].shape[-1]
-    h = y[..., d * H : (d + 1) * H]
-    before, after = (h[1:], d_r[:-1]) if d else (h[:-1], d_r[1:])
-    first = d_r[0]
-    if d:
-        last = torch.full((B,), T - 1) if inputs.lengths is None else (inputs.lengths - 1).clamp(0, T - 1)
-        first = d_r[last, torch.arange(B)]
-    heads = H // inputs.weight_hh[d].shape[1]
-    if heads == 1:
-        gradient = first.t() @ inputs.state[0][d]
-        return gradient.addmm_(after.flatten(0, 1).t(), before.flatten(0, 1)) if T > 1 else gradient
-    split = [t.flatten(0, -2).unflatten(-1, (-1, heads, H // heads)) for t in (first, after)]
-    initial, rest = (t.flatten(0, -2).unflatten(-1, (heads, H // heads)) for t in (inputs.state[0][d], before))
-    both = torch.einsum("bgnk,bnj->gnkj", split[0], initial) + torch.einsum("bgnk,bnj->gnkj", split[1], rest)
-    return both.flatten(0, 2)
+    T, B, _ = d_x.shape
+    H, K = inputs.state[0].shape[-1], inputs.weight_hh[d].shape[1]
+    gradient = torch.zeros_like(inputs.weight_hh[d])
+    if not T * B:
+        return gradient
+    h, initial = y[..., d * H : (d + 1) * H], inputs.state[0][d]
+    last = T - 1 if inputs.lengths is None else (inputs.lengths - 1).clamp(0, T - 1)
+    own_row = torch.arange(B)
+    taken = 0
+    for g, differs in enumerate(own.differs):
+        source, first = (d_r, taken) if differs else (d_x, g * H)
+        taken += H if differs else 0
+        gates = source[..., first : first + H]
+        start = gates[last, own_row] if d else gates[0]
+        before, after = (h[1:], gates[:-1]) if d else (h[:-1], gates[1:])
+        for unit in range(0, H, K):
+            part = gradient[g * H + unit : g * H + unit + K]
+            _outer(own, start[:, unit : unit + K], initial[:, unit : unit + K], part)
+            _outer(own, _rows(after)[:, unit : unit + K], _rows(before)[:, unit : unit + K], part)
+    return gradient
 
 
-def _bias_gradient(differs: tuple[bool, ...], sums: Tensor, d_r: Tensor, H: int) -> Tensor:
+def _rows(every: Tensor) -> Tensor:
+    """``(T, B, ·) -> (T·B, ·)``, of neighbouring columns of a contiguous tensor."""
+    return every.as_strided((every.shape[0] * every.shape[1], every.shape[2]), (every.stride(1), 1))
+
+
+def _bias_gradient(own: Library, sums: Tensor, d_r: Tensor, H: int) -> Tensor:
     """That of `bias_ih`, but for the gates whose gradients of x and r differ."""
-    if not any(differs):
-        return sums.clone()
-    found, other = sums.clone().view(-1, H), d_r.sum((0, 1)).view(-1, H)
-    found[[g for g, differ in enumerate(differs) if differ]] = other
-    return found.flatten()
+    found = sums.clone()
+    if any(own.differs):
+        other = _sum(own, d_r.flatten(0, 1)).view(-1, H)
+        found.view(-1, H)[[g for g, differs in enumerate(own.differs) if differs]] = other
+    return found

@@ -32,8 +32,11 @@ TYPES = {
 class Library(NamedTuple):
     forward: Any
     backward: Any
-    forward_size: Any  # of the packed weight of one direction, in numbers
-    backward_size: Any
+    project: Any  # the large products
+    project_back: Any
+    outer: Any
+    sums: Any
+    sums_of_numbers: Any
     saved: Saved
     differs: tuple[bool, ...]  # for each gate, whether the gradients of x and of r do
     numbers: dict[str, float]  # that the step read from outside
@@ -95,14 +98,9 @@ def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
         return str(error)
     if threads := runtime():
         functions.set_threads(*threads)
-    for size in (functions.forward_size, functions.backward_size):
-        size.restype = ctypes.c_int64
     d_x, d_r = (parts.backward.outputs[group] for group in ("d_x", "d_r"))
     return Library(
-        functions.forward,
-        functions.backward,
-        functions.forward_size,
-        functions.backward_size,
+        *(getattr(functions, name) for name in Library._fields[:7]),
         saved_by(cell),
         tuple(mine is not theirs for mine, theirs in zip(d_x, d_r, strict=True)),
         numbers,

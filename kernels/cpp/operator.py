@@ -83,22 +83,25 @@ def layer_backward(
     d_states: Sequence[Tensor | None],
     d_finals: Sequence[Tensor | None],
     cell: str,
+    want_input: bool,
 ) -> list[Tensor]:
-    """The gradients of x, state, weight_ih, weight_hh, bias_ih, bias_hh and params, in this order and by their order."""
+    """The gradients of x (if wanted, else empty), state, weight_ih, weight_hh, bias_ih, bias_hh and params, in this order and by their order."""
     from seqnets.kernels.cpp import launch
 
     inputs = launch.prepare(launch.Inputs(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths))
     kept = launch.Kept(
         [s.contiguous() for s in states], saved.contiguous(), columns.contiguous()
     )  # hooks may change them
-    return launch.run_backward(find_cell(cell), inputs, kept, d_states, d_finals)
+    return launch.run_backward(find_cell(cell), inputs, kept, d_states, d_finals, want_input)
 
 
 @layer_backward.register_fake
 def _(
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, states, saved, columns, d_states, d_finals, cell
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, states, saved, columns, d_states, d_finals, cell,
+    want_input,
 ):  # fmt: skip
-    return [t.new_empty(t.shape) for t in (x, *state, *weight_ih, *weight_hh, *bias_ih, *bias_hh, *params)]
+    d_x = x.new_empty(x.shape if want_input else 0)
+    return [d_x, *(t.new_empty(t.shape) for t in (*state, *weight_ih, *weight_hh, *bias_ih, *bias_hh, *params))]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -110,6 +113,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
     y, others = output[0], output[1 + ctx.sizes[0] :]
     ctx.save_for_backward(x, lengths, *(t for tensors in lists for t in tensors), y, *others)
     ctx.set_materialize_grads(False)
+    ctx.wants_input = ctx.needs_input_grad[0]
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
@@ -138,7 +142,9 @@ def _gradients(ctx: Any, grads: Sequence[Tensor | None], run: Callable[..., list
     if torch.is_grad_enabled():  # create_graph=True: what is returned is to be differentiated again
         return _differentiable_gradients(find_cell(ctx.cell), given, d_states, d_finals)
     *states, saved, columns = rest
-    found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell)
+    found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell, ctx.wants_input)
+    if not ctx.wants_input:
+        found[0] = None
     return [*found, *(None for _ in lists[-1])]  # of masks there are none
 
 
@@ -155,6 +161,7 @@ class _Eager(torch.autograd.Function):
         ctx.cell, ctx.sizes = cell, sizes
         ctx.save_for_backward(x, lengths, *tensors, found[0], *found[1 + sizes[0] :])
         ctx.set_materialize_grads(False)
+        ctx.wants_input = ctx.needs_input_grad[3]
         return tuple(found[:-2])
 
     @staticmethod
@@ -164,7 +171,7 @@ class _Eager(torch.autograd.Function):
 
 def run_layer(x: Tensor, *arguments: Any) -> Sequence[Tensor]:
     """`layer`, by the shortest way to it."""
-    *lists, lengths, cell, keep_states, keep = arguments
+    *lists, lengths, cell, _, keep = arguments
     if torch.compiler.is_compiling() or type(x) not in PLAIN or torch._C._len_torch_dispatch_stack():
         return layer(x, *arguments)
     if not keep:

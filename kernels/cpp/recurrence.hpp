@@ -4,42 +4,7 @@
 // Shape legend: T time steps, B batch, H units in N heads of K, G gates; L lanes of a vector. Inside, units are padded: head n
 // has `vectors` vectors, and all have `padded` units.
 #pragma once
-#include <cstdlib>
-#include <memory>
-#include <utility>
-#include "product.hpp"
-
-// ---- threads: those of the OpenMP that torch has loaded, by its binary interface, so that there are no others
-
-using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
-using Number = int (*)();
-static Parallel run_parallel = nullptr;
-static Number thread_number = nullptr, thread_count = nullptr;
-
-template <class F> static void each_task(int64_t tasks, int64_t threads, F f) {
-    struct Team { F& f; int64_t tasks; } team{f, tasks};
-    auto work = [](void* given) {
-        auto& own = *static_cast<Team*>(given);
-        for (int64_t task = thread_number(); task < own.tasks; task += thread_count()) own.f(task);
-    };
-    if (run_parallel && threads > 1 && tasks > 1)
-        run_parallel(work, &team, unsigned(std::min(threads, tasks)), 0);
-    else
-        for (int64_t task = 0; task < tasks; task++) f(task);
-}
-
-// Memory of a thread's own, which it keeps
-static real* scratch(int64_t size) {
-    struct Free { void operator()(void* at) { std::free(at); } };
-    static thread_local std::unique_ptr<void, Free> memory;
-    static thread_local int64_t room = 0;
-    if (size > room) {
-        room = size + size / 4;
-        memory.reset();
-        memory.reset(std::aligned_alloc(64, (room * sizeof(real) + 63) / 64 * 64));
-    }
-    return static_cast<real*>(memory.get());
-}
+#include "dense.hpp"
 
 // ---- arguments: numbers and addresses, in the order in which both sides name them
 
@@ -54,12 +19,11 @@ constexpr int G = Cell::G, S = Cell::S, P = Cell::P, MASKS = Cell::MASKS;
 struct Problem {
     int64_t T, B, H, N, D, threads, blocks;
     const int64_t *order, *lengths;  // rows, the longest first; and how long each is: null where all are T
-    real* packed;                    // (D, packed_size) each
     int64_t K, vectors, padded;
 
     explicit Problem(Arguments& given)
         : T(given.number()), B(given.number()), H(given.number()), N(given.number()), D(given.number()), threads(given.number()),
-          blocks(given.number()), order(given.address<int64_t>()), lengths(given.address<int64_t>()), packed(given.address<real>()),
+          blocks(given.number()), order(given.address<int64_t>()), lengths(given.address<int64_t>()),
           K(H / N), vectors((K + L - 1) / L), padded(N * vectors * L) {}
 
     int64_t row(int64_t k) const { return order ? order[k] : k; }
@@ -131,7 +95,8 @@ struct Side {
 
 struct Forward {
     bool reverse;
-    const stored *x, *weight, *bias;   // (T, B, G·H), (G·H, K), (G·H,) or null
+    const stored *x, *x_bias;          // (T, B, G·H), and (G·H,) or null
+    const stored *weight, *bias;       // (G·H, K), and (G·H,) or null
     Each<const stored*, S> initial;    // (B, H) each
     Side side;
     Each<stored*, S> states;           // (T, B, ·): null where not kept
@@ -141,7 +106,7 @@ struct Forward {
     Each<stored*, S> finals;           // (B, H) each
 
     explicit Forward(Arguments& given)
-        : reverse(given.number()), x(given.address<stored>()), weight(given.address<stored>()), bias(given.address<stored>()),
+        : reverse(given.number()), x(given.address<stored>()), x_bias(given.address<stored>()), weight(given.address<stored>()), bias(given.address<stored>()),
           initial(addresses<S, const stored>(given)), side(given), states(addresses<S, stored>(given)), strides(numbers<S>(given)),
           saved(given.address<stored>()), columns(given.address<real>()), finals(addresses<S, stored>(given)) {}
 };
@@ -170,7 +135,8 @@ static void forward_row(const Problem& p, const Forward& d, int64_t t, int64_t b
             Sums terms{};
             const int64_t n = p.N == 1 ? 0 : unit / p.K, c = place / L - n * p.vectors;
             for (int g = 0; g < G; g++) {
-                x[g] = load(d.x + at * G * p.H + g * p.H + unit, count);
+                x[g] = load(d.x + (at * G + g) * p.H + unit, count);
+                if (d.x_bias) x[g] += load(d.x_bias + g * p.H + unit, count);
                 rs[g] = rounded<stored>(load(r + n * r_head + (c * G + g) * L));
             }
             for (int k = 0; k < S; k++) old[k] = load(state[k] + place);
@@ -203,7 +169,7 @@ static void forward_row(const Problem& p, const Forward& d, int64_t t, int64_t b
 static void forward_task(const Problem& p, const Forward& d, const real* packed, int64_t first, int64_t last) {
     const int64_t rows = last - first, columns = forward_columns(p), head = packed_size(1, columns), width = p.N * head;
     const int64_t start = d.bias ? 1 : 0;
-    real* memory = scratch(rows * ((S + 1) * p.padded + width) + Cell::KEPT * p.padded);
+    real* memory = scratch.take(rows * ((S + 1) * p.padded + width) + Cell::KEPT * p.padded);
     const Each<real*, S> states = carve<S>(memory, rows * p.padded);
     real *entering = memory, *r = entering + rows * p.padded, *kept = r + rows * width;
     for (int64_t k = 0; k < rows; k++)
@@ -332,7 +298,7 @@ static void backward_row(const Problem& p, const Backward& d, int64_t s, int64_t
 
 static void backward_task(const Problem& p, const Backward& d, const real* packed, int64_t first, int64_t last) {
     const int64_t rows = last - first, head = packed_size(1, p.vectors), width = p.N * head;
-    real* memory = scratch(rows * ((S + P + G) * p.padded + width) + Cell::KEPT_BACK * p.padded);
+    real* memory = scratch.take(rows * ((S + P + G) * p.padded + width) + Cell::KEPT_BACK * p.padded);
     const Each<real*, S> carried = carve<S>(memory, rows * p.padded);
     const Each<real*, P> d_own = carve<P>(memory, rows * p.padded);
     real *d_r = memory, *d_h = d_r + rows * G * p.padded, *kept = d_h + rows * width;
@@ -391,28 +357,61 @@ static void run(const int64_t* arguments, int64_t columns(const Problem&), int64
     const Problem p(given);
     Each<std::unique_ptr<Pass>, 2> directions;
     for (int64_t d = 0; d < p.D; d++) directions[d] = std::make_unique<Pass>(given);
-    const int64_t width = panel_width(columns(p)), panels = (columns(p) + width - 1) / width, each = size(p);
+    const int64_t each = size(p);
+    real* packed = packing.take(p.D * each);
+    const int64_t width = panel_width(columns(p)), panels = (columns(p) + width - 1) / width;
     each_task(p.D * p.N * panels, p.threads, [&](int64_t k) {
-        pack(p, *directions[k / panels / p.N], p.packed + k / panels / p.N * each, k / panels % p.N, k % panels);
+        pack(p, *directions[k / panels / p.N], packed + k / panels / p.N * each, k / panels % p.N, k % panels);
     });
     each_task(p.D * p.blocks, p.threads, [&](int64_t k) {
         const int64_t d = k / p.blocks, block = k % p.blocks;
         const int64_t rows = p.B / p.blocks, more = p.B % p.blocks, first = block * rows + std::min(block, more);
-        task(p, *directions[d], p.packed + d * each, first, first + rows + (block < more));
+        task(p, *directions[d], packed + d * each, first, first + rows + (block < more));
     });
 }
 
 extern "C" {
 void set_threads(Parallel parallel, Number number, Number count) { run_parallel = parallel, thread_number = number, thread_count = count; }
-int64_t forward_size(const int64_t* arguments) {
-    Arguments given{arguments};
-    return forward_packed(Problem(given));
-}
-int64_t backward_size(const int64_t* arguments) {
-    Arguments given{arguments};
-    return backward_packed(Problem(given));
-}
 void forward(const int64_t* arguments) { run<Forward>(arguments, forward_columns, forward_packed, pack_forward, forward_task); }
+// x W^T and d W for an input projection, and the gradients of weights and biases: in the order of their arguments
+void project(const int64_t* arguments) {
+    Arguments given{arguments};
+    const auto a = given.address<const stored>(), weight = given.address<const stored>();
+    const auto out = given.address<stored>();
+    const int64_t rows = given.number(), inputs = given.number(), outputs = given.number(), threads = given.number();
+    multiply_rows(a, rows, inputs, outputs, out, false, threads, [&](int64_t k, int64_t c) { return load_one(weight + c * inputs + k); });
+}
+void project_back(const int64_t* arguments) {
+    Arguments given{arguments};
+    const auto a = given.address<const stored>(), weight = given.address<const stored>();
+    const auto out = given.address<stored>();
+    const int64_t rows = given.number(), outputs = given.number(), inputs = given.number(), threads = given.number(), add = given.number();
+    multiply_rows(a, rows, outputs, inputs, out, add, threads, [&](int64_t k, int64_t c) { return load_one(weight + k * inputs + c); });
+}
+void outer(const int64_t* arguments) {
+    Arguments given{arguments};
+    const auto a = given.address<const stored>();
+    const int64_t a_stride = given.number();
+    const auto b = given.address<const stored>();
+    const int64_t b_stride = given.number(), depth = given.number(), rows = given.number(), columns = given.number();
+    const auto out = given.address<stored>();
+    const int64_t threads = given.number(), add = given.number();
+    multiply_transposed(a, a_stride, b, b_stride, depth, rows, columns, out, add, threads);
+}
+void sums(const int64_t* arguments) {
+    Arguments given{arguments};
+    const auto a = given.address<const stored>();
+    const auto out = given.address<stored>();
+    const int64_t rows = given.number(), columns = given.number(), threads = given.number();
+    sum_rows(a, rows, columns, out, threads);
+}
+void sums_of_numbers(const int64_t* arguments) {
+    Arguments given{arguments};
+    const auto a = given.address<const real>();
+    const auto out = given.address<stored>();
+    const int64_t rows = given.number(), columns = given.number(), threads = given.number();
+    sum_rows(a, rows, columns, out, threads);
+}
 void backward(const int64_t* arguments) {
     run<Backward>(arguments, [](const Problem& p) { return p.vectors; }, backward_packed, pack_backward, backward_task);
 }

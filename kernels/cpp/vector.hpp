@@ -145,49 +145,57 @@ INLINE V nearest(V x) {
     return (x + shift) - shift;
 }
 
-// e^x = 2^n e^r, |r| <= log(2)/2; e^r by its Taylor series, to the last bit of the mantissa
-INLINE V exp(V x) {
+// Within bounds; nan stays
+INLINE V clamp(V x, real low, real high) {
+    x = select(x < low, splat(low), x);
+    return select(x > high, splat(high), x);
+}
+
+// e^x = 2^n e^r with n whole and |r| <= log(2)/2: n, and e^r - 1 by its Taylor series, to the last bit of a mantissa
+struct Parts {
+    V n, minus_one;
+};
+INLINE Parts exp_parts(V x) {
     constexpr bool single = sizeof(real) == 4;
-    constexpr real log2_e = real(1.44269504088896340736);
-    constexpr real high = single ? real(0.693359375) : real(0x1.62e42fefa38p-1);
-    constexpr real low = single ? real(-2.12194440054690583e-4) : real(0x1.ef35793c7673p-45);
-    constexpr real top = single ? real(88.7228394) : real(709.782712893384);
-    constexpr real bottom = single ? real(-103.972084) : real(-745.1332191019412);
-    const V held = minimum(maximum(x, splat(bottom)), splat(top));  // nan stays
-    const V n = nearest(held * log2_e);
-    const V r = (held - n * high) - n * low;
+    constexpr real high = single ? real(0.693359375) : real(0x1.62e42fefa38p-1);  // log(2), with zeros at its end
+    constexpr real low = single ? real(-2.12194440054690583e-4) : real(0x1.ef35793c7673p-45);  // the rest of it
+    const V n = nearest(x * real(1.44269504088896340736));
+    const V r = (x - n * high) - n * low;
     V p;
     if constexpr (single) {
         p = splat(real(1.0 / 5040));
-        for (real c : {real(1.0 / 720), real(1.0 / 120), real(1.0 / 24), real(1.0 / 6), real(0.5), real(1)}) p = p * r + c;
+        for (real c : {real(1.0 / 720), real(1.0 / 120), real(1.0 / 24), real(1.0 / 6), real(0.5)}) p = p * r + c;
     } else {
         p = splat(real(1.0 / 87178291200));
         for (real c : {real(1.0 / 6227020800), real(1.0 / 479001600), real(1.0 / 39916800), real(1.0 / 3628800), real(1.0 / 362880),
-                       real(1.0 / 40320), real(1.0 / 5040), real(1.0 / 720), real(1.0 / 120), real(1.0 / 24), real(1.0 / 6), real(0.5), real(1)})
+                       real(1.0 / 40320), real(1.0 / 5040), real(1.0 / 720), real(1.0 / 120), real(1.0 / 24), real(1.0 / 6), real(0.5)})
             p = p * r + c;
     }
-    p = p * r + real(1);
-    const V half = nearest(n * real(0.5));  // in two steps, as 2^n alone may be beyond the exponents
-    const V y = p * two_to(half) * two_to(n - half);
-    return select(x > top, splat(std::numeric_limits<real>::infinity()), select(x < bottom, V{}, y));
+    return {n, p * r * r + r};
 }
 
-INLINE V sigmoid(V x) { return real(1) / (real(1) + exp(-x)); }
+constexpr real TOP = sizeof(real) == 4 ? real(88.7228394) : real(709.782712893384);        // beyond it e^x is infinite,
+constexpr real BOTTOM = sizeof(real) == 4 ? real(-103.972084) : real(-745.1332191019412);  // below it, zero
+constexpr real NORMAL = sizeof(real) == 4 ? real(87) : real(708);  // within it, e^x and e^-x are normal numbers
 
-// Near 0 a rational approximation (S. L. Moshier, Cephes)
+INLINE V exp(V x) {
+    const auto [n, minus_one] = exp_parts(clamp(x, BOTTOM, TOP));
+    const V half = nearest(n * real(0.5));  // in two steps, as 2^n alone may be beyond the exponents
+    const V y = (minus_one + real(1)) * two_to(half) * two_to(n - half);
+    return select(x > TOP, splat(std::numeric_limits<real>::infinity()), select(x < BOTTOM, V{}, y));
+}
+
+INLINE V sigmoid(V x) {
+    const auto [n, minus_one] = exp_parts(clamp(-x, -NORMAL, NORMAL + 2));  // at the end 2^n is infinite, and this 0
+    return real(1) / ((minus_one + real(1)) * two_to(n) + real(1));
+}
+
+// (e^2|x| - 1) / (e^2|x| + 1)
 INLINE V tanh(V x) {
-    const V magnitude = abs(x), square = x * x;
-    V near;
-    if constexpr (sizeof(real) == 4) {
-        const V p = (square * real(-5.70498872745e-3) + real(2.06390887954e-2)) * square - real(5.37397155531e-2);
-        near = x + x * square * ((p * square + real(1.33314422036e-1)) * square - real(3.33332819422e-1));
-    } else {
-        const V p = (square * real(-0.964399179425052238628) - real(99.2877231001918586564)) * square - real(1614.68768441708447952);
-        const V q = ((square + real(112.811678491632931402)) * square + real(2235.48839060100448583)) * square + real(4844.06305325125486048);
-        near = x + x * square * (p / q);
-    }
-    const V far = real(1) - real(2) / (real(1) + exp(magnitude * real(2)));
-    return select(magnitude < real(0.625), near, select(x < V{}, -far, far));
+    const V magnitude = abs(x);
+    const auto [n, minus_one] = exp_parts(clamp(magnitude * real(2), real(0), real(40)));  // beyond it is 1
+    const V scale = two_to(n), t = minus_one * scale + (scale - real(1));
+    return number(bits(t / (t + real(2))) | (bits(x) & ~std::numeric_limits<whole>::max()));
 }
 
 // Less common: by the C library, lane by lane

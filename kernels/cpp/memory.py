@@ -1,0 +1,64 @@
+"""Memory for large tensors that come and go at every step: kept, since the system hands out fresh pages one fault at a time."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+import weakref
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+SMALLEST = 1 << 17  # bytes; smaller tensors are allocated as any other
+KEPT = 1 << 31  # bytes that are kept at most while nobody uses them
+
+
+class Pool:
+    """Lends memory to tensors, which give it back as they are freed."""
+
+    def __init__(self, most: int = KEPT) -> None:
+        self._lock = threading.RLock()  # a tensor may be freed, by the garbage collector, while another is made
+        self._free: dict[int, list[Tensor]] = defaultdict(list)
+        self._most = most
+        self.idle = 0  # bytes
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """As `torch.empty` on the CPU."""
+        size = math.prod(shape) * dtype.itemsize
+        if size < SMALLEST:
+            return torch.empty(shape, dtype=dtype, device="cpu")
+        room = _rounded(size)
+        with self._lock:
+            owner = self._free[room].pop() if self._free[room] else None
+            self.idle -= room if owner is not None else 0
+        if owner is None:
+            owner = torch.empty(room, dtype=torch.uint8, device="cpu")
+        loan = (ctypes.c_char * size).from_address(owner.data_ptr())
+        weakref.finalize(loan, self._take_back, owner).atexit = False
+        tensor = torch.frombuffer(loan, dtype=dtype).view(shape)
+        if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
+            tensor.fill_(math.nan)  # as torch.empty does then
+        return tensor
+
+    def _take_back(self, owner: Tensor) -> None:
+        with self._lock:
+            if self.idle + owner.numel() <= self._most:
+                self._free[owner.numel()].append(owner)
+                self.idle += owner.numel()
+
+    def clear(self) -> None:
+        """Give what nobody uses back to the system."""
+        with self._lock:
+            self._free.clear()
+            self.idle = 0
+
+
+def _rounded(size: int) -> int:
+    """Up to an eighth more, so that batches of nearly the same length share their memory."""
+    step = 1 << max(0, size.bit_length() - 4)
+    return -(-size // step) * step
+
+
+pool = Pool()
