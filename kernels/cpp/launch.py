@@ -49,7 +49,13 @@ class Kept(NamedTuple):
 
 def prepare(inputs: Inputs) -> Inputs:
     """What lies otherwise is copied."""
-    return Inputs(*(g.contiguous() if isinstance(g, Tensor) else g and [t.contiguous() for t in g] for g in inputs))
+
+    def lying_well(given: Any) -> Any:
+        if given is None or isinstance(given, Tensor):
+            return None if given is None else given.contiguous()
+        return [tensor.contiguous() for tensor in given]
+
+    return Inputs._make(map(lying_well, inputs))
 
 
 def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tuple[Kept, list[Tensor]]:
@@ -74,7 +80,7 @@ def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tu
             *_side(inputs, d), *_at(states, d, D, S), *[D * H] * S, saved[d] if keep else None, columns[d] if keep else None,
             *(f[d] for f in finals),
         ]  # fmt: skip
-    own.forward(arguments(*given))
+    own.call.forward(arguments(*given))
     return Kept(states, saved, columns), finals
 
 
@@ -108,19 +114,19 @@ def run_backward(
                 *(None if f is None else f[d] for f in d_finals), d_x[d], d_r[d], *(i[d] for i in d_initial),
                 *d_params[d * P : (d + 1) * P],
             ]  # fmt: skip
-        own.backward(arguments(*given))
+        own.call.backward(arguments(*given))
     d_input = _project_back(own, inputs, d_x) if want_input else inputs.x.new_empty(0)
-    x = inputs.x.view(T * B, -1)
-    d_weight_ih = [_outer(own, d.view(T * B, -1), x) for d in d_x]
-    d_weight_hh = [_recurrent_gradient(own, inputs, kept.states[0], d_x[d], d_r[d], d) for d in range(D)]
-    sums = [_sum(own, d.view(T * B, -1)) for d in d_x] if inputs.bias_ih or inputs.bias_hh else []
+    x = inputs.x.view(T * B, inputs.x.shape[-1])
+    found = [_outer(own, d.view(T * B, G * H), x) for d in d_x]
+    bias_ih = [totals for _, totals in found]
+    recurrent = [_recurrent_gradients(own, inputs, kept.states[0], d_x[d], d_r[d], bias_ih[d], d) for d in range(D)]
     return [
         d_input,
         *d_initial,
-        *d_weight_ih,
-        *d_weight_hh,
-        *(sums if inputs.bias_ih else []),
-        *(_bias_gradient(own, sums[d], d_r[d], H) for d in range(D if inputs.bias_hh else 0)),
+        *(weight for weight, _ in found),
+        *(weight for weight, _ in recurrent),
+        *(bias_ih if inputs.bias_ih else []),
+        *((bias for _, bias in recurrent) if inputs.bias_hh else []),
         *(_sum(own, d, dtype) for d in d_params),
     ]
 
@@ -136,36 +142,37 @@ def _project(own: Library, inputs: Inputs, d: int) -> Tensor:
     """Without the bias, which the kernel adds as it reads."""
     (T, B, I), outputs = inputs.x.shape, inputs.weight_ih[d].shape[0]
     out = pool.empty((T, B, outputs), inputs.x.dtype)
-    own.project(arguments(inputs.x, inputs.weight_ih[d], out, T * B, I, outputs, torch.get_num_threads()))
+    own.call.project(arguments(inputs.x, inputs.weight_ih[d], out, T * B, I, outputs, torch.get_num_threads()))
     return out
 
 
 def _project_back(own: Library, inputs: Inputs, d_x: list[Tensor]) -> Tensor:
     (T, B, I), outputs = inputs.x.shape, d_x[0].shape[-1]
+    if not T * B:
+        return torch.zeros_like(inputs.x)
     out = pool.empty((T, B, I), inputs.x.dtype)
     for d, gradient in enumerate(d_x):
-        own.project_back(
+        own.call.project_back(
             arguments(gradient, inputs.weight_ih[d], out, T * B, outputs, I, torch.get_num_threads(), int(d > 0))
         )
     return out
 
 
-def _outer(own: Library, a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """``a^T b`` of ``(depth, rows)`` and ``(depth, columns)``; added to `out`, where there is one."""
+def _outer(own: Library, a: Tensor, b: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``a^T b`` of ``(depth, rows)`` and ``(depth, columns)``, added to `out` where there is one; and the sums of a's columns."""
     depth, rows, columns = *a.shape, b.shape[1]
-    into = a.new_zeros(rows, columns) if out is None else out
+    into, totals = a.new_zeros(rows, columns) if out is None else out, a.new_zeros(rows)
     if depth and rows and columns:
         threads, add = torch.get_num_threads(), int(out is not None)
-        own.outer(arguments(a, a.stride(0), b, b.stride(0), depth, rows, columns, into, threads, add))
-    return into
+        own.call.outer(arguments(a, a.stride(0), b, b.stride(0), depth, rows, columns, into, totals, threads, add))
+    return into, totals
 
 
-def _sum(own: Library, a: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Over rows."""
+def _sum(own: Library, a: Tensor, dtype: torch.dtype) -> Tensor:
+    """Over rows, of numbers in the dtype of arithmetic."""
     out = a.new_zeros(a.shape[1], dtype=dtype)
     if a.numel():
-        run = own.sums if dtype is None else own.sums_of_numbers
-        run(arguments(a, out, *a.shape, torch.get_num_threads()))
+        own.call.sums(arguments(a, out, *a.shape, torch.get_num_threads()))
     return out
 
 
@@ -203,39 +210,47 @@ def _at(tensors: Sequence[Tensor | None], d: int, D: int, count: int) -> list[in
     return found + [0] * (count - len(found))
 
 
-def _recurrent_gradient(own: Library, inputs: Inputs, y: Tensor, d_x: Tensor, d_r: Tensor, d: int) -> Tensor:
-    """``d_r_t^T h_{t-1}`` summed over all steps: that which meets the initial state, and the rest."""
+def _recurrent_gradients(
+    own: Library, inputs: Inputs, y: Tensor, d_x: Tensor, d_r: Tensor, d_bias_ih: Tensor, d: int
+) -> tuple[Tensor, Tensor]:
+    """Of the weight, ``d_r_t^T h_{t-1}`` summed over all steps, and of the bias."""
     T, B, _ = d_x.shape
     H, K = inputs.state[0].shape[-1], inputs.weight_hh[d].shape[1]
-    gradient = torch.zeros_like(inputs.weight_hh[d])
+    weight, bias = torch.zeros_like(inputs.weight_hh[d]), d_bias_ih.clone()
     if not T * B:
-        return gradient
+        return weight, bias
     h, initial = y[..., d * H : (d + 1) * H], inputs.state[0][d]
     last = T - 1 if inputs.lengths is None else (inputs.lengths - 1).clamp(0, T - 1)
-    own_row = torch.arange(B)
-    taken = 0
-    for g, differs in enumerate(own.differs):
-        source, first = (d_r, taken) if differs else (d_x, g * H)
-        taken += H if differs else 0
-        gates = source[..., first : first + H]
-        start = gates[last, own_row] if d else gates[0]
+    for first, gates, differs in _runs(own.differs, d_x, d_r, H):
+        start = gates[last, torch.arange(B)] if d else gates[0]  # what meets the initial state
         before, after = (h[1:], gates[:-1]) if d else (h[:-1], gates[1:])
-        for unit in range(0, H, K):
-            part = gradient[g * H + unit : g * H + unit + K]
-            _outer(own, start[:, unit : unit + K], initial[:, unit : unit + K], part)
-            _outer(own, _rows(after)[:, unit : unit + K], _rows(before)[:, unit : unit + K], part)
-    return gradient
+        if differs:
+            every = gates.reshape(T * B, -1).to(arithmetic_dtype(gates.dtype))
+            bias[first : first + gates.shape[-1]] = _sum(own, every, gates.dtype)
+        width = gates.shape[-1] if K == H else K  # all gates at once, or a gate of a head
+        for row in range(0, gates.shape[-1], width):
+            part, units, some = (
+                slice(at, at + size) for at, size in ((first + row, width), (row % H, K), (row, width))
+            )
+            _outer(own, start[:, some], initial[:, units], weight[part])
+            _outer(own, _rows(after)[:, some], _rows(before)[:, units], weight[part])
+    return weight, bias
+
+
+def _runs(differs: tuple[bool, ...], d_x: Tensor, d_r: Tensor, H: int) -> list[tuple[int, Tensor, bool]]:
+    """The gradient of r, ``(T, B, ·)`` each: neighbouring gates of one origin together, with the row they begin at."""
+    runs = []
+    first = taken = 0
+    for g in range(len(differs)):
+        if g + 1 == len(differs) or differs[g + 1] != differs[g]:
+            width = (g + 1 - first) * H
+            gates = d_r[..., taken : taken + width] if differs[g] else d_x[..., first * H : (g + 1) * H]
+            runs.append((first * H, gates, differs[g]))
+            taken += width if differs[g] else 0
+            first = g + 1
+    return runs
 
 
 def _rows(every: Tensor) -> Tensor:
     """``(T, B, ·) -> (T·B, ·)``, of neighbouring columns of a contiguous tensor."""
     return every.as_strided((every.shape[0] * every.shape[1], every.shape[2]), (every.stride(1), 1))
-
-
-def _bias_gradient(own: Library, sums: Tensor, d_r: Tensor, H: int) -> Tensor:
-    """That of `bias_ih`, but for the gates whose gradients of x and r differ."""
-    found = sums.clone()
-    if any(own.differs):
-        other = _sum(own, d_r.flatten(0, 1)).view(-1, H)
-        found.view(-1, H)[[g for g, differs in enumerate(own.differs) if differs]] = other
-    return found

@@ -29,24 +29,18 @@ TYPES = {
 }
 
 
-class Library(NamedTuple):
-    forward: Any
-    backward: Any
-    project: Any  # the large products
-    project_back: Any
-    outer: Any
-    sums: Any
-    sums_of_numbers: Any
-    saved: Saved
-    differs: tuple[bool, ...]  # for each gate, whether the gradients of x and of r do
-    numbers: dict[str, float]  # that the step read from outside
-
-
 class Saved(NamedTuple):
     """What a step saves for its gradient."""
 
     per_unit: int  # values
     per_row: int
+
+
+class Library(NamedTuple):
+    call: ctypes.CDLL  # the functions at the end of recurrence.hpp
+    saved: Saved
+    differs: tuple[bool, ...]  # for each gate, whether the gradients of x and of r do
+    numbers: dict[str, float]  # that the step read from outside
 
 
 def source(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
@@ -99,12 +93,8 @@ def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
     if threads := runtime():
         functions.set_threads(*threads)
     d_x, d_r = (parts.backward.outputs[group] for group in ("d_x", "d_r"))
-    return Library(
-        *(getattr(functions, name) for name in Library._fields[:7]),
-        saved_by(cell),
-        tuple(mine is not theirs for mine, theirs in zip(d_x, d_r, strict=True)),
-        numbers,
-    )
+    differs = tuple(mine is not theirs for mine, theirs in zip(d_x, d_r, strict=True))
+    return Library(functions, saved_by(cell), differs, numbers)
 
 
 def arguments(*values: int | Tensor | None) -> Any:

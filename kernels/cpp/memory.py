@@ -38,7 +38,7 @@ class Pool:
         loan = (ctypes.c_char * size).from_address(owner.data_ptr())
         weakref.finalize(loan, self._take_back, owner).atexit = False
         tensor = torch.frombuffer(loan, dtype=dtype).view(shape)
-        if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:
+        if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:  # type: ignore[attr-defined]
             tensor.fill_(math.nan)  # as torch.empty does then
         return tensor
 

@@ -142,10 +142,8 @@ def _gradients(ctx: Any, grads: Sequence[Tensor | None], run: Callable[..., list
     if torch.is_grad_enabled():  # create_graph=True: what is returned is to be differentiated again
         return _differentiable_gradients(find_cell(ctx.cell), given, d_states, d_finals)
     *states, saved, columns = rest
-    found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell, ctx.wants_input)
-    if not ctx.wants_input:
-        found[0] = None
-    return [*found, *(None for _ in lists[-1])]  # of masks there are none
+    d_x, *found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell, ctx.wants_input)
+    return [d_x if ctx.wants_input else None, *found, *(None for _ in lists[-1])]  # of masks there are none
 
 
 class _Eager(torch.autograd.Function):
@@ -185,7 +183,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _differentiable_gradients(
-    cell: Any, given: tuple[Any, ...], d_states: list[Tensor | None], d_finals: list[Tensor | None]
+    cell: Any, given: tuple[Any, ...], d_states: Sequence[Tensor | None], d_finals: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """The same gradients by the cell's own step, as functions that have gradients themselves."""
     every, finals = run_steps(cell, *given)

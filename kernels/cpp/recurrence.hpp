@@ -395,17 +395,11 @@ void outer(const int64_t* arguments) {
     const auto b = given.address<const stored>();
     const int64_t b_stride = given.number(), depth = given.number(), rows = given.number(), columns = given.number();
     const auto out = given.address<stored>();
+    const auto totals = given.address<stored>();
     const int64_t threads = given.number(), add = given.number();
-    multiply_transposed(a, a_stride, b, b_stride, depth, rows, columns, out, add, threads);
+    multiply_transposed(a, a_stride, b, b_stride, depth, rows, columns, out, add, totals, threads);
 }
 void sums(const int64_t* arguments) {
-    Arguments given{arguments};
-    const auto a = given.address<const stored>();
-    const auto out = given.address<stored>();
-    const int64_t rows = given.number(), columns = given.number(), threads = given.number();
-    sum_rows(a, rows, columns, out, threads);
-}
-void sums_of_numbers(const int64_t* arguments) {
     Arguments given{arguments};
     const auto a = given.address<const real>();
     const auto out = given.address<stored>();

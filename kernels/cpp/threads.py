@@ -6,12 +6,13 @@ import ctypes
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 
 @cache
-def runtime() -> tuple[ctypes._CFuncPtr, ...] | None:
+def runtime() -> tuple[Any, ...] | None:
     """Its functions `SYMBOLS`, of GNU's binary interface, which LLVM's and Intel's have too; None where none is found."""
     for path in _loaded():
         try:

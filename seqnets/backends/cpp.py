@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,6 +38,10 @@ def why_not(problem: Problem) -> str | None:
     return why_refused(problem.cell.key, dtype)
 
 
+def only_if_asked(problem: Problem) -> str | None:
+    return "where it is the faster one is not measured yet; ask for it with backend='cpp'"
+
+
 def run(problem: Problem) -> Result:
     dtype = autocast_dtype(problem.x)
     if dtype is not None:
@@ -45,7 +51,7 @@ def run(problem: Problem) -> Result:
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(problem))
     keep_states = differentiated or (problem.all_states and S > 1)
     lengths = None if lengths is None else lengths.to(x.device, torch.int64)
-    finals: list[list[Tensor]] = []
+    finals: list[Sequence[Tensor]] = []
     for number, weights in enumerate(problem.layers):
         if number and problem.dropout:
             x = F.dropout(x, problem.dropout)

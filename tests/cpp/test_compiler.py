@@ -21,10 +21,11 @@ SOURCE = 'extern "C" int answer() { return 42; }'
 def fresh(monkeypatch, tmp_path):
     """A process that has compiled nothing yet."""
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path / "cache"))
-    for cached in (compiler.find_compiler, compiler._version, library._library):
+    caches = compiler.find_compiler, compiler._version, library._library  # not what a test puts in their place
+    for cached in caches:
         cached.cache_clear()
     yield
-    for cached in (compiler.find_compiler, compiler._version, library._library):
+    for cached in caches:
         cached.cache_clear()
 
 
