@@ -35,7 +35,7 @@ setup(
     python_requires=">=3.10",
     # seqnets/kernels is a link to ../kernels: a top-level import name `kernels` would shadow another project's.
     packages=find_packages(include=["seqnets", "seqnets.*"]),
-    package_data={"seqnets": ["py.typed"]},
+    package_data={"seqnets": ["py.typed"], "seqnets.kernels.cpp": ["*.hpp"]},
     install_requires=["torch>=2.13"],
     extras_require={
         "train": TRAIN,

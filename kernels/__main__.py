@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from seqnets.cells import CELLS
+from seqnets.cells import CELLS, Cell
 from seqnets.errors import CellError
 from seqnets.kernels.analysis.report import add_report_arguments, report_command
-from seqnets.kernels.arguments import cell
+from seqnets.kernels.arguments import cell as cell_named
 from seqnets.kernels.availability import triton_version
 from seqnets.kernels.planning.tune_command import add_tune_arguments, tune_command
 
@@ -18,8 +18,13 @@ def main() -> int:
         "python -m seqnets.kernels", description="The kernels that are generated from cells."
     )
     commands = parser.add_subparsers(required=True, metavar="source | report | tune")
-    source = commands.add_parser("source", help="print the Triton functions generated from a cell")
-    source.add_argument("cell", type=cell, help=f"of {', '.join(CELLS)}, or package.module:cell for one of your own")
+    source = commands.add_parser("source", help="print the functions generated from a cell")
+    source.add_argument(
+        "cell", type=cell_named, help=f"of {', '.join(CELLS)}, or package.module:cell for one of your own"
+    )
+    source.add_argument(
+        "--target", choices=("triton", "cpp"), default="triton", help="for GPUs, or for the CPU (default: triton)"
+    )
     source.set_defaults(command=source_command)
     report = commands.add_parser("report", help="compile ahead of time and count registers, barriers and more")
     add_report_arguments(report)
@@ -33,17 +38,25 @@ def main() -> int:
 
 def source_command(arguments: argparse.Namespace) -> int:
     """The exit status."""
-    if triton_version() is None:
+    if arguments.target == "triton" and triton_version() is None:
         print("the source cannot be generated: Triton is not installed (pip install triton)", file=sys.stderr)
         return 2
-    from seqnets.kernels.generation.module import generate
-
     try:
-        print(generate(arguments.cell).source, end="")
+        print(_source(arguments.cell, arguments.target), end="")
     except CellError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _source(cell: Cell, target: str) -> str:
+    if target == "cpp":
+        from seqnets.kernels.cpp.library import source
+
+        return source(cell)
+    from seqnets.kernels.generation.module import generate
+
+    return generate(cell).source
 
 
 if __name__ == "__main__":

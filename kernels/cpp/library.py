@@ -54,10 +54,14 @@ def source(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
 
 def _source(cell: Cell, parts: Split, dtype: torch.dtype) -> str:
     stored, real = TYPES[dtype]
-    return (
-        f'using real = {real};\n#define STORED_BFLOAT16 {int(dtype is torch.bfloat16)}\n#include "vector.hpp"\nusing stored = {stored};\n\n{print_cell(cell, parts)}\n'
-        '#include "recurrence.hpp"\n'
-    )
+    return f"""using real = {real};
+#define STORED_BFLOAT16 {int(dtype is torch.bfloat16)}
+#include "vector.hpp"
+using stored = {stored};
+
+{print_cell(cell, parts)}
+#include "recurrence.hpp"
+"""
 
 
 @cache

@@ -98,6 +98,12 @@ def test_the_source_of_a_cell_is_printed_and_is_python():
     assert "reset = sigmoid(x_r + r_r)" in done.stdout
 
 
+def test_the_source_for_the_cpu_is_printed_too():
+    done = run("source", "gru", "--target", "cpp")
+    assert done.returncode == 0
+    assert "const V reset = sigmoid(x[0] + r[0]);" in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [("source", "own:sorts"), ("report", "--cell", "own:sorts")], ids=lambda a: a[0])
 def test_a_cell_that_cannot_be_generated_is_refused_with_its_line(arguments, tmp_path):
     (tmp_path / "own.py").write_text(CELL)
