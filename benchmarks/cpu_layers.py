@@ -59,7 +59,12 @@ CELLS: dict[str, tuple[str, Callable[[int, int], nn.Module]]] = {
     "layernorm_lstm": ("reference", lambda I, H: seqnets.Recurrent(layernorm_lstm, I, H, backend="reference")),
     "light": ("reference", lambda I, H: seqnets.Recurrent(light, I, H, backend="reference")),
 }
-OWN = {"lstm": "lstm", "gru": "gru", "layernorm_lstm": layernorm_lstm, "light": light}
+OWN: dict[str, seqnets.cells.Cell | str] = {
+    "lstm": "lstm",
+    "gru": "gru",
+    "layernorm_lstm": layernorm_lstm,
+    "light": light,
+}
 
 
 def compare(cell: str, mode: str, shape: tuple[int, int, int, int], seconds: float) -> dict[str, Any]:

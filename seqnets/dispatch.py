@@ -89,9 +89,13 @@ def requested(layer_backend: str | None) -> tuple[str, str]:
 
 def why_not(backend: Backend, problem: Problem, auto: bool) -> str | None:
     """Why the backend cannot serve or, for ``auto``, should not, as a clause, or None."""
-    reason = backend.why_not(problem)
+    return backend.why_not(problem) or (why_passed_over(backend, problem) if auto else None)
+
+
+def why_passed_over(backend: Backend, problem: Problem) -> str | None:
+    """Why ``auto`` should not take the backend, though it may be able to serve."""
     only_if_asked = getattr(backend, "only_if_asked", None)
-    return only_if_asked(problem) if auto and reason is None and only_if_asked else reason
+    return only_if_asked(problem) if only_if_asked else None
 
 
 def dispatch(problem: Problem, backend: str | None = None) -> Result:
@@ -103,7 +107,8 @@ def dispatch(problem: Problem, backend: str | None = None) -> Result:
     name, _ = requested(backend)
     if name == "auto":
         for candidate in BACKENDS.values():
-            if why_not(candidate, problem, auto=True) is None:
+            # in this order, as finding out whether a backend can serve may take long
+            if why_passed_over(candidate, problem) is None and candidate.why_not(problem) is None:
                 return candidate.run(problem)
     reason = BACKENDS[name].why_not(problem)
     if reason is None:

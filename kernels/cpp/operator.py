@@ -42,7 +42,7 @@ def layer(
 
     Returns:
         The output ``(T, B, D·H)``, zero at and beyond the lengths; the last states ``(D, B, H)``; with `keep_states` the other
-        states, shaped as the output, which hold any value beyond the lengths; with `keep` what the step saved.
+        states, shaped as the output and zero where it is; with `keep` what the step saved.
     """
     from seqnets.kernels.cpp import launch
 
@@ -131,6 +131,7 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
 
 def _gradients(ctx: Any, grads: Sequence[Tensor | None], run: Callable[..., list[Tensor]]) -> list[Tensor | None]:
     """Those of x and of all lists, one after another."""
+    found: Sequence[Tensor | None]
     x, lengths, *rest = ctx.saved_tensors
     lists = []
     for size in ctx.sizes:
@@ -140,9 +141,10 @@ def _gradients(ctx: Any, grads: Sequence[Tensor | None], run: Callable[..., list
     d_states, d_finals = [grads[0], *grads[1 + S : 2 * S]], grads[1 : 1 + S]
     given = (x, *lists, lengths)
     if torch.is_grad_enabled():  # create_graph=True: what is returned is to be differentiated again
-        return _differentiable_gradients(find_cell(ctx.cell), given, d_states, d_finals)
-    *states, saved, columns = rest
-    d_x, *found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell, ctx.wants_input)
+        d_x, *found = _differentiable_gradients(find_cell(ctx.cell), given, d_states, d_finals)
+    else:
+        *states, saved, columns = rest
+        d_x, *found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell, ctx.wants_input)
     return [d_x if ctx.wants_input else None, *found, *(None for _ in lists[-1])]  # of masks there are none
 
 
@@ -189,7 +191,7 @@ def _differentiable_gradients(
     every, finals = run_steps(cell, *given)
     pairs = zip([*every, *finals], [*d_states, *d_finals], strict=True)
     tracked = [(v, d) for v, d in pairs if d is not None and v.requires_grad]  # the step may return constants
-    x, *lists, _, _ = given
+    x, *lists, _, _ = given  # but for masks and lengths
     wanted = [x, *(t for tensors in lists for t in tensors)]
     needed = [t for t in wanted if t.requires_grad]
     results = iter(

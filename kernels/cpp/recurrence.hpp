@@ -190,8 +190,13 @@ static void forward_task(const Problem& p, const Forward& d, const real* packed,
             for (int j = 0; j < S; j++) own[j] = states[j] + k * p.padded;
             (d.saved || Cell::SAVED + Cell::COLUMNS == 0 ? forward_row<true> : forward_row<false>)(p, d, t, b, own, entering + k * p.padded, r + k * width, head, kept);
         }
-        for (int64_t k = active; k < rows; k++)
-            std::memset(d.states[0] + (s * p.B + p.row(first + k)) * d.strides[0], 0, p.H * sizeof(stored));
+        for (int64_t k = active; k < rows; k++) {
+            const int64_t at = s * p.B + p.row(first + k);
+            for (int j = 0; j < S; j++)
+                if (d.states[j]) std::memset(d.states[j] + at * d.strides[j], 0, p.H * sizeof(stored));
+            if (d.saved) std::memset(d.saved + at * Cell::SAVED * p.H, 0, Cell::SAVED * p.H * sizeof(stored));
+            if (d.saved) std::memset(d.columns + at * Cell::COLUMNS, 0, Cell::COLUMNS * sizeof(real));
+        }
     }
     for (int64_t k = 0; k < rows; k++)
         p.each_vector([&](int64_t unit, int64_t place, auto count) {

@@ -72,7 +72,9 @@ def test_unknown_backends_are_refused_with_the_choices(monkeypatch):
 
 def test_an_explicit_backend_serves_or_raises_with_reason_and_alternatives():
     layer = zoo.layer("peephole_lstm", 3, 4, backend="aten")
-    with pytest.raises(BackendError, match="'aten' cannot serve this call: torch has no fused.*can: auto, reference"):
+    with pytest.raises(
+        BackendError, match="'aten' cannot serve this call: torch has no fused.*can: auto, cpp, reference"
+    ):
         layer(X)
     assert seqnets.explain(layer, X).backend is None
     assert "would raise" in str(seqnets.explain(layer, X))
@@ -149,6 +151,12 @@ def test_auto_passes_over_a_reluctant_backend_and_a_request_runs_it(reluctant, c
     torch.testing.assert_close(call(x)[0], expected)
 
 
+def test_auto_does_not_ask_a_reluctant_backend_whether_it_can_serve(monkeypatch):
+    """It may have to compile to find out."""
+    monkeypatch.setattr(backends.cpp, "why_not", lambda problem: pytest.fail("it was asked"))
+    assert zoo.layer("peephole_lstm", 3, 4)(X)[0].shape[-1] == 4
+
+
 def test_a_reluctant_backend_is_explained(reluctant):
     layer = seqnets.LSTM(3, 4)
     explained = seqnets.explain(layer, X)
@@ -165,7 +173,7 @@ def test_a_reluctant_backend_is_explained(reluctant):
 
 
 def test_a_reluctant_backend_is_among_those_that_can_serve(reluctant):
-    with pytest.raises(BackendError, match="These can: auto, reluctant, reference$"):
+    with pytest.raises(BackendError, match="These can: auto, reluctant, cpp, reference$"):
         seqnets.LSTM(3, 4, return_all_states=True, backend="aten")(X)
     with pytest.raises(BackendError, match="it only knows the lstm"):
         seqnets.GRU(3, 4, backend="reluctant")(X)

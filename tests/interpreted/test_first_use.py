@@ -49,7 +49,7 @@ def spoilt(request, monkeypatch, checked):
 def test_a_kernel_that_disagrees_is_refused(spoilt):
     message = f"on first use its kernels disagreed with the cell's step: {spoilt} is off by .* where .* is allowed "
     with pytest.raises(
-        BackendError, match=message + r"\(SEQNETS_CHECK=0 switches this check off.*can: auto, reference"
+        BackendError, match=message + r"\(SEQNETS_CHECK=0 switches this check off.*can: auto, cpp, reference"
     ):
         seqnets.Recurrent(right, 3, 4, backend="triton")(torch.randn(4, 2, 3))
 
