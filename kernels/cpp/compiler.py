@@ -44,8 +44,8 @@ def find_compiler() -> tuple[str, ...] | None:
     return next(((path,) for path in found if path), None)
 
 
-def compiled(name: str, source: str) -> ctypes.CDLL:
-    """The library made of a C++ source, which may include the headers of this folder.
+def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
+    """The library made of a C++ source, which may include the headers of this folder; and a key of all that it depends on.
 
     Raises:
         CompilationError: there is no compiler, or it failed.
@@ -59,13 +59,13 @@ def compiled(name: str, source: str) -> ctypes.CDLL:
     file = f"{name}-{key[:20]}{'.dll' if sys.platform == 'win32' else '.so'}"
     folder = _own_folder()
     if folder is None:
-        return _load_from_temporary(command, source, file)
+        return _load_from_temporary(command, source, file), key
     with _locked(folder / f"{file}.lock"):
         library = _load(folder / file)
         if library is None:
             _compile(command, source, folder / file)
             library = ctypes.CDLL(str(folder / file))
-    return library
+    return library, key
 
 
 def _own_folder() -> Path | None:

@@ -41,6 +41,7 @@ class Library(NamedTuple):
     saved: Saved
     differs: tuple[bool, ...]  # for each gate, whether the gradients of x and of r do
     numbers: dict[str, float]  # that the step read from outside
+    key: str  # of what it was compiled from, by and for
 
 
 def source(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
@@ -91,14 +92,14 @@ def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
     try:
         parts = _split(cell)
         name = cell.name if cell.name.isascii() and cell.name.isidentifier() else "cell"
-        functions = compiled(name, _source(cell, parts, dtype))
+        functions, key = compiled(name, _source(cell, parts, dtype))
     except (CellError, CompilationError) as error:
         return str(error)
     if threads := runtime():
         functions.set_threads(*threads)
     d_x, d_r = (parts.backward.outputs[group] for group in ("d_x", "d_r"))
     differs = tuple(mine is not theirs for mine, theirs in zip(d_x, d_r, strict=True))
-    return Library(functions, saved_by(cell), differs, numbers)
+    return Library(functions, saved_by(cell), differs, numbers, key)
 
 
 def arguments(*values: int | Tensor | None) -> Any:

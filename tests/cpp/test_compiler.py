@@ -34,10 +34,10 @@ def kept(tmp_path):
 
 
 def test_what_was_compiled_is_kept_and_loaded_again(tmp_path, monkeypatch):
-    assert compiler.compiled("answer", SOURCE).answer() == 42
+    assert compiler.compiled("answer", SOURCE)[0].answer() == 42
     assert kept(tmp_path) == [".sha256", ".so"]
     monkeypatch.setattr(compiler, "_run", lambda *given: pytest.fail("it was compiled again"))
-    assert compiler.compiled("answer", SOURCE).answer() == 42
+    assert compiler.compiled("answer", SOURCE)[0].answer() == 42
 
 
 @pytest.mark.parametrize("change", ["source", "cpu", "version"])
@@ -56,7 +56,7 @@ def test_a_damaged_file_is_compiled_again(damage, tmp_path, caplog):
     path.unlink()  # the old one is mapped into this process
     path.write_bytes(damage)
     with caplog.at_level(logging.WARNING):
-        assert compiler.compiled("answer", SOURCE).answer() == 42
+        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
     assert "is damaged" in caplog.text
 
 
@@ -105,7 +105,7 @@ def test_where_nothing_can_be_kept_it_is_compiled_for_the_process(tmp_path, monk
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
-        assert compiler.compiled("answer", SOURCE).answer() == 42
+        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
     assert "compiled for this process alone" in caplog.text
 
 
@@ -114,14 +114,14 @@ def test_code_that_others_may_write_is_not_loaded(tmp_path, caplog):
     folder.mkdir(parents=True)
     folder.chmod(0o777)
     with caplog.at_level(logging.WARNING):
-        assert compiler.compiled("answer", SOURCE).answer() == 42
+        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
     assert "can be written by other users" in caplog.text
     assert not list(folder.iterdir())
 
 
 def compile_and_report(folder, results):
     os.environ["SEQNETS_CACHE"] = folder
-    results.put((compiler.compiled("answer", SOURCE).answer(), os.getpid()))
+    results.put((compiler.compiled("answer", SOURCE)[0].answer(), os.getpid()))
 
 
 def test_processes_that_start_together_all_get_it_and_one_compiles(tmp_path):

@@ -44,7 +44,7 @@ REFERENCE = {"sigmoid": torch.sigmoid, "rsqrt": torch.rsqrt, "sign": torch.sign}
 def apply(request):
     real = {torch.float32: "float", torch.float64: "double"}[request.param]
     source = SOURCE.format(real=real, functions="\n".join(EACH.format(name=name) for name in FUNCTIONS))
-    library = compiled("functions", source)
+    library, _ = compiled("functions", source)
 
     def run(name, x):
         x = x.to(request.param)

@@ -1,0 +1,131 @@
+"""The first use of a compiled cell: a small random problem, judged against the cell's own step.
+
+A compiler, a CPU or flags that nobody tried may make something else of the source. What disagrees is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqnets.cells import Cell
+from seqnets.kernels import store
+from seqnets.kernels.apart import apart
+from seqnets.kernels.cpp.library import Library, library
+from seqnets.kernels.cpp.operator import layer, layer_backward, run_steps
+from seqnets.kernels.first_use import ENVIRONMENT_VARIABLE
+from seqnets.kernels.generation.graph import COMPARISONS
+from seqnets.kernels.generation.tracing import trace
+from seqnets.tolerance import verdict
+
+log = logging.getLogger(__name__)
+
+T, B, I, H = 4, 11, 3, 21  # more than a vector, and not a multiple of one; more rows than a tile of sums
+
+
+@cache
+def why_disagrees(cell: Cell, dtype: torch.dtype) -> str | None:
+    """What is wrong with the compiled cell, as a clause, or None. Kept for the process, and on disk for the library."""
+    own = library(cell, dtype)
+    assert isinstance(own, Library)
+    key = {"library": own.key, "torch": torch.__version__}
+    known = store.read("check", key)
+    if known is None:
+        try:
+            known = {"why": apart(_judge, cell, dtype)}
+        except Exception as error:  # told in full, and a reason for another backend
+            log.warning("The compiled kernels of %r failed on their first use.", cell.name, exc_info=True)
+            return f"on first use its kernels failed ({type(error).__name__}: {error}); the log has the traceback"
+        store.write("check", key, known)
+    return known["why"]
+
+
+def _judge(cell: Cell, dtype: torch.dtype) -> str | None:
+    off = f"({ENVIRONMENT_VARIABLE}=0 switches this check off)"
+    for positive in (False, True):  # a step that takes logarithms, say, has values for positive numbers only
+        given = _random_problem(cell, dtype, positive)
+        runs = [_by_kernels(cell, given), _by_steps(cell, given, dtype), _by_steps(cell, given, torch.float64)]
+        if not (runs[2]["y"].isfinite() & runs[1]["y"].isfinite()).any():
+            continue
+        for what, oracle in runs[2].items():
+            if dtype is torch.bfloat16 and _is_rough(cell):
+                continue  # rounding may take a right kernel to the other side of a kink: float32 stands for this
+            known = oracle.isfinite() & runs[1][what].isfinite()
+            error, allowed = verdict(runs[0][what][known], runs[1][what][known], oracle[known])
+            if not error <= allowed:
+                return (
+                    f"on first use its kernels disagreed with the cell's step: {what} is off by {error:.2g} where "
+                    f"{allowed:.2g} is allowed {off}"
+                )
+        return None
+    return f"its step has no finite values on random numbers, so its kernels cannot be checked {off}"
+
+
+def _is_rough(cell: Cell) -> bool:
+    """Whether the step or its gradient compares."""
+    return any(node.op in COMPARISONS for graph in trace(cell) for node in graph.order()) or any(
+        graph.jumps() for graph in trace(cell)
+    )
+
+
+def _random_problem(cell: Cell, dtype: torch.dtype, positive: bool) -> tuple[Any, ...]:
+    """Arguments of `layer`: two directions, ragged, with biases."""
+    generator = torch.Generator().manual_seed(0)
+    D, G = 2, cell.gates
+
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        drawn = (torch.randn(shape, generator=generator) * scale).to(dtype)
+        return drawn.abs() if positive else drawn
+
+    return (
+        normal(T, B, I),
+        [normal(D, B, H).abs() for _ in cell.states],  # some are never negative, such as normalisers
+        [normal(G * H, I) for _ in range(D)],
+        [normal(G * H, H, scale=H**-0.5) for _ in range(D)],
+        [normal(G * H) for _ in range(D)],
+        [normal(G * H) for _ in range(D)],
+        [normal(H) for _ in range(D) for _ in cell.params],
+        [(torch.rand(T, B, H, generator=generator) < 0.7).to(dtype) for _ in range(D) for _ in cell.masks],
+        torch.randint(0, T + 1, (B,), generator=generator),
+    )
+
+
+def _cotangents(cell: Cell, outputs: list[Tensor]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(o.shape, generator=generator).to(o.dtype) for o in outputs]
+
+
+def _by_kernels(cell: Cell, given: tuple[Any, ...]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        y, *found = layer._init_fn(*given, cell.key, True, True)
+        S = len(cell.states)
+        finals, states, (saved, columns) = found[:S], [y, *found[S:-2]], found[-2:]
+        d_y, *d_finals = _cotangents(cell, [y, *finals])
+        d_states = [d_y, *(None for _ in states[1:])]
+        gradients = layer_backward._init_fn(*given, states, saved, columns, d_states, d_finals, cell.key, True)
+    return _named([y, *finals], gradients)
+
+
+def _by_steps(cell: Cell, given: tuple[Any, ...], dtype: torch.dtype) -> dict[str, Tensor]:
+    x, *lists, masks, lengths = given
+    leaves = [t.to(dtype, copy=True).requires_grad_() for t in (x, *(t for tensors in lists for t in tensors))]
+    rest = iter(leaves)
+    placed: list[Any] = [next(rest), *([next(rest) for _ in tensors] for tensors in lists)]
+    placed += [[m.to(dtype) for m in masks], lengths]
+    with torch.inference_mode(False), torch.enable_grad():
+        every, finals = run_steps(cell, *placed)
+        outputs = [every[0], *finals]
+        tracked = [(o, d) for o, d in zip(outputs, _cotangents(cell, outputs), strict=True) if o.requires_grad]
+        gradients = torch.autograd.grad(
+            [o for o, _ in tracked], leaves, [d for _, d in tracked], allow_unused=True, materialize_grads=True
+        )
+    return _named([o.detach() for o in outputs], list(gradients))
+
+
+def _named(outputs: list[Tensor], gradients: list[Tensor]) -> dict[str, Tensor]:
+    found = {"y": outputs[0]} | {f"final state {k}": t for k, t in enumerate(outputs[1:])}
+    return found | {f"gradient {k}": t for k, t in enumerate(gradients)}
