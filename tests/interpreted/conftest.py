@@ -74,8 +74,9 @@ def unchecked(monkeypatch):
 
 @pytest.fixture
 def checked(monkeypatch):
-    """The check of first use, as in a new process."""
+    """The check of first use, as in a new process; of the Triton kernels alone, as `explain` asks all backends."""
     monkeypatch.delenv("SEQNETS_CHECK", raising=False)
+    monkeypatch.setattr("seqnets.kernels.cpp.first_use.why_disagrees", lambda *which: None)
     monkeypatch.setattr("seqnets.kernels.first_use._verdicts", {})
 
 
