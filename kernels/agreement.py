@@ -128,9 +128,8 @@ def _undecided(
     """
     if not generate(cell).jumps or variant.dtype.itemsize > 2:
         return {}
-    eps = torch.finfo(
-        variant.dtype
-    ).eps  # rounding moves a state by half of it; Triton's interpreter cuts, and moves it by all
+    # rounding moves a state by half of it; Triton's interpreter cuts, and moves it by all
+    eps = torch.finfo(variant.dtype).eps
     found = {what: torch.zeros_like(value, dtype=torch.bool) for what, value in oracle.items()}
     for part in (-1, -0.5, -0.1, 0.1, 0.5, 1):  # of the way: a step may jump there and back
         nudge = part * eps

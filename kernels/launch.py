@@ -19,6 +19,7 @@ from seqnets.kernels.planning.plan import Plan
 from seqnets.kernels.planning.select import plan_for
 from seqnets.kernels.schedules import resident, tiled
 from seqnets.kernels.schedules.specialization import Specialization
+from seqnets.recurrence import arithmetic_dtype
 
 
 class Inputs(NamedTuple):
@@ -82,11 +83,6 @@ class Launch(NamedTuple):
 
     def run(self) -> None:
         self.kernel[self.grid](*self.arguments, **self.constants, **self.options)
-
-
-def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of carried states and of all that is computed between products."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
 
 
 def specialize(inputs: Inputs, plan: Plan) -> Specialization:

@@ -11,6 +11,7 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.kernels.layout import unpack_columns
 from seqnets.kernels.operator import recurrence
+from seqnets.recurrence import arithmetic_dtype
 
 
 class Variant(NamedTuple):
@@ -115,7 +116,7 @@ def follow(cell: Cell, given: Problem, kept: Values, tf32: bool, nudge: float = 
     """
     T, B, D = given.x.shape[:3]
     stored = given.x.dtype
-    computed = torch.promote_types(stored, torch.float32)
+    computed = arithmetic_dtype(stored)
     weight = _truncate(given.weight) if tf32 else given.weight
     rs: list[list[Tensor]] = [[] for _ in range(D)]
     every: list[list[Sequence[Tensor]]] = [[] for _ in range(D)]

@@ -72,6 +72,11 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if wanted and eligible else None
 
 
+def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
+    """In which kernels carry states and compute between products, whatever they store."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def project_input(weights: Weights, x_TBI: Tensor) -> Tensor:
     """The input projections of all time steps, ``(T, B, G·H)``: one GEMM, outside the time loop."""
     return F.linear(x_TBI, weights.weight_ih, weights.bias_ih)

@@ -12,14 +12,10 @@ from seqnets.cells import Cell
 from seqnets.errors import BackendError
 from seqnets.kernels.cpp.library import Library, arguments, library
 from seqnets.kernels.cpp.memory import pool
+from seqnets.recurrence import arithmetic_dtype
 
 ROWS = 64  # of a task at most
 CACHE = 1 << 17  # bytes of projections that a task should have in its cache
-
-
-def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of all that is computed between products, and in them."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
 
 
 class Inputs(NamedTuple):

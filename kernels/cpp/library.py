@@ -50,7 +50,7 @@ def source(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
     Raises:
         CellError: it cannot be generated; see `trace`.
     """
-    return _source(cell, _split(cell), dtype)
+    return _source(cell, split_of(cell), dtype)
 
 
 def _source(cell: Cell, parts: Split, dtype: torch.dtype) -> str:
@@ -66,12 +66,12 @@ using stored = {stored};
 
 
 @cache
-def _split(cell: Cell) -> Split:
+def split_of(cell: Cell) -> Split:
     return split(apart(trace, cell))
 
 
 def saved_by(cell: Cell) -> Saved:
-    saved = _split(cell).forward.outputs["saved"]
+    saved = split_of(cell).forward.outputs["saved"]
     return Saved(sum(node.columns for node in saved), sum(not node.columns for node in saved))
 
 
@@ -90,7 +90,7 @@ def _library(cell: Cell, dtype: torch.dtype) -> Library | str:
 def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
     numbers = cell.numbers_from_outside()
     try:
-        parts = _split(cell)
+        parts = split_of(cell)
         name = cell.name if cell.name.isascii() and cell.name.isidentifier() else "cell"
         functions, key = compiled(name, _source(cell, parts, dtype))
     except (CellError, CompilationError) as error:

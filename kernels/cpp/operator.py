@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.cell import find_cell
-from seqnets.recurrence import Weights, active_steps, project_input
+from seqnets.recurrence import Weights, active_steps, arithmetic_dtype, project_input
 from seqnets.scan import scan
 
 
@@ -54,7 +54,7 @@ def layer(
 
 @layer.register_fake
 def _(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, cell, keep_states, keep):
-    from seqnets.kernels.cpp import launch, library
+    from seqnets.kernels.cpp import library
 
     (T, B, _), (D, _, H) = x.shape, state[0].shape
     every = [x.new_empty(T, B, D * H) for _ in (state if keep_states else state[:1])]
@@ -62,7 +62,7 @@ def _(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, 
     if keep:
         saved = library.saved_by(find_cell(cell))
         found.append(x.new_empty(D, T, B, saved.per_unit * H))
-        found.append(x.new_empty(D, T, B, saved.per_row, dtype=launch.arithmetic_dtype(x.dtype)))
+        found.append(x.new_empty(D, T, B, saved.per_row, dtype=arithmetic_dtype(x.dtype)))
     return found
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map_only
 
-from seqnets.backends.conditions import in_functional_transform
+from seqnets.backends.kernels import autocast, is_differentiated, returns_more, why_unfit
 from seqnets.kernels.cpp.operator import run_layer
 from seqnets.kernels.cpp.refusal import why_refused
 from seqnets.recurrence import Problem, Result, active_steps, autocast_dtype
@@ -18,24 +17,10 @@ DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 
 def why_not(problem: Problem) -> str | None:
-    x, first = problem.x, problem.layers[0][0]
+    x = problem.x
     if x.device.type != "cpu":
         return f"its kernels run on the CPU, and the input is on {x.device}"
-    if first.weight_hr is not None:
-        return "its kernels have no projection of the state (proj_size) yet"
-    if any(mask.requires_grad for layer in problem.layers for w in layer for mask in w.masks):
-        return "its kernels have no gradients of masks, and one of these requires them"
-    if in_functional_transform(x):
-        return "its kernels have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
-    tensors = _tensors(problem)
-    if any(t.device != x.device for t in tensors):
-        return "not all weights and states are on the CPU"
-    dtype = autocast_dtype(x) or x.dtype
-    if dtype not in DTYPES:
-        return f"its kernels compute in {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}, not in {dtype}"
-    if autocast_dtype(x) is None and any(t.dtype is not dtype for t in tensors):
-        return f"not all weights and states have the input's dtype, {dtype}"
-    return why_refused(problem.cell.key, dtype)
+    return why_unfit(problem, DTYPES) or why_refused(problem.cell.key, autocast_dtype(x) or x.dtype)
 
 
 def only_if_asked(problem: Problem) -> str | None:
@@ -43,13 +28,11 @@ def only_if_asked(problem: Problem) -> str | None:
 
 
 def run(problem: Problem) -> Result:
-    dtype = autocast_dtype(problem.x)
-    if dtype is not None:
-        problem = _cast(problem, dtype)
+    problem = autocast(problem)
     cell, x, lengths = problem.cell, problem.x, problem.lengths
     D, S = len(problem.layers[0]), len(problem.state)
-    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(problem))
-    keep_states = differentiated or (problem.all_states and S > 1)
+    differentiated = is_differentiated(problem)
+    keep_states = differentiated or returns_more(problem)
     lengths = None if lengths is None else lengths.to(x.device, torch.int64)
     finals: list[Sequence[Tensor]] = []
     for number, weights in enumerate(problem.layers):
@@ -80,14 +63,3 @@ def run(problem: Problem) -> Result:
             states = [torch.where(active, s, at_rest) for s, at_rest in zip(states, resting, strict=True)]
         every = tuple(states)
     return Result(x, tuple(torch.cat(rows) for rows in zip(*finals, strict=True)), every)
-
-
-def _tensors(problem: Problem) -> list[Tensor]:
-    weights = [w for layer in problem.layers for w in layer]
-    own = [t for w in weights for t in (*w[:5], *w.params, *w.masks) if t is not None]
-    return [problem.x, *problem.state, *own]
-
-
-def _cast(problem: Problem, dtype: torch.dtype) -> Problem:
-    x, state, layers = tree_map_only(Tensor, lambda t: t.to(dtype), (problem.x, problem.state, problem.layers))
-    return problem._replace(x=x, state=state, layers=layers)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map_only
 
-from seqnets.backends.conditions import graph_is_captured, in_functional_transform
+from seqnets.backends.conditions import graph_is_captured
+from seqnets.backends.kernels import autocast, is_differentiated, returns_more, why_unfit
 from seqnets.kernels.availability import interpreted, why_unavailable
 from seqnets.kernels.layout import pack_rows, pack_weight
 from seqnets.kernels.operator import recurrence
@@ -22,31 +22,18 @@ def why_not(problem: Problem) -> str | None:
     unavailable = why_unavailable(x.device.type)
     if unavailable is not None:
         return unavailable
-    if first.weight_hr is not None:
-        return "its kernels have no projection of the state (proj_size) yet"
-    if any(mask.requires_grad for layer in problem.layers for w in layer for mask in w.masks):
-        return "its kernels have no gradients of masks, and one of these requires them"
-    if in_functional_transform(x):
-        return "its kernels have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
-    tensors = _tensors(problem)
-    if any(t.device != x.device for t in tensors):
-        others = sorted({str(t.device) for t in tensors} - {str(x.device)})
-        return f"the input is on {x.device}, and weights or states on {', '.join(others)}"
+    unfit = why_unfit(problem, DTYPES)
+    if unfit is not None:
+        return unfit
     if problem.lengths is not None and problem.lengths.device != x.device and graph_is_captured():
         return "the lengths are on the CPU, from where nothing can be copied while a CUDA graph is captured; pass them on the GPU"
     dtype = autocast_dtype(x) or x.dtype
-    if dtype not in DTYPES:
-        return f"its kernels compute in {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}, not in {dtype}"
-    if autocast_dtype(x) is not None and any(t.dtype is torch.float64 for t in tensors):
-        return "some weights or states are in float64, which autocast leaves alone"
-    if autocast_dtype(x) is None and any(t.dtype is not dtype for t in tensors):
-        return f"not all weights and states have the input's dtype, {dtype}"
     P, N = problem.state[0].shape[-1], count_heads(problem.state[0], first.weight_hh)
-    differentiated = _is_differentiated(problem)
+    differentiated = is_differentiated(problem)
     return why_refused(
         problem.cell.key, N, P // N, len(problem.layers[0]), problem.lengths is not None,
         tuple(mask.dim() == 3 for mask in first.masks), dtype, first.bias_hh is not None,
-        differentiated, differentiated and not problem.recompute, _returns_more(problem), str(x.device),
+        differentiated, differentiated and not problem.recompute, returns_more(problem), str(x.device),
     )  # fmt: skip
 
 
@@ -57,15 +44,13 @@ def only_if_asked(problem: Problem) -> str | None:
 
 
 def run(problem: Problem) -> Result:
-    dtype = autocast_dtype(problem.x)
-    if dtype is not None:  # as torch's own RNNs: computed and returned in the dtype that autocast names
-        problem = _cast(problem, dtype)
+    problem = autocast(problem)
     cell, x, lengths = problem.cell, problem.x, problem.lengths
     T, D = x.shape[0], len(problem.layers[0])
     N = count_heads(problem.state[0], problem.layers[0][0].weight_hh)
     lengths = None if lengths is None else lengths.to(x.device, torch.int64, non_blocking=True)
-    differentiated = _is_differentiated(problem)
-    keep = differentiated or _returns_more(problem)
+    differentiated = is_differentiated(problem)
+    keep = differentiated or returns_more(problem)
     finals: list[list[Tensor]] = []
     for number, layer in enumerate(problem.layers):
         if number and problem.dropout:
@@ -113,32 +98,12 @@ def _pack_biases(directions: list[Tensor | None], gates: int, heads: int) -> Ten
 
 
 def _stack(directions: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-    return (
-        directions[0].unsqueeze(0) if len(directions) == 1 else torch.stack(directions)
-    )  # stack copies one tensor too
+    if len(directions) == 1:  # which stack would copy too
+        return directions[0].unsqueeze(0)
+    return torch.stack(directions)
 
 
 def _stack_masks(masks: tuple[Tensor, ...], heads: int) -> Tensor:
     """``(D, T or 1, B, N, U)``"""
     stacked = _stack(masks).unflatten(-1, (heads, -1))
     return stacked if stacked.dim() == 5 else stacked.unsqueeze(1)
-
-
-def _returns_more(problem: Problem) -> bool:
-    """Than the output: states at every step that are not the output."""
-    return problem.all_states and len(problem.state) > 1
-
-
-def _is_differentiated(problem: Problem) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(problem))
-
-
-def _tensors(problem: Problem) -> list[Tensor]:
-    weights = [w for layer in problem.layers for w in layer]
-    own = [t for w in weights for t in (*w[:5], *w.params, *w.masks) if t is not None]
-    return [problem.x, *problem.state, *own]
-
-
-def _cast(problem: Problem, dtype: torch.dtype) -> Problem:
-    x, state, layers = tree_map_only(Tensor, lambda t: t.to(dtype), (problem.x, problem.state, problem.layers))
-    return problem._replace(x=x, state=state, layers=layers)

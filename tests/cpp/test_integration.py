@@ -218,3 +218,11 @@ def test_no_more_is_kept_than_was_said():
     del tensor
     gc.collect()
     assert pool.idle == 0
+
+
+def test_autocast_leaves_float64_alone():
+    layer = seqnets.GRU(3, 4, dtype=torch.float64, backend="cpp")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(2, 2, 3, dtype=torch.float64))[0].dtype == torch.float64
+        with pytest.raises(BackendError, match="in float64, which autocast leaves alone"):
+            layer(torch.randn(2, 2, 3))

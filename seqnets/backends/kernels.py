@@ -1,0 +1,59 @@
+"""What the backends of generated kernels have in common: what they refuse, and how a problem is brought into one dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from seqnets.backends.conditions import in_functional_transform
+from seqnets.recurrence import Problem, autocast_dtype
+
+
+def why_unfit(problem: Problem, dtypes: Sequence[torch.dtype]) -> str | None:
+    """What no generated kernel can do, or not in these dtypes, as a clause, or None."""
+    x, tensors = problem.x, tensors_of(problem)
+    if problem.layers[0][0].weight_hr is not None:
+        return "its kernels have no projection of the state (proj_size) yet"
+    if any(mask.requires_grad for layer in problem.layers for w in layer for mask in w.masks):
+        return "its kernels have no gradients of masks, and one of these requires them"
+    if in_functional_transform(x):
+        return "its kernels have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
+    if any(t.device != x.device for t in tensors):
+        others = sorted({str(t.device) for t in tensors} - {str(x.device)})
+        return f"the input is on {x.device}, and weights or states on {', '.join(others)}"
+    autocast = autocast_dtype(x)
+    dtype = autocast or x.dtype
+    if dtype not in dtypes:
+        return f"its kernels compute in {', '.join(str(d).removeprefix('torch.') for d in dtypes)}, not in {dtype}"
+    if autocast is not None and any(t.dtype is torch.float64 for t in tensors):
+        return "some weights or states are in float64, which autocast leaves alone"
+    if autocast is None and any(t.dtype is not dtype for t in tensors):
+        return f"not all weights and states have the input's dtype, {dtype}"
+    return None
+
+
+def autocast(problem: Problem) -> Problem:
+    """As torch's own RNNs: computed and returned in the dtype that autocast names."""
+    dtype = autocast_dtype(problem.x)
+    if dtype is None:
+        return problem
+    x, state, layers = tree_map_only(Tensor, lambda t: t.to(dtype), (problem.x, problem.state, problem.layers))
+    return problem._replace(x=x, state=state, layers=layers)
+
+
+def is_differentiated(problem: Problem) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of(problem))
+
+
+def returns_more(problem: Problem) -> bool:
+    """Than the output: states at every step that are not the output."""
+    return problem.all_states and len(problem.state) > 1
+
+
+def tensors_of(problem: Problem) -> list[Tensor]:
+    weights = [w for layer in problem.layers for w in layer]
+    own = [t for w in weights for t in (*w[:5], *w.params, *w.masks) if t is not None]
+    return [problem.x, *problem.state, *own]
