@@ -25,7 +25,9 @@ from seqnets.folders import cache_directory
 
 log = logging.getLogger(__name__)
 
-HEADERS = ("vector.hpp", "threads.hpp", "product.hpp", "dense.hpp", "recurrence.hpp")
+HEADERS = (
+    "vector.hpp", "threads.hpp", "product.hpp", "dense.hpp", "problem.hpp", "forward.hpp", "backward.hpp", "recurrence.hpp",
+)  # fmt: skip
 FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 SECONDS = 120  # that a compiler may take

@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.errors import CellError
@@ -37,7 +36,7 @@ class Saved(NamedTuple):
 
 
 class Library(NamedTuple):
-    call: ctypes.CDLL  # the functions at the end of recurrence.hpp
+    call: ctypes.CDLL  # forward and backward, of the files of those names
     saved: Saved
     differs: tuple[bool, ...]  # for each gate, whether the gradients of x and of r do
     numbers: dict[str, float]  # that the step read from outside
@@ -102,10 +101,6 @@ def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
     return Library(functions, saved_by(cell), differs, numbers, key)
 
 
-def arguments(*values: int | Tensor | None) -> Any:
-    """Numbers and addresses, as `Arguments` in recurrence.hpp reads them."""
-    return (ctypes.c_int64 * len(values))(*(_number(value) for value in values))
-
-
-def _number(value: int | Tensor | None) -> int:
-    return value.data_ptr() if isinstance(value, Tensor) else value or 0
+def arguments(numbers: list[int]) -> Any:
+    """As `Arguments` in problem.hpp reads them."""
+    return (ctypes.c_int64 * len(numbers))(*numbers)

@@ -46,7 +46,7 @@ def layer(
     """
     from seqnets.kernels.cpp import launch
 
-    inputs = launch.prepare(launch.Inputs(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths))
+    inputs = launch.prepare(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths=lengths)
     kept, finals = launch.run_forward(find_cell(cell), inputs, keep_states, keep)
     y, *others = kept.states
     return [y, *finals, *others, *([kept.saved, kept.columns] if keep else [])]
@@ -88,10 +88,8 @@ def layer_backward(
     """The gradients of x (if wanted, else empty), state, weight_ih, weight_hh, bias_ih, bias_hh and params, in this order and by their order."""
     from seqnets.kernels.cpp import launch
 
-    inputs = launch.prepare(launch.Inputs(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths))
-    kept = launch.Kept(
-        [s.contiguous() for s in states], saved.contiguous(), columns.contiguous()
-    )  # hooks may change them
+    inputs = launch.prepare(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths=lengths)
+    kept = launch.Kept([launch.rows(s) for s in states], saved.contiguous(), columns.contiguous())  # hooks may change them
     return launch.run_backward(find_cell(cell), inputs, kept, d_states, d_finals, want_input)
 
 

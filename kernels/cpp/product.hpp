@@ -18,11 +18,21 @@ static int panel_width(int64_t columns) {
     return best;
 }
 
+struct Panels {
+    int64_t columns;  // of the matrix, in vectors
+    int width = panel_width(columns);
+    int64_t count = (columns + width - 1) / width;
+    int64_t padded = count * width * L;
+
+    // Room for a matrix of that many rows
+    int64_t size(int64_t depth) const { return padded * depth; }
+};
+
 // The rows of `a`, each `segments` runs of `depth` numbers that begin `skip` apart
 struct Rows {
     const real* at;
     int64_t stride;
-    int segments;
+    int64_t segments;
     int64_t depth, skip;
 };
 
@@ -33,7 +43,7 @@ static void multiply(const Rows& a, const real* panel, const real* start, real* 
         const V first = start ? load(start + v * L) : V{};
         for (int r = 0; r < R; r++) sums[r][v] = first;
     }
-    for (int s = 0; s < a.segments; s++) {
+    for (int64_t s = 0; s < a.segments; s++) {
         const real* at = a.at + s * a.skip;
         for (int64_t k = 0; k < a.depth; k++, panel += W * L) {
             V column[W];
@@ -56,37 +66,60 @@ template <int W, int... R> constexpr std::array<Multiply, 9> by_rows(std::intege
 template <int W> constexpr std::array<Multiply, 9> by_rows() { return by_rows<W>(std::make_integer_sequence<int, most_rows(W)>()); }
 static const std::array<Multiply, 9> table[] = {{}, by_rows<1>(), by_rows<2>(), by_rows<3>(), by_rows<4>()};
 
-// out[rows][columns·L] = start + a · matrix, for one packed matrix [panels][segments·depth][width][L]
-static void product(Rows a, int64_t rows, const real* matrix, int64_t columns, const real* start, real* out, int64_t stride) {
+// out[rows][padded] = start + a · matrix, for one packed matrix [panels][segments·depth][width][L]. Whoever multiplies by the same
+// matrix time and again goes through it to and fro: where it ended, the matrix is still in the cache.
+static void product(Rows a, int64_t rows, const real* matrix, const Panels& panels, const real* start, real* out, int64_t stride, bool fro = false) {
     if (!rows) return;
-    const int width = panel_width(columns);
-    const int64_t most = most_rows(width), tiles = (rows + most - 1) / most;
+    const int width = panels.width;
+    const int64_t most = most_rows(width), tiles = (rows + most - 1) / most, size = width * L * a.segments * a.depth;
     const real* first = a.at;
-    for (int64_t c = 0; c < columns; c += width) {
+    for (int64_t k = 0; k < panels.count; k++) {
+        const int64_t panel = fro ? panels.count - 1 - k : k, c = panel * width * L;
         for (int64_t tile = 0, row = 0; tile < tiles; tile++) {
             const int64_t count = (rows - row + (tiles - tile) - 1) / (tiles - tile);
             a.at = first + row * a.stride;
-            table[width][count](a, matrix, start ? start + c * L : nullptr, out + row * stride + c * L, stride);
+            table[width][count](a, matrix + panel * size, start ? start + c : nullptr, out + row * stride + c, stride);
             row += count;
         }
-        matrix += width * L * a.segments * a.depth;
     }
 }
 
-// Room for a packed matrix, and where its entries go
-static int64_t packed_size(int64_t depth, int64_t columns) {
-    const int width = panel_width(columns);
-    return (columns + width - 1) / width * width * L * depth;
+// ---- packing: matrix[panels][depth][width][L]; columns beyond the last are zero
+
+// From rows that lie as they are wanted: vector(k, c) is the c-th vector of row k
+template <class F> static void pack_rows(real* matrix, int64_t depth, const Panels& panels, int64_t panel, F vector) {
+    real* at = matrix + panel * panels.size(depth) / panels.count;
+    for (int64_t k = 0; k < depth; k++)
+        for (int64_t c = panel * panels.width; c < (panel + 1) * panels.width; c++, at += L) store(at, c < panels.columns ? vector(k, c) : V{});
 }
 
-// element(k, column vector, lane) for all k; columns beyond the last are zero
-template <class F> static void pack_panel(real* matrix, int64_t depth, int64_t columns, int64_t panel, F element) {
-    const int width = panel_width(columns);
-    real* at = matrix + panel * width * L * depth;
-    for (int v = 0; v < width; v++)
-        for (int lane = 0; lane < L; lane++)
-            for (int64_t k = 0; k < depth; k++) {
-                const int64_t c = panel * width + v;
-                at[(k * width + v) * L + lane] = c < columns ? element(k, c, lane) : real(0);
+template <int STEP, int... K> INLINE V lower(V a, V b, std::integer_sequence<int, K...>) { return V{(K & STEP ? b[(K - STEP) & (L - 1)] : a[K])...}; }
+template <int STEP, int... K> INLINE V upper(V a, V b, std::integer_sequence<int, K...>) { return V{(K & STEP ? b[K] : a[(K + STEP) & (L - 1)])...}; }
+
+// In place, by exchanging ever smaller blocks
+template <int STEP = L / 2> INLINE void transpose(V (&rows)[L]) {
+    constexpr auto lanes = std::make_integer_sequence<int, L>{};
+    for (int k = 0; k < L; k++)
+        if (!(k & STEP)) {
+            const V a = rows[k], b = rows[k + STEP];
+            rows[k] = lower<STEP>(a, b, lanes), rows[k + STEP] = upper<STEP>(a, b, lanes);
+        }
+    if constexpr (STEP > 1) transpose<STEP / 2>(rows);
+}
+
+// From columns: row(c, lane), or null, is where the numbers for that lane of the c-th vectors lie
+template <class F> static void pack_columns(real* matrix, int64_t depth, const Panels& panels, int64_t panel, F row) {
+    real* at = matrix + panel * panels.size(depth) / panels.count;
+    const int64_t stride = panels.width * L;
+    for (int v = 0; v < panels.width; v++)
+        for (int64_t k = 0; k < depth; k += L) {
+            const int count = int(std::min<int64_t>(L, depth - k));
+            V block[L];
+            for (int lane = 0; lane < L; lane++) {
+                const auto from = row(panel * panels.width + v, lane);
+                block[lane] = !from ? V{} : count == L ? load(from + k) : load(from + k, count);
             }
+            transpose(block);
+            for (int j = 0; j < count; j++) store(at + (k + j) * stride + v * L, block[j]);
+        }
 }

@@ -52,6 +52,9 @@ INLINE V load(const real* at) {
 
 INLINE void store(real* at, V value) { std::memcpy(at, &value, sizeof value); }
 
+// Numbers as they are computed with: where they lie, or in `room`
+INLINE const real* widened(const real* at, int64_t, real*) { return at; }
+
 #if STORED_BFLOAT16  // and computed with in float32
 struct bfloat16 {
     uint16_t bits;
@@ -64,6 +67,11 @@ INLINE real load_one(const bfloat16* at) {
     real value;
     std::memcpy(&value, &wide, 4);
     return value;
+}
+
+INLINE const real* widened(const bfloat16* at, int64_t count, real* room) {
+    for (int64_t k = 0; k < count; k++) room[k] = load_one(at + k);
+    return room;
 }
 
 INLINE void store_one(bfloat16* at, real value) {  // to the nearest, ties to even

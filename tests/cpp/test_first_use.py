@@ -43,11 +43,10 @@ def wrong(x, r, state):
     return (x[0] + r[0]).tanh() + state.h / 3
 
 
-@pytest.mark.parametrize("which", ["forward", "backward", "outer", "project"])
+@pytest.mark.parametrize("which", ["forward", "backward"])
 def test_a_kernel_that_disagrees_is_refused_and_auto_goes_on(which, checked, monkeypatch):
     theirs, ours = (library.library(cell, torch.float32) for cell in (wrong, right))
-    function = getattr(theirs.call, which) if which in ("forward", "backward") else lambda given: None
-    monkeypatch.setattr(ours.call, which, function)
+    monkeypatch.setattr(ours.call, which, getattr(theirs.call, which))
     layer, x = seqnets.Recurrent(right, 3, 4, backend="cpp"), torch.randn(4, 2, 3)
     with pytest.raises(
         BackendError, match=r"on first use its kernels disagreed .* where .* is allowed \(SEQNETS_CHECK=0"
