@@ -38,7 +38,7 @@ def run(problem: Problem) -> Result:
     for number, weights in enumerate(problem.layers):
         if number and problem.dropout:
             x = F.dropout(x, problem.dropout)
-        initial = [s[number * D : (number + 1) * D] for s in problem.state]
+        initial = [s[number * D : (number + 1) * D] for s in problem.state] if len(problem.layers) > 1 else problem.state
         results = run_layer(
             x,
             initial,
@@ -62,4 +62,5 @@ def run(problem: Problem) -> Result:
             resting = [torch.cat([f[0], *s[1:]], dim=-1) for f, s in zip(finals[-1], initial, strict=True)]
             states = [torch.where(active, s, at_rest) for s, at_rest in zip(states, resting, strict=True)]
         every = tuple(states)
-    return Result(x, tuple(torch.cat(rows) for rows in zip(*finals, strict=True)), every)
+    state = finals[0] if len(finals) == 1 else [torch.cat(rows) for rows in zip(*finals, strict=True)]
+    return Result(x, tuple(state), every)
