@@ -1,8 +1,8 @@
 """Which backend runs a problem, and why.
 
 Strongest first: the layer's ``backend=``, `use_backend`, the environment variable ``SEQNETS_BACKEND``, ``auto``.
-``auto`` takes the first of `BACKENDS` that can serve and does not wait to be asked (``only_if_asked``); a backend asked
-for by name serves or raises with its reason.
+``auto`` takes the first of `BACKENDS` that can serve and does not wait to be asked (``only_if_asked``), and of two that
+compete on the CPU the faster (`race`); a backend asked for by name serves or raises with its reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from seqnets.backends import BACKENDS, Backend
+from seqnets.backends import BACKENDS, Backend, race
 from seqnets.errors import BackendError
 from seqnets.recurrence import Problem, Result
 
@@ -95,7 +95,7 @@ def why_not(backend: Backend, problem: Problem, auto: bool) -> str | None:
 def why_passed_over(backend: Backend, problem: Problem) -> str | None:
     """Why ``auto`` should not take the backend, though it may be able to serve."""
     only_if_asked = getattr(backend, "only_if_asked", None)
-    return only_if_asked(problem) if only_if_asked else None
+    return (only_if_asked(problem) if only_if_asked else None) or race.why_slower(backend, problem)
 
 
 def dispatch(problem: Problem, backend: str | None = None) -> Result:

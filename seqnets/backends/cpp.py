@@ -23,10 +23,6 @@ def why_not(problem: Problem) -> str | None:
     return why_unfit(problem, DTYPES) or why_refused(problem.cell.key, autocast_dtype(x) or x.dtype)
 
 
-def only_if_asked(problem: Problem) -> str | None:
-    return "where it is the faster one is not measured yet; ask for it with backend='cpp'"
-
-
 def run(problem: Problem) -> Result:
     problem = autocast(problem)
     cell, x, lengths = problem.cell, problem.x, problem.lengths

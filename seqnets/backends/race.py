@@ -1,0 +1,193 @@
+"""Torch's own operations or the compiled kernels: which is faster on this CPU is measured, once for a shape, and kept on disk.
+
+No rule would do: it depends on the shape, on the CPU and on the libraries that torch was built with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqnets.backends import aten, cpp
+from seqnets.backends.kernels import is_differentiated
+from seqnets.cells.cell import find_cell
+from seqnets.folders import cache_directory
+from seqnets.kernels import store
+from seqnets.kernels.apart import apart
+from seqnets.recurrence import Problem, Weights, autocast_dtype
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT_VARIABLE = "SEQNETS_MEASURE"
+LITTLE = 2e6  # multiplications and additions: some microseconds of them
+LONGEST = 64  # time steps that are run; times of more are in proportion
+SECONDS = 0.3  # of a measurement, or so
+PARITY = 0.97  # below this ratio of times torch's own is taken
+
+
+class Shape(NamedTuple):
+    """What a measurement is about: sizes of the batch are rounded up, so that there are few."""
+
+    cell: str
+    dtype: torch.dtype
+    T: int
+    B: int
+    I: int  # noqa: E741
+    H: int
+    layers: int
+    directions: int
+    bias: bool
+    ragged: bool
+    differentiated: bool
+    input_differentiated: bool
+    threads: int
+
+
+class Times(NamedTuple):
+    aten: float  # seconds
+    cpp: float
+    ratio: float  # the median of those of neighbouring times
+
+    def __str__(self) -> str:
+        return f"{1e3 * self.aten:.3g} ms by aten and {1e3 * self.cpp:.3g} ms by cpp, measured for this shape on this machine"
+
+
+def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
+    """Why ``auto`` had better take the other one, as a clause; None for the faster one, and where there is no contest."""
+    if backend not in (aten, cpp) or problem.x.device.type != "cpu" or problem.cell not in aten.OPERATIONS:
+        return None
+    winner, why = _without_measuring(problem)
+    if winner is None:
+        if aten.why_not(problem) or cpp.why_not(problem):
+            return None
+        times = measured(shape_of(problem))
+        winner, why = cpp if times.ratio >= PARITY else aten, str(times)
+    return None if winner is backend or winner.why_not(problem) else why
+
+
+def _without_measuring(problem: Problem) -> tuple[Any, str]:
+    """Which to take, if that is known at once, and why."""
+    if torch.compiler.is_exporting():
+        return aten, "programs that are exported should run without this library, and torch has an operation of its own"
+    if torch.compiler.is_compiling():
+        return cpp, "torch.compile unrolls torch's operation into all time steps, which takes long to compile and is slow"
+    if os.environ.get(ENVIRONMENT_VARIABLE, "").lower() in ("0", "false", "off", "no"):
+        return aten, f"torch has an operation of its own, and {ENVIRONMENT_VARIABLE}=0 forbids to measure which is faster"
+    (T, B, _), first = problem.x.shape, problem.layers[0]
+    if 2 * T * B * sum(w.weight_ih.numel() + w.weight_hh.numel() for w in first) < LITTLE:
+        return aten, "torch has an operation of its own, and the work is too little to measure which is faster"
+    return None, ""
+
+
+def shape_of(problem: Problem) -> Shape:
+    (T, B, I), first = problem.x.shape, problem.layers[0][0]
+    return Shape(
+        problem.cell.key, autocast_dtype(problem.x) or problem.x.dtype, min(_rounded_up(T), LONGEST), _rounded_up(B), I,
+        problem.state[-1].shape[-1], len(problem.layers), len(problem.layers[0]), first.bias_ih is not None,
+        problem.lengths is not None, is_differentiated(problem), problem.x.requires_grad, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _rounded_up(n: int) -> int:
+    """To 1, 2, 3, 4, 6, 8, 12, 16, ..."""
+    power = 1 << max(0, n - 1).bit_length()
+    return power * 3 // 4 if n <= power * 3 // 4 else power
+
+
+@cache
+def measured(shape: Shape) -> Times:
+    """Kept for the process, and on disk for this CPU, these versions and this source."""
+    from seqnets.kernels.cpp.library import Library, library
+
+    own = library(find_cell(shape.cell), shape.dtype)
+    assert isinstance(own, Library)
+    key = {**shape._asdict(), "library": own.key, "torch": torch.__version__}
+    with _alone():
+        known = store.read("race", key)
+        if known is None:
+            known = apart(_measure, shape)._asdict()
+            log.info("%s for %s", Times(**known), shape)
+            store.write("race", key, known)
+    return Times(**known)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Of processes that start together one measures, and the others wait for what it finds."""
+    from filelock import FileLock, Timeout
+
+    folder = cache_directory() / "kernels"
+    lock = FileLock(folder / "race.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=60)
+    except (Timeout, OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _measure(shape: Shape) -> Times:
+    problem, leaves = _random_problem(shape)
+    torch.set_num_threads(shape.threads)
+    d_y = torch.ones(shape.T, shape.B, shape.H * shape.directions, dtype=shape.dtype)
+
+    def run(backend: Any) -> None:
+        with torch.set_grad_enabled(shape.differentiated):
+            y = backend.run(problem).y
+        if shape.differentiated:
+            torch.autograd.grad(y, leaves, d_y)
+
+    first = [_seconds(lambda backend=backend: run(backend), 3) for backend in (aten, cpp)]
+    calls = max(1, int(SECONDS / 20 / max(first)))
+    rounds: list[tuple[float, float]] = []
+    end = time.perf_counter() + SECONDS
+    while len(rounds) < 3 or time.perf_counter() < end:
+        rounds.append((_seconds(lambda: run(aten), calls), _seconds(lambda: run(cpp), calls)))
+    theirs, ours = zip(*rounds, strict=True)
+    return Times(statistics.median(theirs), statistics.median(ours), statistics.median(a / b for a, b in rounds))
+
+
+def _seconds(call: Callable[[], None], calls: int) -> float:
+    """Of one, among so many."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls
+
+
+def _random_problem(shape: Shape) -> tuple[Problem, list[Tensor]]:
+    """And what gradients are taken of."""
+    cell, generator = find_cell(shape.cell), torch.Generator().manual_seed(0)
+    leaves: list[Tensor] = []
+
+    def drawn(*sizes: int, differentiated: bool) -> Tensor:
+        tensor = torch.randn(sizes, generator=generator, dtype=torch.float32).mul_(sizes[-1] ** -0.5).to(shape.dtype)
+        if differentiated:
+            leaves.append(tensor.requires_grad_())
+        return tensor
+
+    def weights(inputs: int) -> Weights:
+        rows = cell.gates * shape.H
+        sizes: list[tuple[int, ...]] = [(rows, inputs), (rows, shape.H), *([(rows,), (rows,)] if shape.bias else [])]
+        return Weights(*(drawn(*size, differentiated=shape.differentiated) for size in sizes))
+
+    x = drawn(shape.T, shape.B, shape.I, differentiated=shape.differentiated and shape.input_differentiated)
+    inputs = [shape.I] + [shape.H * shape.directions] * (shape.layers - 1)
+    layers = tuple(tuple(weights(size) for _ in range(shape.directions)) for size in inputs)
+    state = tuple(torch.zeros(shape.layers * shape.directions, shape.B, shape.H, dtype=shape.dtype) for _ in cell.states)
+    lengths = torch.linspace(1, shape.T, shape.B).long() if shape.ragged else None
+    return Problem(cell, x, state, layers, lengths), leaves
