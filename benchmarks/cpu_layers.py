@@ -3,9 +3,10 @@
     python -m benchmarks.cpu_layers                       everything, in a few minutes
     python -m benchmarks.cpu_layers --cells gru --modes train --seconds 5
 
-The competitors take turns in one process, so that a drift of the machine meets both; what is told is the median over turns of
-the ratio of neighbouring times, with its 20th and 80th percentile. A training step is forward and backward, with the gradient
-of the input; inference is under `torch.no_grad`. Run it on an idle machine.
+The competitors take turns in one process, so that a drift of the machine meets both. A turn is as many calls as take a twentieth
+of the seconds; what is told is the median over turns of the ratio of neighbouring times, with its 20th and 80th percentile. A
+training step is forward and backward, with the gradient of the input; inference is under `torch.no_grad`. Run it on an idle
+machine.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import os
 import platform
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ import torch
 from torch import nn
 
 import seqnets
+from seqnets.kernels.cpp.compiler import compiler_version, cpu_name
+from seqnets.kernels.planning.timing import time_on_cpu
 from seqnets.table import print_table
 
 SHAPES = [
     (200, 32, 128, 64), (28, 32, 28, 128), (28, 128, 28, 128), (25, 30, 64, 70), (128, 64, 256, 256), (64, 32, 512, 512),
     (512, 1, 64, 64),
 ]  # fmt: skip
-LEAST_TURNS = 7
 
 
 @seqnets.cell(gates=4, states=("h", "c"), params={"gain": 1.0})
@@ -76,48 +78,39 @@ def compare(cell: str, mode: str, shape: tuple[int, int, int, int], seconds: flo
     ours.load_state_dict(theirs.state_dict())
     x, d_y = torch.randn(T, B, I, requires_grad=mode == "train"), torch.randn(T, B, H)
 
-    def run(layer: nn.Module) -> float:
-        start = time.perf_counter()
+    def run(layer: nn.Module) -> None:
         if mode == "train":
             torch.autograd.grad(layer(x)[0], [x, *layer.parameters()], d_y)
         else:
             with torch.no_grad():
                 layer(x)
-        return 1e3 * (time.perf_counter() - start)
 
-    for _ in range(3):
-        run(theirs), run(ours)
-    turns: list[tuple[float, float]] = []
-    end = time.perf_counter() + seconds
-    while len(turns) < LEAST_TURNS or time.perf_counter() < end:
-        turns.append((run(theirs), run(ours)))
-    low, *_, high = statistics.quantiles([a / b for a, b in turns], n=5)
+    times = time_on_cpu({"theirs": partial(run, theirs), "ours": partial(run, ours)}, seconds)
+    ratios = [a / b for a, b in zip(times["theirs"], times["ours"], strict=True)]
+    low, *_, high = statistics.quantiles(ratios, n=5)
     return {
         "cell": cell,
         "mode": mode,
         "shape": shape,
         "against": CELLS[cell][0],
-        "their_milliseconds": statistics.median(a for a, _ in turns),
-        "our_milliseconds": statistics.median(b for _, b in turns),
-        "ratio": statistics.median(a / b for a, b in turns),
+        "their_milliseconds": statistics.median(times["theirs"]),
+        "our_milliseconds": statistics.median(times["ours"]),
+        "ratio": statistics.median(ratios),
         "ratio_p20": low,
         "ratio_p80": high,
-        "turns": len(turns),
+        "turns": len(ratios),
     }
 
 
 def environment() -> dict[str, Any]:
-    from seqnets.kernels.cpp.compiler import _cpu, _version, find_compiler
-
-    command = find_compiler()
     return {
         "seqnets": seqnets.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu().partition("\n")[0],
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
-        "compiler": command and _version(command),
+        "compiler": compiler_version(),
         "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
     }
 

@@ -7,9 +7,7 @@ by the end of a sequence, a right kernel would be off as soon as rounding takes 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,25 +29,11 @@ from seqnets.kernels.trial import (
     recompute,
     run_kernels,
 )
-from seqnets.tolerance import FLOOR, verdict
+from seqnets.tolerance import FLOOR, Error, verdict
 
 # Time steps and batch: on a GPU, rows enough for two tiles, the second not full; the interpreter is slow
 SIZES = {"cuda": (5, 33), "cpu": (3, 5)}
 FEW = 0.05
-
-
-class Error(NamedTuple):
-    what: str  # the output or gradient
-    error: float  # its largest, against float64
-    allowed: float  # by the tolerance policy
-
-    @property
-    def ratio(self) -> float:
-        """Of the error to what is allowed: at most 1 where kernels agree."""
-        if self.error == 0:
-            return 0.0
-        ratio = self.error / self.allowed if self.allowed else math.inf
-        return math.inf if math.isnan(ratio) else ratio
 
 
 def variants(cell: Cell, N: int, U: int, dtype: torch.dtype, differentiated: bool) -> list[Variant]:

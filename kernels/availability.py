@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 OLDEST = (3, 7)  # of the Triton versions that were tried
+CHECK = "SEQNETS_CHECK"  # in the environment
 
 
 @cache
@@ -59,3 +60,8 @@ def why_unavailable(device: str) -> str | None:
 def interpreted() -> bool:
     """Whether Triton runs as an interpreter, on the CPU. It decides when it is imported."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+
+
+def is_checked() -> bool:
+    """Whether the first uses of kernels are checked: not with ``SEQNETS_CHECK=0``."""
+    return os.environ.get(CHECK, "").lower() not in ("0", "false", "off", "no")

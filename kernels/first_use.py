@@ -6,7 +6,6 @@ A kernel may meet a GPU, a driver or a Triton version that nobody tried. One tha
 from __future__ import annotations
 
 import logging
-import os
 
 import torch
 
@@ -16,22 +15,16 @@ from seqnets.errors import BackendError
 from seqnets.kernels import store
 from seqnets.kernels.agreement import worst_error
 from seqnets.kernels.apart import apart
+from seqnets.kernels.availability import CHECK
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.plan import Plan
 from seqnets.kernels.trial import Variant
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENT_VARIABLE = "SEQNETS_CHECK"
-
 
 class _OutOfMemory(Exception):
     """Whether kernels are right was not found out."""
-
-
-def is_checked() -> bool:
-    """Whether first uses are checked: not with ``SEQNETS_CHECK=0``."""
-    return os.environ.get(ENVIRONMENT_VARIABLE, "").lower() not in ("0", "false", "off", "no")
 
 
 _verdicts: dict[tuple[Variant, torch.device, tuple[Plan, ...]], str | None] = {}
@@ -79,7 +72,7 @@ def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...
 
 
 def _judge(cell: Cell, variant: Variant, device: torch.device) -> str | None:
-    off = f"({ENVIRONMENT_VARIABLE}=0 switches this check off"
+    off = f"({CHECK}=0 switches this check off"
     try:
         worst = worst_error(cell, [variant], device)
     except BackendError as error:

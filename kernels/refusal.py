@@ -15,7 +15,8 @@ def why_refused(
     differentiated: bool, keep_r: bool, all_states: bool, device: str,
 ) -> str | None:  # fmt: skip
     """A clause, or None where they serve. Plain values in and out: torch.compile asks while it traces, and keeps the answer."""
-    from seqnets.kernels.first_use import is_checked, why_disagrees
+    from seqnets.kernels.availability import is_checked
+    from seqnets.kernels.first_use import why_disagrees
     from seqnets.kernels.generation.module import generate
     from seqnets.kernels.planning.select import find_plan
     from seqnets.kernels.trial import Variant

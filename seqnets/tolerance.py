@@ -6,10 +6,27 @@ the largest entry of the oracle. A product in TF32 has the mantissa of float16.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 FLOOR = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+class Error(NamedTuple):
+    what: str  # the output or gradient
+    error: float  # its largest, against float64
+    allowed: float  # by the tolerance policy
+
+    @property
+    def ratio(self) -> float:
+        """Of the error to what is allowed: at most 1 where kernels agree."""
+        if self.error == 0:
+            return 0.0
+        ratio = self.error / self.allowed if self.allowed else math.inf
+        return math.inf if math.isnan(ratio) else ratio
 
 
 def verdict(actual: Tensor, baseline: Tensor, oracle: Tensor, tf32: bool = False) -> tuple[float, float]:

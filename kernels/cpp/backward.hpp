@@ -215,7 +215,7 @@ extern "C" void backward(const int64_t* arguments) {
     stored* d_input = given.address<stored>();  // (T, B, I), or null
     Each<std::unique_ptr<Backward>, 2> directions;
     for (int64_t d = 0; d < p.D; d++) directions[d] = std::make_unique<Backward>(given);
-    BackwardWeights first(p, nullptr);
+    const BackwardWeights first(p, nullptr);
     real* memory = packing.take(p.D * p.N * first.each);
     auto weights = [&](int64_t d) { return BackwardWeights(p, memory + d * p.N * first.each); };
     const int64_t panels = first.panels.count;
@@ -223,7 +223,7 @@ extern "C" void backward(const int64_t* arguments) {
         const int64_t d = k / panels / p.N;
         weights(d).pack(p, *directions[d], k / panels % p.N, k % panels);
     });
-    p.each_block([&](int64_t d, int64_t from, int64_t to) { backward_task(p, *directions[d], weights(d), from, to); });
+    p.each_block(p.threads, [&](int64_t d, int64_t from, int64_t to) { backward_task(p, *directions[d], weights(d), from, to); });
     for (int64_t k = 0; k < p.D; k++) {
         const Backward& d = *directions[k];
         for (int g = 0; g < G;) {

@@ -160,6 +160,17 @@ def _run(command: tuple[str, ...], source: str, made: Path) -> None:
     log.info("Compiled %s in %.1f s.", made.name, time.perf_counter() - start)
 
 
+def compiler_version() -> str | None:
+    """What the compiler calls itself; None where there is none."""
+    command = find_compiler()
+    return None if command is None else _version(command)
+
+
+def cpu_name() -> str:
+    """As the system has it."""
+    return _cpu().partition("\n")[0].partition(":")[2].strip() or _cpu()
+
+
 @cache
 def _version(command: tuple[str, ...]) -> str:
     try:

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from seqnets.cells import Cell
+from seqnets.errors import BackendError
 from seqnets.kernels import store
 from seqnets.kernels.apart import apart
-from seqnets.kernels.cpp.library import Library, library, split_of
+from seqnets.kernels.availability import CHECK
+from seqnets.kernels.cpp.library import Library, library
 from seqnets.kernels.cpp.operator import layer, layer_backward, run_steps
-from seqnets.kernels.first_use import ENVIRONMENT_VARIABLE
-from seqnets.tolerance import verdict
+from seqnets.kernels.cpp.printed import printed
+from seqnets.tolerance import Error, verdict
 
 log = logging.getLogger(__name__)
 
@@ -43,27 +45,46 @@ def why_disagrees(cell: Cell, dtype: torch.dtype) -> str | None:
 
 
 def _judge(cell: Cell, dtype: torch.dtype) -> str | None:
-    off = f"({ENVIRONMENT_VARIABLE}=0 switches this check off)"
+    off = f"({CHECK}=0 switches this check off)"
+    try:
+        worst = worst_error(cell, dtype)
+    except BackendError as error:
+        return f"{error} {off}"
+    if worst is None or worst.ratio <= 1:
+        return None
+    return (
+        f"on first use its kernels disagreed with the cell's step: {worst.what} is off by {worst.error:.2g} where "
+        f"{worst.allowed:.2g} is allowed {off}"
+    )
+
+
+def worst_error(cell: Cell, dtype: torch.dtype, hidden: int = H, backward: bool = True) -> Error | None:
+    """The worst of the errors of a cell's kernels on a random problem, relative to what is allowed; or None in bfloat16 for
+    a step with kinks: rounding may take a right kernel to the other side of one, and float32 stands for this.
+
+    Args:
+        backward: judge gradients too.
+
+    Raises:
+        BackendError: the step has no finite values on random numbers, so there is nothing to compare.
+    """
     for positive in (False, True):  # a step that takes logarithms, say, has values for positive numbers only
-        given = _random_problem(cell, dtype, positive)
+        given = _random_problem(cell, dtype, hidden, positive)
         runs = [_by_kernels(cell, given), _by_steps(cell, given, dtype), _by_steps(cell, given, torch.float64)]
         if not (runs[2]["y"].isfinite() & runs[1]["y"].isfinite()).any():
             continue
-        if dtype is torch.bfloat16 and any(graph.jumps() for graph in split_of(cell)):
-            return None  # rounding may take a right kernel to the other side of a kink: float32 stands for this
+        if dtype is torch.bfloat16 and printed(cell).jumps:
+            return None
+        errors = []
         for what, oracle in runs[2].items():
             known = oracle.isfinite() & runs[1][what].isfinite()
-            error, allowed = verdict(runs[0][what][known], runs[1][what][known], oracle[known])
-            if not error <= allowed:
-                return (
-                    f"on first use its kernels disagreed with the cell's step: {what} is off by {error:.2g} where "
-                    f"{allowed:.2g} is allowed {off}"
-                )
-        return None
-    return f"its step has no finite values on random numbers, so its kernels cannot be checked {off}"
+            if backward or not what.startswith("gradient"):
+                errors.append(Error(what, *verdict(runs[0][what][known], runs[1][what][known], oracle[known])))
+        return max(errors, key=lambda error: error.ratio)
+    raise BackendError("its step has no finite values on random numbers, so its kernels cannot be checked")
 
 
-def _random_problem(cell: Cell, dtype: torch.dtype, positive: bool) -> tuple[Any, ...]:
+def _random_problem(cell: Cell, dtype: torch.dtype, H: int, positive: bool) -> tuple[Any, ...]:
     """Arguments of `layer`: two directions, ragged, with biases."""
     generator = torch.Generator().manual_seed(0)
     D, G = 2, cell.gates

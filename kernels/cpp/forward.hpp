@@ -33,21 +33,38 @@ struct ForwardWeights {
     real* bias_ih(int64_t n) const { return weight_hh(n) + hh; }
     real* bias_hh(int64_t n) const { return bias_ih(n) + panels.size(1); }
 
+    static int64_t unit(int64_t c) { return c / G * L; }  // the first, of a vector of columns; and its row of the weights
+    static int64_t row(const Problem& p, int64_t n, int64_t c) { return c % G * p.H + n * p.K + unit(c); }
+    static int lanes(const Problem& p, int64_t c) { return int(std::min<int64_t>(L, p.K - unit(c))); }
+
     void pack(const Problem& p, const Forward& d, int64_t n, int64_t panel) const {
-        auto unit = [&](int64_t c) { return c / G * L; };  // the first, of a vector
-        auto first = [&](int64_t c) { return c % G * p.H + n * p.K + unit(c); };
         auto rows = [&](const stored* weight, int64_t depth) {
-            return [&, weight, depth](int64_t c, int lane) { return c < panels.columns && unit(c) + lane < p.K ? weight + (first(c) + lane) * depth : nullptr; };
+            return [&, weight, depth](int64_t c, int lane) {
+                return c < panels.columns && lane < lanes(p, c) ? weight + (row(p, n, c) + lane) * depth : nullptr;
+            };
         };
         pack_columns(weight_ih(n), p.I, panels, panel, rows(d.weight_ih, p.I));
         pack_columns(weight_hh(n), p.K, panels, panel, rows(d.weight_hh, p.K));
         auto bias = [&](const stored* from) {
-            return [&, from](int64_t, int64_t c) { return from ? load(from + first(c), int(std::min<int64_t>(L, p.K - unit(c)))) : V{}; };
+            return [&, from](int64_t, int64_t c) { return from ? load(from + row(p, n, c), lanes(p, c)) : V{}; };
         };
         pack_rows(bias_ih(n), 1, panels, panel, bias(d.bias_ih));
         pack_rows(bias_hh(n), 1, panels, panel, bias(d.bias_hh));
     }
 };
+
+// A vector of gates by weights as they lie, for one row: of few rows and one step, packing would take most of the time
+static V project_in_place(const Problem& p, int64_t n, int64_t c, const stored* weight, const stored* bias, const stored* a, int64_t depth) {
+    const int lanes = ForwardWeights::lanes(p, c);
+    const int64_t row = ForwardWeights::row(p, n, c);
+    V block[L] = {};
+    for (int lane = 0; lane < lanes; lane++)
+        each_column(depth, [&](int64_t k, auto count) { block[lane] += load(weight + (row + lane) * depth + k, count) * load(a + k, count); });
+    transpose(block);
+    V sum = bias ? load(bias + row, lanes) : V{};
+    for (int lane = 0; lane < L; lane++) sum += block[lane];
+    return sum;
+}
 
 template <bool KEEP>
 static void forward_row(const Problem& p, const Forward& d, int64_t t, int64_t b, const Each<real*, S>& state, real* entering, const real* projected,
@@ -101,7 +118,8 @@ static void forward_row(const Problem& p, const Forward& d, int64_t t, int64_t b
     });
 }
 
-static void forward_task(const Problem& p, const Forward& d, const ForwardWeights& weights, int64_t first, int64_t last) {
+// `given`, where not null, are the projections of the only step, (B, N·head) of the input and as many of the state
+static void forward_task(const Problem& p, const Forward& d, const ForwardWeights& weights, const real* given, int64_t first, int64_t last) {
     const int64_t rows = last - first, head = weights.panels.padded, width = p.N * head, ahead = std::max<int64_t>(1, BLOCK / rows);
     real* memory = scratch.take(rows * ((S + 1) * p.padded + width) + Cell::KEPT * p.padded + ahead * rows * (width + p.I));
     const Each<real*, S> states = carve<S>(memory, rows * p.padded);
@@ -115,7 +133,7 @@ static void forward_task(const Problem& p, const Forward& d, const ForwardWeight
     const real* next = nullptr;  // projections of the rows that run at the next step
     for (int64_t s = 0; s < p.T; s++) {
         const int64_t active = p.running(first, last, s);
-        if (s % ahead == 0) {
+        if (s % ahead == 0 && !given) {
             int64_t count = 0;
             for (int64_t later = s; later < std::min(s + ahead, p.T); later++) {
                 const int64_t running = p.running(first, last, later);
@@ -129,13 +147,14 @@ static void forward_task(const Problem& p, const Forward& d, const ForwardWeight
                 product({inputs, p.I, 1, p.I, 0}, count, weights.weight_ih(n), weights.panels, weights.bias_ih(n), projected + n * head, width);
             next = projected;
         }
-        for (int64_t n = 0; n < p.N; n++)
+        for (int64_t n = 0; n < p.N && !given; n++)
             product({entering + n * p.vectors * L, p.padded, 1, p.K, 0}, active, weights.weight_hh(n), weights.panels, weights.bias_hh(n), r + n * head, width, s % 2);
         for (int64_t k = 0; k < active; k++, next += width) {
             const int64_t b = p.row(first + k), t = p.time(s, b, d.reverse);
             Each<real*, S> own;
             for (int j = 0; j < S; j++) own[j] = states[j] + k * p.padded;
-            (d.saved || Cell::SAVED + Cell::COLUMNS == 0 ? forward_row<true> : forward_row<false>)(p, d, t, b, own, entering + k * p.padded, next, r + k * width, head, kept);
+            (d.saved || Cell::SAVED + Cell::COLUMNS == 0 ? forward_row<true> : forward_row<false>)(
+                p, d, t, b, own, entering + k * p.padded, given ? given + b * width : next, given ? given + (p.B + b) * width : r + k * width, head, kept);
         }
         for (int64_t k = active; k < rows; k++) {
             const int64_t b = p.row(first + k), at = s * p.B + b;
@@ -151,12 +170,32 @@ static void forward_task(const Problem& p, const Forward& d, const ForwardWeight
         });
 }
 
+constexpr int64_t FEW = 4;        // rows
+constexpr int64_t MUCH = 1 << 16;  // multiplications, for more than one thread
+
+static void forward_step(const Problem& p, const Each<std::unique_ptr<Forward>, 2>& directions) {
+    const ForwardWeights weights(p, nullptr);
+    const int64_t columns = weights.panels.columns, width = p.N * weights.panels.padded;
+    real* given = packing.take(p.D * 2 * p.B * width);
+    each_task(p.D * p.N * columns, G * p.H * (p.I + p.K) > MUCH ? p.threads : 1, [&](int64_t k) {
+        const int64_t direction = k / columns / p.N, n = k / columns % p.N, c = k % columns;
+        const Forward& d = *directions[direction];
+        for (int64_t b = 0; b < p.B; b++) {
+            real* to = given + (2 * direction * p.B + b) * width + n * weights.panels.padded + c * L;
+            store(to, project_in_place(p, n, c, d.weight_ih, d.bias_ih, p.input(0, b), p.I));
+            store(to + p.B * width, project_in_place(p, n, c, d.weight_hh, d.bias_hh, d.initial[0] + b * p.H + n * p.K, p.K));
+        }
+    });
+    p.each_block(1, [&](int64_t d, int64_t from, int64_t to) { forward_task(p, *directions[d], weights, given + 2 * d * p.B * width, from, to); });
+}
+
 extern "C" void forward(const int64_t* arguments) {
     Arguments given{arguments};
     const Problem p(given);
     Each<std::unique_ptr<Forward>, 2> directions;
     for (int64_t d = 0; d < p.D; d++) directions[d] = std::make_unique<Forward>(given);
-    ForwardWeights first(p, nullptr);
+    if (p.T == 1 && p.B <= FEW) return forward_step(p, directions);
+    const ForwardWeights first(p, nullptr);
     real* memory = packing.take(p.D * p.N * first.each);
     auto weights = [&](int64_t d) { return ForwardWeights(p, memory + d * p.N * first.each); };
     const int64_t panels = first.panels.count;
@@ -164,5 +203,5 @@ extern "C" void forward(const int64_t* arguments) {
         const int64_t d = k / panels / p.N;
         weights(d).pack(p, *directions[d], k / panels % p.N, k % panels);
     });
-    p.each_block([&](int64_t d, int64_t from, int64_t to) { forward_task(p, *directions[d], weights(d), from, to); });
+    p.each_block(p.threads, [&](int64_t d, int64_t from, int64_t to) { forward_task(p, *directions[d], weights(d), nullptr, from, to); });
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,9 +45,8 @@ class Kept(NamedTuple):
 
 def prepare(x: Tensor, *lists: Sequence[Tensor], lengths: Tensor | None) -> Inputs:
     """What lies otherwise is copied."""
-    return Inputs(
-        rows(x), *([t.contiguous() for t in tensors] for tensors in lists), None if lengths is None else lengths.contiguous()
-    )  # fmt: skip
+    contiguous = [[t.contiguous() for t in tensors] for tensors in lists]
+    return Inputs._make([rows(x), *contiguous, None if lengths is None else lengths.contiguous()])
 
 
 def rows(tensor: Tensor) -> Tensor:
@@ -62,8 +61,8 @@ def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tu
     T, B, _ = x.shape
     S, H = len(state), state[0].shape[-1]
     states = [pool.empty((T, B, D * H), dtype) for _ in range(S if keep_states else 1)]
-    saved = pool.empty((D, T, B, own.saved.per_unit * H if keep else 0), dtype)
-    columns = pool.empty((D, T, B, own.saved.per_row if keep else 0), arithmetic_dtype(dtype))
+    saved = pool.empty((D, T, B, own.printed.saved_per_unit * H if keep else 0), dtype)
+    columns = pool.empty((D, T, B, own.printed.saved_per_row if keep else 0), arithmetic_dtype(dtype))
     if not T or not B:
         return Kept(states, saved, columns), [s.clone() for s in state]
     finals = [torch.empty_like(s) for s in state]
@@ -103,7 +102,7 @@ def run_backward(
     d_params = [torch.empty_like(p) for p in inputs.params]
     # for the time of the call: the gradients of all gates, and of the parameters by rows of the batch
     d_x = pool.empty((D, T, B, cell.gates * H), dtype)
-    d_r = pool.empty((D, T, B, sum(own.differs) * H), dtype)
+    d_r = pool.empty((D, T, B, sum(own.printed.differs) * H), dtype)
     d_rows = pool.empty((D * P, B, H), arithmetic_dtype(dtype))
     given = [*_common(inputs), d_input.data_ptr() if want_input else 0]
     for d in range(D):

@@ -54,15 +54,15 @@ def layer(
 
 @layer.register_fake
 def _(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, cell, keep_states, keep):
-    from seqnets.kernels.cpp import library
+    from seqnets.kernels.cpp.printed import printed
 
     (T, B, _), (D, _, H) = x.shape, state[0].shape
     every = [x.new_empty(T, B, D * H) for _ in (state if keep_states else state[:1])]
     found = [every[0], *(s.new_empty(s.shape) for s in state), *every[1:]]
     if keep:
-        saved = library.saved_by(find_cell(cell))
-        found.append(x.new_empty(D, T, B, saved.per_unit * H))
-        found.append(x.new_empty(D, T, B, saved.per_row, dtype=arithmetic_dtype(x.dtype)))
+        saves = printed(find_cell(cell))
+        found.append(x.new_empty(D, T, B, saves.saved_per_unit * H))
+        found.append(x.new_empty(D, T, B, saves.saved_per_row, dtype=arithmetic_dtype(x.dtype)))
     return found
 
 
@@ -89,7 +89,9 @@ def layer_backward(
     from seqnets.kernels.cpp import launch
 
     inputs = launch.prepare(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths=lengths)
-    kept = launch.Kept([launch.rows(s) for s in states], saved.contiguous(), columns.contiguous())  # hooks may change them
+    kept = launch.Kept(
+        [launch.rows(s) for s in states], saved.contiguous(), columns.contiguous()
+    )  # hooks may change them
     return launch.run_backward(find_cell(cell), inputs, kept, d_states, d_finals, want_input)
 
 

@@ -65,7 +65,7 @@ struct Problem {
     }
 
     // f(direction, first row, beyond the last) for each task
-    template <class F> void each_block(F f) const {
+    template <class F> void each_block(int64_t threads, F f) const {
         each_task(D * blocks, threads, [&](int64_t task) {
             const int64_t block = task % blocks, rows = B / blocks, more = B % blocks, first = block * rows + std::min(block, more);
             f(task / blocks, first, first + rows + (block < more));

@@ -11,9 +11,9 @@ from seqnets.kernels.availability import constant
 @constant
 def why_refused(cell: str, dtype: torch.dtype) -> str | None:
     """A clause, or None where they serve. Plain values in and out: torch.compile asks while it traces, and keeps the answer."""
+    from seqnets.kernels.availability import is_checked
     from seqnets.kernels.cpp.first_use import why_disagrees
     from seqnets.kernels.cpp.library import library
-    from seqnets.kernels.first_use import is_checked
 
     found = library(find_cell(cell), dtype)
     if isinstance(found, str):

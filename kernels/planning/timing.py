@@ -1,7 +1,8 @@
-"""Times on a GPU. Competitors run in turns, so that whatever else slows the machine meets all of them."""
+"""Times. Competitors run in turns, so that whatever else slows the machine meets all of them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
@@ -32,3 +33,24 @@ def time_on_gpu(competitors: Mapping[K, Callable[[], Any]]) -> dict[K, list[floa
             end.synchronize()
             times[name].append(start.elapsed_time(end))
     return times
+
+
+def time_on_cpu(competitors: Mapping[K, Callable[[], Any]], seconds: float = 0.3) -> dict[K, list[float]]:
+    """In that time, or three turns. A turn is as many calls as take a while: one alone would be timed with the caches, and the
+    threads, as the competitor leaves them.
+    """
+    calls = {name: max(1, int(1e3 * seconds / 20 / _milliseconds(run, WARM_UP))) for name, run in competitors.items()}
+    times: dict[K, list[float]] = {name: [] for name in competitors}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or any(len(turns) < 3 for turns in times.values()):
+        for name, run in competitors.items():
+            times[name].append(_milliseconds(run, calls[name]))
+    return times
+
+
+def _milliseconds(run: Callable[[], Any], calls: int) -> float:
+    """Of one call, among so many."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return 1e3 * (time.perf_counter() - start) / calls

@@ -23,6 +23,12 @@ def why_not(problem: Problem) -> str | None:
     return why_unfit(problem, DTYPES) or why_refused(problem.cell.key, autocast_dtype(x) or x.dtype)
 
 
+def only_if_asked(problem: Problem) -> str | None:
+    if torch.compiler.is_exporting():
+        return "exported programs should run without this library; ask for its operator with backend='cpp'"
+    return None
+
+
 def run(problem: Problem) -> Result:
     problem = autocast(problem)
     cell, x, lengths = problem.cell, problem.x, problem.lengths
@@ -34,7 +40,9 @@ def run(problem: Problem) -> Result:
     for number, weights in enumerate(problem.layers):
         if number and problem.dropout:
             x = F.dropout(x, problem.dropout)
-        initial = [s[number * D : (number + 1) * D] for s in problem.state] if len(problem.layers) > 1 else problem.state
+        initial = (
+            [s[number * D : (number + 1) * D] for s in problem.state] if len(problem.layers) > 1 else problem.state
+        )
         results = run_layer(
             x,
             initial,

@@ -9,9 +9,8 @@ import contextlib
 import logging
 import os
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from seqnets.cells.cell import find_cell
 from seqnets.folders import cache_directory
 from seqnets.kernels import store
 from seqnets.kernels.apart import apart
+from seqnets.kernels.planning.timing import time_on_cpu
 from seqnets.recurrence import Problem, Weights, autocast_dtype
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Shape(NamedTuple):
     dtype: torch.dtype
     T: int
     B: int
-    I: int  # noqa: E741
+    I: int
     H: int
     layers: int
     directions: int
@@ -54,12 +54,12 @@ class Shape(NamedTuple):
 
 
 class Times(NamedTuple):
-    aten: float  # seconds
+    aten: float  # milliseconds
     cpp: float
     ratio: float  # the median of those of neighbouring times
 
     def __str__(self) -> str:
-        return f"{1e3 * self.aten:.3g} ms by aten and {1e3 * self.cpp:.3g} ms by cpp, measured for this shape on this machine"
+        return f"{self.aten:.3g} ms by aten and {self.cpp:.3g} ms by cpp, measured for this shape on this machine"
 
 
 def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
@@ -78,11 +78,17 @@ def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
 def _without_measuring(problem: Problem) -> tuple[Any, str]:
     """Which to take, if that is known at once, and why."""
     if torch.compiler.is_exporting():
-        return aten, "programs that are exported should run without this library, and torch has an operation of its own"
+        return aten, ""  # cpp waits to be asked then
     if torch.compiler.is_compiling():
-        return cpp, "torch.compile unrolls torch's operation into all time steps, which takes long to compile and is slow"
+        return (
+            cpp,
+            "torch.compile unrolls torch's operation into all time steps, which takes long to compile and is slow",
+        )
     if os.environ.get(ENVIRONMENT_VARIABLE, "").lower() in ("0", "false", "off", "no"):
-        return aten, f"torch has an operation of its own, and {ENVIRONMENT_VARIABLE}=0 forbids to measure which is faster"
+        return (
+            aten,
+            f"torch has an operation of its own, and {ENVIRONMENT_VARIABLE}=0 forbids to measure which is faster",
+        )
     (T, B, _), first = problem.x.shape, problem.layers[0]
     if 2 * T * B * sum(w.weight_ih.numel() + w.weight_hh.numel() for w in first) < LITTLE:
         return aten, "torch has an operation of its own, and the work is too little to measure which is faster"
@@ -101,7 +107,7 @@ def shape_of(problem: Problem) -> Shape:
 def _rounded_up(n: int) -> int:
     """To 1, 2, 3, 4, 6, 8, 12, 16, ..."""
     power = 1 << max(0, n - 1).bit_length()
-    return power * 3 // 4 if n <= power * 3 // 4 else power
+    return power * 3 // 4 if 2 < n <= power * 3 // 4 else power
 
 
 @cache
@@ -151,22 +157,9 @@ def _measure(shape: Shape) -> Times:
         if shape.differentiated:
             torch.autograd.grad(y, leaves, d_y)
 
-    first = [_seconds(lambda backend=backend: run(backend), 3) for backend in (aten, cpp)]
-    calls = max(1, int(SECONDS / 20 / max(first)))
-    rounds: list[tuple[float, float]] = []
-    end = time.perf_counter() + SECONDS
-    while len(rounds) < 3 or time.perf_counter() < end:
-        rounds.append((_seconds(lambda: run(aten), calls), _seconds(lambda: run(cpp), calls)))
-    theirs, ours = zip(*rounds, strict=True)
-    return Times(statistics.median(theirs), statistics.median(ours), statistics.median(a / b for a, b in rounds))
-
-
-def _seconds(call: Callable[[], None], calls: int) -> float:
-    """Of one, among so many."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - start) / calls
+    turns = time_on_cpu({backend: partial(run, backend) for backend in (aten, cpp)}, SECONDS)
+    ratios = (a / b for a, b in zip(turns[aten], turns[cpp], strict=True))
+    return Times(statistics.median(turns[aten]), statistics.median(turns[cpp]), statistics.median(ratios))
 
 
 def _random_problem(shape: Shape) -> tuple[Problem, list[Tensor]]:
@@ -181,13 +174,14 @@ def _random_problem(shape: Shape) -> tuple[Problem, list[Tensor]]:
         return tensor
 
     def weights(inputs: int) -> Weights:
-        rows = cell.gates * shape.H
-        sizes: list[tuple[int, ...]] = [(rows, inputs), (rows, shape.H), *([(rows,), (rows,)] if shape.bias else [])]
-        return Weights(*(drawn(*size, differentiated=shape.differentiated) for size in sizes))
+        own = partial(drawn, cell.gates * shape.H, differentiated=shape.differentiated)
+        return Weights(own(inputs), own(shape.H), own() if shape.bias else None, own() if shape.bias else None)
 
     x = drawn(shape.T, shape.B, shape.I, differentiated=shape.differentiated and shape.input_differentiated)
     inputs = [shape.I] + [shape.H * shape.directions] * (shape.layers - 1)
     layers = tuple(tuple(weights(size) for _ in range(shape.directions)) for size in inputs)
-    state = tuple(torch.zeros(shape.layers * shape.directions, shape.B, shape.H, dtype=shape.dtype) for _ in cell.states)
+    state = tuple(
+        torch.zeros(shape.layers * shape.directions, shape.B, shape.H, dtype=shape.dtype) for _ in cell.states
+    )
     lengths = torch.linspace(1, shape.T, shape.B).long() if shape.ragged else None
     return Problem(cell, x, state, layers, lengths), leaves

@@ -16,21 +16,20 @@ from typing import Any
 import torch
 
 from seqnets.cells import CELLS
-from seqnets.doctor.checks import Case, Check, check
+from seqnets.doctor.checks import CPP, Case, Check, check
 from seqnets.doctor.surroundings import surroundings, where_it_ran
-from seqnets.kernels import first_use
 from seqnets.kernels.arguments import DTYPES, cell, positive
-from seqnets.kernels.availability import interpreted, triton_version
+from seqnets.kernels.availability import CHECK, interpreted, triton_version
 from seqnets.kernels.planning.timing import BATCH, STEPS
 from seqnets.table import print_table
 
-SCHEDULES = ("resident", "tiled")
-HEADER = ("cell", "dtype", "hidden", "schedule", "pass", "result", "error/allowed", "ms", "cuDNN ms", "compile s", "")
+SCHEDULES = ("resident", "tiled", CPP)
+HEADER = ("cell", "dtype", "hidden", "schedule", "pass", "result", "error/allowed", "ms", "torch ms", "compile s", "")
 
 DESCRIPTION = f"""Check the fused kernels on this machine: what they run in, and for each cell, dtype, schedule and pass whether
 they serve, their largest error against float64 relative to what the tolerance policy allows (agreement is at most 1), how long
-they took to compile and, on a GPU, the median time of a layer (T={STEPS}, B={BATCH}) beside cuDNN's. Without a GPU
-the kernels run in Triton's interpreter, on the CPU, and are not timed."""
+they took to compile and the median time of a layer (T={STEPS}, B={BATCH}) beside that of torch's own. The schedule "cpp" stands
+for the kernels in C++, on the CPU. Without a GPU those in Triton run in its interpreter, on the CPU, and are not timed."""
 STATUS = """Exit status: 0 where all that is served agrees, 1 where anything disagrees or crashes, 2 where the arguments are wrong.
 What kernels do not serve does not count: the table, or "result" and "reason" with --json, says why."""
 
@@ -44,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _in_interpreter(arguments)
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
     here, where = surroundings(device), where_it_ran(device)
-    os.environ[first_use.ENVIRONMENT_VARIABLE] = "0"  # the checks are these
+    os.environ[CHECK] = "0"  # the checks are these
     # numpy's, about values that are masked, or that saturate later
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton.runtime.interpreter")
     cases = [
@@ -115,7 +114,7 @@ def _row(found: Check) -> list[str]:
     return [
         *(str(shown[name]) for name in ("cell", "dtype", "hidden", "schedule", "pass", "result")),
         f"{found.worst.ratio:.2g} ({found.worst.what})" if found.worst else "-",
-        *(f"{time:.3f}" if time else "-" for time in (found.milliseconds, found.cudnn_milliseconds)),
+        *(f"{time:.3f}" if time else "-" for time in (found.milliseconds, found.torch_milliseconds)),
         f"{sum(seconds):.1f}" if seconds else "cached" if found.compiled else "-",
     ]
 

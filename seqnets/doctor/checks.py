@@ -1,4 +1,4 @@
-"""One check of the kernels: a cell, a dtype, a hidden size, a schedule and a pass."""
+"""One check of the kernels: a cell, a dtype, a hidden size, a schedule (of the Triton kernels, or ``cpp``) and a pass."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from typing import Any, NamedTuple
 
 import torch
 
-from seqnets.backends import aten
+from seqnets.backends import aten, cpp
 from seqnets.cells import Cell
 from seqnets.errors import CellError
-from seqnets.kernels.agreement import Error, variants, worst_error
+from seqnets.kernels.agreement import variants, worst_error
 from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
 from seqnets.kernels.availability import why_unavailable
+from seqnets.kernels.cpp import first_use
+from seqnets.kernels.cpp.library import library
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.select import use_schedule, why_no_plan
-from seqnets.kernels.planning.timing import BATCH, STEPS, Timer, time_on_gpu
+from seqnets.kernels.planning.timing import BATCH, STEPS, Timer, time_on_cpu, time_on_gpu
 from seqnets.layers import Recurrent
 from seqnets.masks import Mask
+from seqnets.tolerance import Error
+
+CPP = "cpp"
 
 
 class Case(NamedTuple):
@@ -41,7 +46,7 @@ class Check(NamedTuple):
     worst: Error | None = None
     compiled: tuple[Compilation, ...] = ()
     milliseconds: float | None = None  # forward; where backward is set, forward and backward, as in training
-    cudnn_milliseconds: float | None = None
+    torch_milliseconds: float | None = None
 
     @property
     def result(self) -> str:
@@ -67,7 +72,7 @@ class Check(NamedTuple):
             "allowed": worst and _finite(worst.allowed),
             "error_over_allowed": worst and _finite(worst.ratio),
             "milliseconds": self.milliseconds,
-            "cudnn_milliseconds": self.cudnn_milliseconds,
+            "torch_milliseconds": self.torch_milliseconds,
             "compiled": [compilation._asdict() for compilation in self.compiled],
         }
 
@@ -77,20 +82,41 @@ def _finite(value: float) -> float | None:
 
 
 def check(case: Case, device: torch.device) -> Check:
-    """Check a case on a device, and time it where that is a GPU."""
-    cell, dtype, hidden, schedule, backward = case
+    """Check a case, and time it where its kernels are compiled: on a GPU, and on the CPU those in C++."""
     compiled: list[Compilation] = []
     try:
-        with redirect_stdout(sys.stderr), use_schedule(schedule):  # a step may print
-            why = _why_not(case, device)
-            if why is not None:
-                return Check(case, why)
-            with watch_compilations(compiled):
-                worst = worst_error(cell, variants(cell, 1, hidden, dtype, backward), device)
-                times = time_layers(case, device) if device.type == "cuda" else {}
+        with redirect_stdout(sys.stderr):  # a step may print
+            if case.schedule == CPP:
+                return _check_cpp(case)
+            with use_schedule(case.schedule):
+                return _check_triton(case, device, compiled)
     except Exception as error:  # whatever it is, it is what the user wants to be told, of each case
         return Check(case, crash=f"{type(error).__name__}: {error}", compiled=tuple(compiled))
+
+
+def _check_triton(case: Case, device: torch.device, compiled: list[Compilation]) -> Check:
+    cell, dtype, hidden, _, backward = case
+    why = _why_not(case, device)
+    if why is not None:
+        return Check(case, why)
+    with watch_compilations(compiled):
+        worst = worst_error(cell, variants(cell, 1, hidden, dtype, backward), device)
+        times = time_layers(case, device, "triton", time_on_gpu) if device.type == "cuda" else {}
     return Check(case, None, None, worst, tuple(compiled), times.get("triton"), times.get("aten"))
+
+
+def _check_cpp(case: Case) -> Check:
+    cell, dtype, hidden, _, backward = case
+    if dtype not in cpp.DTYPES:
+        return Check(case, f"its kernels on the CPU do not compute in {dtype}")
+    found = library(cell, dtype)
+    if isinstance(found, str):
+        return Check(case, found)
+    worst = first_use.worst_error(cell, dtype, hidden, backward)
+    if worst is None:
+        return Check(case, "its step has kinks, which rounding to bfloat16 may cross: float32 stands for this")
+    times = time_layers(case, torch.device("cpu"), CPP, time_on_cpu)
+    return Check(case, None, None, worst, (), times[CPP], times.get("aten"))
 
 
 def _why_not(case: Case, device: torch.device) -> str | None:
@@ -107,8 +133,8 @@ def _why_not(case: Case, device: torch.device) -> str | None:
     return next((why for why in reasons if why is not None), None)
 
 
-def time_layers(case: Case, device: torch.device, timer: Timer[str] = time_on_gpu) -> dict[str, float]:
-    """Median milliseconds of a layer by backend: ``triton``, and ``aten``, which is cuDNN, where torch has the cell."""
+def time_layers(case: Case, device: torch.device, own: str, timer: Timer[str]) -> dict[str, float]:
+    """Median milliseconds of a layer by backend: our own, and ``aten`` (cuDNN, on a GPU) where torch has the cell."""
     cell, dtype, hidden, _, backward = case
     masks = {name: Mask(0.1) for name in cell.masks}
     layer = Recurrent(cell, hidden, hidden, masks=masks, device=device, dtype=dtype)
@@ -125,6 +151,6 @@ def time_layers(case: Case, device: torch.device, timer: Timer[str] = time_on_gp
 
         return run
 
-    backends = ["triton", "aten"] if cell in aten.OPERATIONS else ["triton"]
+    backends = [own, "aten"] if cell in aten.OPERATIONS else [own]
     times = timer({backend: competitor(backend) for backend in backends})
     return {backend: statistics.median(turns) for backend, turns in times.items()}

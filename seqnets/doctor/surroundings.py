@@ -12,6 +12,7 @@ import seqnets
 from seqnets.folders import cache_directory
 from seqnets.kernels import store
 from seqnets.kernels.availability import interpreted, why_unavailable
+from seqnets.kernels.cpp.compiler import compiler_version, cpu_name
 from seqnets.kernels.planning.select import arch_here, precision_of
 
 
@@ -30,6 +31,9 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "capability": ".".join(map(str, torch.cuda.get_device_capability(device))) if gpu else None,
         "planned_for": arch if isinstance(arch, str | None) else arch.name,
         "interpreter": interpreted(),
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "compiler": compiler_version(),
         "float32_products": precision_of(torch.float32) if gpu else "ieee",  # as the interpreter has them
         "cache": str(cache_directory()),
         "triton_cache": _triton_cache() if usable else None,
@@ -41,11 +45,11 @@ def where_it_ran(device: torch.device) -> str:
     """A sentence."""
     unavailable = why_unavailable(device.type)
     if unavailable is not None:
-        return f"Nothing ran: {unavailable}."
+        return f"Triton's kernels did not run: {unavailable}. Those in C++ are for the CPU."
     if device.type == "cuda":
-        return f"All of this ran on {torch.cuda.get_device_name(device)}."
+        return f"Triton's kernels ran on {torch.cuda.get_device_name(device)}; those in C++ on the CPU."
     why = "TRITON_INTERPRET=1 is set" if torch.cuda.is_available() else "PyTorch finds none here"
-    return f"Nothing ran on a GPU, because {why}: the kernels ran in Triton's interpreter, on the CPU."
+    return f"Nothing ran on a GPU, because {why}: Triton's kernels ran in its interpreter, on the CPU; those in C++ are for the CPU."
 
 
 def _triton_cache() -> str:

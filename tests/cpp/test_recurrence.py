@@ -21,6 +21,13 @@ LONG_ROWS = [  # several vectors, the last of them not full; rows beyond a tile 
         (masked, 33, 48, torch.float32), (traced, 3, 257, torch.float32), (normed, 6, 33, DOUBLE), (GRU, 19, 70, BFLOAT),
     )
 ]  # fmt: skip
+ONE_STEP = [  # of few rows, by weights as they lie; and of more
+    Case(cell, T=1, B=B, H=H, dtype=dtype, lengths=lengths, options=options)
+    for cell, B, H, dtype, lengths, options in (
+        (LSTM, 1, 40, torch.float32, None, {}), (GRU, 4, 60, torch.float32, (1, 0, 1, 0), TWO_WAY | {"num_heads": 3}),
+        (masked, 3, 20, BFLOAT, (0, 1, 1), {"bias": False}), (normed, 2, 33, DOUBLE, None, TWO_WAY), (LSTM, 5, 7, torch.float32, None, {}),
+    )
+]  # fmt: skip
 HEADS = [
     Case(cell, H=60, options={"num_heads": 3} | options)
     for cell in (LSTM, GRU, normed)
@@ -50,6 +57,11 @@ def test_odd_shapes(case):
 
 @cases(LONG_ROWS + HEADS)
 def test_long_rows_and_heads(case):
+    recurrences.check(case)
+
+
+@cases(ONE_STEP)
+def test_one_step(case):
     recurrences.check(case)
 
 

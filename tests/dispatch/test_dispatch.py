@@ -11,13 +11,13 @@ from tests.cells import zoo
 X = torch.randn(5, 2, 3)
 
 
-def test_auto_takes_torchs_own_for_standard_cells_and_the_reference_for_others():
+def test_auto_takes_torchs_own_for_standard_cells_and_kernels_for_others():
     assert seqnets.explain(seqnets.LSTM(3, 4), X).backend == "aten"
     why = seqnets.explain(zoo.layer("peephole_lstm", 3, 4), X)
-    assert why.backend == "reference"
+    assert why.backend == "cpp"
     assert "peephole_lstm" in why.reasons["aten"]
-    assert why.reasons["reference"] is None
-    assert "reference runs this call" in str(why)
+    assert why.reasons["cpp"] is None and why.reasons["reference"] is None
+    assert "cpp runs this call" in str(why)
     assert "no, torch has no fused operation" in str(why)
 
 
@@ -151,10 +151,10 @@ def test_auto_passes_over_a_reluctant_backend_and_a_request_runs_it(reluctant, c
     torch.testing.assert_close(call(x)[0], expected)
 
 
-def test_auto_does_not_ask_a_reluctant_backend_whether_it_can_serve(monkeypatch):
+def test_auto_does_not_ask_a_reluctant_backend_whether_it_can_serve(reluctant, monkeypatch):
     """It may have to compile to find out."""
-    monkeypatch.setattr(backends.cpp, "why_not", lambda problem: pytest.fail("it was asked"))
-    assert zoo.layer("peephole_lstm", 3, 4)(X)[0].shape[-1] == 4
+    monkeypatch.setattr(Reluctant, "why_not", lambda problem: pytest.fail("it was asked"))
+    assert seqnets.LSTM(3, 4)(X)[0].shape[-1] == 4
 
 
 def test_a_reluctant_backend_is_explained(reluctant):
@@ -188,6 +188,6 @@ def test_explaining_draws_nothing():
 
 def test_explain_takes_layers_and_step_modules_only():
     assert seqnets.explain(seqnets.LSTMCell(3, 4), X[0]).backend == "aten"
-    assert seqnets.explain(seqnets.LSTM(3, 4), X, return_all_states=True).backend == "reference"
+    assert seqnets.explain(seqnets.LSTM(3, 4), X, return_all_states=True).backend == "cpp"
     with pytest.raises(TypeError, match="the layer inside it"):
         seqnets.explain(torch.nn.Linear(3, 4), X)

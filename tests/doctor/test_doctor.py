@@ -13,8 +13,8 @@ import torch
 import seqnets
 from seqnets.doctor.__main__ import main
 from seqnets.doctor.checks import Case, Check, time_layers
-from seqnets.kernels.agreement import Error
 from seqnets.table import plain_table
+from seqnets.tolerance import Error
 from tests.doctor import user_cells
 
 ROOT = Path(__file__).parents[2]
@@ -42,12 +42,17 @@ def test_every_schedule_and_pass_of_a_cell(tmp_path):
     assert environment["interpreter"] and environment["gpu"] is None and environment["torch"] == torch.__version__
     assert environment["variables"]["SEQNETS_CACHE"] == environment["cache"] == str(tmp_path)
     cases = [(c["cell"], c["dtype"], c["schedule"], c["pass"]) for c in found["checks"]]
-    dtypes, schedules, passes = ("float16", "float64"), ("resident", "tiled"), ("forward", "backward")
+    dtypes, schedules, passes = ("float16", "float64"), ("resident", "tiled", "cpp"), ("forward", "backward")
     assert cases == [(c, d, s, p) for c in ("rnn_tanh", "decays") for d in dtypes for s in schedules for p in passes]
     for check in found["checks"]:
-        assert check["result"] == "agrees" and check["reason"] is None and check["hidden"] == 20
+        assert check["hidden"] == 20 and check["compiled"] == []
+        if check["schedule"] == "cpp" and check["dtype"] == "float16":
+            assert check["result"] == "not served" and "do not compute in torch.float16" in check["reason"]
+            continue
+        assert check["result"] == "agrees" and check["reason"] is None
         assert 0 < check["error"] <= check["allowed"]
-        assert check["milliseconds"] is None and check["compiled"] == []
+        assert (check["milliseconds"] is not None) == (check["schedule"] == "cpp")  # nothing else is compiled here
+        assert (check["torch_milliseconds"] is not None) == (check["schedule"] == "cpp" and check["cell"] == "rnn_tanh")
 
 
 def test_a_table_says_what_is_wrong(tmp_path):
@@ -55,16 +60,17 @@ def test_a_table_says_what_is_wrong(tmp_path):
     done = doctor(tmp_path, "--cell", *cells, "--dtype", "fp16", "--hidden", "5")
     assert done.returncode == 1
     assert "Nothing ran on a GPU" in done.stdout and "Not all that is served agrees" in done.stdout
-    assert "[12/12]" in done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.split()[1:2] == ["float16"]]
+    assert "[18/18]" in done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.split()[1:2] == ["float16"] and " cpp " not in line]
     results = [" ".join(row.split()[4:6]) for row in rows]
     reasons = re.findall(r"^\[(\d)\] (.*)$", done.stdout, re.M)
     assert results[:4] == ["forward disagrees", "backward agrees"] * 2
     assert results[4:8] == ["forward crashed", "backward crashed"] * 2
     assert results[8:] == ["forward not", "backward not"] * 2
-    assert [row.split()[-1] for row in rows[4:]] == ["[1]"] * 4 + ["[2]"] * 4
-    assert reasons[0] == ("1", "NotImplementedError: not for five units")
-    assert len(reasons) == 2 and "sort" in reasons[1][1]  # the operation, by name
+    assert [row.split()[-1] for row in rows[4:]] == ["[2]"] * 4 + ["[3]"] * 4
+    assert reasons[0] == ("1", "its kernels on the CPU do not compute in torch.float16")
+    assert reasons[1] == ("2", "NotImplementedError: not for five units")
+    assert len(reasons) == 3 and "sort" in reasons[2][1]  # the operation, by name
 
 
 @pytest.mark.parametrize(
@@ -99,8 +105,9 @@ def test_without_triton_nothing_is_served(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert "Triton is not installed" in found["where"]
-    assert {check["result"] for check in found["checks"]} == {"not served"}
-    assert all("pip install triton" in check["reason"] for check in found["checks"])
+    results = {check["schedule"]: (check["result"], check["reason"]) for check in found["checks"]}
+    assert results.pop("cpp") == ("agrees", None)
+    assert all(result == "not served" and "pip install triton" in reason for result, reason in results.values())
 
 
 def case(cell, backward):
@@ -113,11 +120,11 @@ def test_times_are_medians_beside_those_of_torch(backward):
         competitors["aten"]()
         return {"triton": [1.0, 2.0, 9.0], "aten": [3.0, 4.0, 5.0]}
 
-    assert time_layers(case(seqnets.CELLS["gru"], backward), CPU, clock) == {"triton": 2.0, "aten": 4.0}
+    assert time_layers(case(seqnets.CELLS["gru"], backward), CPU, "triton", clock) == {"triton": 2.0, "aten": 4.0}
 
 
 def test_a_cell_that_torch_lacks_is_timed_alone():
-    times = time_layers(case(user_cells.decays, True), CPU, lambda runs: {name: [1.0] for name in runs})
+    times = time_layers(case(user_cells.decays, True), CPU, "triton", lambda runs: {name: [1.0] for name in runs})
     assert times == {"triton": 1.0}
 
 

@@ -82,5 +82,6 @@ def checked(monkeypatch):
 
 @pytest.fixture
 def eager(monkeypatch):
-    """`auto` takes kernels in the interpreter too, as it would on a GPU."""
+    """`auto` takes kernels in the interpreter, as it would on a GPU: too, and instead of those in C++."""
     monkeypatch.setattr("seqnets.backends.triton.only_if_asked", lambda problem: None)
+    monkeypatch.setattr("seqnets.backends.cpp.only_if_asked", lambda problem: "this stands for a GPU")

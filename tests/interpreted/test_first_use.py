@@ -176,7 +176,7 @@ def test_a_kernel_that_fails_is_refused_with_its_error_and_nothing_is_kept(broke
     ):
         layer(torch.randn(2, 1, 3))
     assert "Traceback" in caplog.text
-    assert not list(tmp_path.rglob("*.json"))  # it may have been another program's memory
+    assert not list(tmp_path.rglob("check-*.json"))  # it may have been another program's memory
 
 
 def test_auto_goes_on_without_it(broken, eager):

@@ -96,7 +96,7 @@ def test_triton_must_be_there_and_new_enough(version, message, monkeypatch):
 def test_auto_leaves_the_interpreter_to_those_who_ask():
     layer, x = build(Case(traced)), torch.randn(4, 2, 5)
     explained = seqnets.explain(layer, x)
-    assert explained.backend == "reference"
+    assert explained.backend == "cpp"
     assert "ask for it with backend='triton'" in explained.reasons["triton"]
     with seqnets.use_backend("triton"):
         assert seqnets.explain(layer, x).backend == "triton"

@@ -103,7 +103,7 @@ def test_the_drop_ins_take_heads_and_leave_torchs_own_operations(make):
     assert layer.weight_hh_l0.shape[1] == H // 2
     assert "num_heads=2" in repr(layer)
     explained = seqnets.explain(layer, x)
-    assert explained.backend == "reference"
+    assert explained.backend == "cpp"
     assert "no block-diagonal recurrence, and this one has 2 heads" in explained.reasons["aten"]
     assert seqnets.explain(make(I, H, num_heads=1), x).backend == "aten"
     assert "num_heads" not in repr(make(I, H))

@@ -313,20 +313,6 @@ def test_compiles_to_one_graph(make, backend):
     torch.testing.assert_close(compiled(x)[0], layer(x)[0])
 
 
-@pytest.mark.parametrize("make", [seqnets.LSTM, seqnets.GRU])
-def test_compiling_keeps_torchs_own_operation_where_it_can(make):
-    layer, seen = make(3, 4), []
-
-    def note(graph, example_inputs):
-        seen.extend(str(node.target) for node in graph.graph.nodes)
-        return graph
-
-    torch._dynamo.reset()
-    torch.compile(layer, fullgraph=True, backend=note)(torch.randn(5, 2, 3, requires_grad=True))
-    assert any(layer.mode.lower() in target for target in seen)
-    assert not any("sigmoid" in target for target in seen)
-
-
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 def test_exports(ragged):
     layer, x = seqnets.GRU(3, 4).eval(), torch.randn(5, 2, 3)

@@ -1,0 +1,64 @@
+"""A cell as C++, and what must be known to call it. Of the cells of this library it is kept on disk: to trace one takes a second."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+import seqnets.cells
+from seqnets.cells import CELLS, Cell
+from seqnets.kernels import store
+from seqnets.kernels.apart import apart
+
+
+class Printed(NamedTuple):
+    source: str  # the struct `Cell` of cpp_printer.py
+    saved_per_unit: int  # values that a step saves for its gradient
+    saved_per_row: int
+    differs: tuple[bool, ...]  # for each gate, whether the gradients of x and of r do
+    jumps: bool  # the step or its gradient compares, or rounds
+
+
+@cache
+def printed(cell: Cell) -> Printed:
+    """The cell as it computes now.
+
+    Raises:
+        CellError: it cannot be generated; see `trace`.
+    """
+    if cell not in CELLS.values():
+        return apart(_print, cell)
+    key = {**store.surroundings(torch.device("cpu")), "cell": cell.name, "cells": _source_of_cells()}
+    known = store.read("printed", key)
+    if known is None:
+        known = apart(_print, cell)._asdict()
+        store.write("printed", key, known)
+    return Printed(**known | {"differs": tuple(known["differs"])})
+
+
+def _print(cell: Cell) -> Printed:
+    from seqnets.kernels.generation.cpp_printer import print_cell
+    from seqnets.kernels.generation.saving import split
+    from seqnets.kernels.generation.tracing import trace
+
+    parts = split(trace(cell))
+    saved = parts.forward.outputs["saved"]
+    d_x, d_r = (parts.backward.outputs[group] for group in ("d_x", "d_r"))
+    return Printed(
+        print_cell(cell, parts),
+        sum(node.columns for node in saved),
+        sum(not node.columns for node in saved),
+        tuple(mine is not theirs for mine, theirs in zip(d_x, d_r, strict=True)),
+        any(graph.jumps() for graph in parts),
+    )
+
+
+def _source_of_cells() -> str:
+    source = hashlib.sha256()
+    for path in sorted(Path(seqnets.cells.__file__).parent.glob("*.py")):
+        source.update(path.read_bytes())
+    return source.hexdigest()

@@ -1,0 +1,163 @@
+"""Which of torch's operations and the compiled kernels ``auto`` takes on the CPU: the faster one, as measured."""
+
+import json
+
+import pytest
+import torch
+
+import seqnets
+from seqnets.backends import aten, cpp, race
+from tests.cells import zoo
+
+X = torch.randn(20, 40, 30)
+
+
+@pytest.fixture(autouse=True)
+def measuring(monkeypatch, tmp_path):
+    monkeypatch.delenv("SEQNETS_MEASURE")
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("seqnets.kernels.cpp.first_use.why_disagrees", lambda *which: None)
+    clear = race.measured.cache_clear
+    clear()
+    yield tmp_path
+    clear()
+
+
+@pytest.fixture
+def times(monkeypatch):
+    """What a measurement will find; and the shapes that were measured."""
+    shapes = []
+
+    def find(theirs, ours):
+        def measure(shape):
+            shapes.append(shape)
+            return race.Times(theirs, ours, theirs / ours)
+
+        monkeypatch.setattr(race, "_measure", measure)
+        return shapes
+
+    return find
+
+
+@pytest.mark.parametrize(("theirs", "ours", "winner"), [(3.0, 1.5, "cpp"), (1.5, 3.0, "aten"), (2.0, 2.02, "cpp")])
+def test_auto_takes_the_faster_one_and_says_why(theirs, ours, winner, times):
+    times(theirs, ours)
+    explained = seqnets.explain(seqnets.GRU(30, 20), X)
+    loser = {"cpp": "aten", "aten": "cpp"}[winner]
+    assert explained.backend == winner
+    assert explained.reasons[winner] is None
+    why = f"{theirs:.3g} ms by aten and {ours:.3g} ms by cpp, measured for this shape on this machine"
+    assert explained.reasons[loser] == why
+
+
+def test_a_backend_asked_for_is_not_measured(times):
+    shapes = times(1.0, 9.0)
+    for backend in ("aten", "cpp"):
+        assert seqnets.explain(seqnets.LSTM(30, 20, backend=backend), X).backend == backend
+    assert not shapes
+
+
+def test_what_was_measured_is_kept_for_the_process_and_on_disk(times, measuring):
+    shapes, layer = times(3.0, 1.0), seqnets.LSTM(30, 20)
+    for _ in range(2):
+        assert seqnets.explain(layer, X).backend == "cpp"
+        assert seqnets.explain(layer, X[:19, :37]).backend == "cpp"  # as good as the same
+    assert len(shapes) == 1
+    (path,) = measuring.glob("kernels/race-*.json")
+    assert json.loads(path.read_text())["value"] == {"aten": 3.0, "cpp": 1.0, "ratio": 3.0}
+    race.measured.cache_clear()
+    assert seqnets.explain(layer, X).backend == "cpp"
+    assert len(shapes) == 1
+
+
+@torch.no_grad()
+def test_shapes_that_differ_in_what_takes_time_are_measured_apart(times):
+    shapes, layer = times(3.0, 1.0), seqnets.LSTM(30, 20)
+    calls = [
+        lambda: layer(X), lambda: layer(X[:, :20]), lambda: layer(X[:10]), lambda: layer(X, lengths=torch.full((40,), 5)),
+        lambda: seqnets.LSTM(30, 20, bidirectional=True)(X), lambda: seqnets.LSTM(30, 20, 2)(X),
+        lambda: seqnets.GRU(30, 20)(X), lambda: seqnets.LSTM(30, 20, bias=False)(X), torch.enable_grad()(lambda: layer(X)),
+        torch.enable_grad()(lambda: layer(X.clone().requires_grad_())), lambda: layer.double()(X.double()),
+    ]  # fmt: skip
+    for number, call in enumerate(calls, 1):
+        call()
+        assert len(set(shapes)) == len(shapes) == number
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"cell": "gru"}, {"differentiated": False}, {"ragged": True, "directions": 2, "layers": 2}, {"bias": False},
+     {"dtype": torch.bfloat16}, {"input_differentiated": False}, {"dtype": torch.float64}],
+    ids=str,
+)  # fmt: skip
+def test_a_measurement_runs_both(changed, monkeypatch):
+    monkeypatch.setattr(race, "SECONDS", 0.01)
+    ran = []
+    for backend in (aten, cpp):
+        monkeypatch.setattr(backend, "run", lambda problem, run=backend.run, b=backend: ran.append(b) or run(problem))
+    shape = race.Shape("lstm", torch.float32, 4, 3, 5, 6, 1, 1, True, False, True, True, 1)._replace(**changed)
+    cell = seqnets.CELLS[shape.cell]
+    found = race._measure(shape._replace(cell=cell.key))
+    assert found.aten > 0 and found.cpp > 0 and found.ratio > 0
+    assert set(ran) == {aten, cpp}
+
+
+def test_measuring_draws_nothing_and_needs_no_gradient_of_the_callers():
+    layer, state = seqnets.LSTM(30, 20), torch.get_rng_state()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert seqnets.explain(layer, X).backend in ("aten", "cpp")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_little_work_is_not_measured(monkeypatch):
+    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    explained = seqnets.explain(seqnets.LSTM(3, 4), torch.randn(5, 2, 3))
+    assert explained.backend == "aten"
+    assert "too little to measure" in explained.reasons["cpp"]
+
+
+def test_measuring_can_be_forbidden(monkeypatch):
+    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    monkeypatch.setenv("SEQNETS_MEASURE", "0")
+    explained = seqnets.explain(seqnets.LSTM(30, 20), X)
+    assert explained.backend == "aten"
+    assert "SEQNETS_MEASURE=0 forbids" in explained.reasons["cpp"]
+
+
+def test_where_one_cannot_serve_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    assert seqnets.explain(seqnets.LSTM(30, 20), X, return_all_states=True).backend == "cpp"
+    assert seqnets.explain(zoo.layer("peephole_lstm", 30, 20), X).backend == "cpp"
+    monkeypatch.setattr(cpp, "why_not", lambda problem: "there is no compiler")
+    explained = seqnets.explain(seqnets.LSTM(30, 20), X)
+    assert explained.backend == "aten" and explained.reasons["cpp"] == "there is no compiler"
+
+
+def test_a_folder_that_cannot_be_written_costs_a_measurement_per_process(times, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path / "file"))
+    shapes = times(3.0, 1.0)
+    for _ in range(2):
+        assert seqnets.explain(seqnets.LSTM(30, 20), X).backend == "cpp"
+    assert len(shapes) == 1
+
+
+def test_compiled_graphs_take_one_operator_and_exported_ones_torchs(monkeypatch):
+    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    layer, seen = seqnets.LSTM(30, 20), []
+
+    def look(graph, inputs):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    torch._dynamo.reset()
+    y = torch.compile(layer, fullgraph=True, backend=look)(X)[0]
+    assert any("seqnets.layer" in target for target in seen)
+    torch.testing.assert_close(y, seqnets.use_backend("aten")(layer)(X)[0])
+    program = torch.export.export(layer.eval(), (X,))
+    assert not any("seqnets" in str(node.target) for node in program.graph.nodes)
+
+
+@pytest.mark.parametrize(("n", "up"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 6), (7, 8), (33, 48), (64, 64), (0, 1)])
+def test_sizes_are_rounded_up(n, up):
+    assert race._rounded_up(n) == up
