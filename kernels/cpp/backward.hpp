@@ -46,7 +46,7 @@ struct BackwardWeights {
     }
 };
 
-static void backward_row(const Problem& p, const Backward& d, int64_t s, int64_t t, int64_t b, const Each<real*, S>& carried, const real* d_h, int64_t d_h_head,
+static void backward_row(const Problem& p, const Backward& d, Range units, int64_t s, int64_t t, int64_t b, const Each<real*, S>& carried, const real* d_h, int64_t d_h_head,
                          real* d_r, const Each<real*, P>& d_own, real* kept) {
     using Sums = Each<V, Cell::SUMS_BACK>;
     const int64_t at = t * p.B + b, previous = p.time(s - 1, b, d.reverse);
@@ -94,46 +94,53 @@ static void backward_row(const Problem& p, const Backward& d, int64_t s, int64_t
                 for (int k = 0; k < P; k++) store(d_own[k] + place, load(d_own[k] + place) + d_params[k]);
             }
         };
-        p.each_vector(vector);
+        p.each_vector(units, vector);
         for (int j = 0; j < Cell::SUMS_BACK; j++)
             if (Cell::stage_of_back(j) == stage) sums[j] = splat(Cell::reduce_back(j, partial[j]));
     });
 }
 
-static void backward_task(const Problem& p, const Backward& d, const BackwardWeights& weights, int64_t first, int64_t last) {
+// `d_gates` are those of the recurrent gates of the task's rows, 2 × (rows, G·padded): of a step, and of the one before it
+static void backward_task(const Problem& p, const Backward& d, const BackwardWeights& weights, real* d_gates, int64_t first, int64_t last, const Team& team) {
     const int64_t rows = last - first, head = weights.panels.padded, width = p.N * head;
-    real* memory = scratch.take(rows * ((S + P + G) * p.padded + width) + Cell::KEPT_BACK * p.padded);
+    const int64_t together = weights.panels.width, every = weights.panels.padded / L;
+    const Range vectors{team.share(team.me, every, together), team.share(team.me + 1, every, together)};
+    const Range panels{vectors.from / together, vectors.to / together};
+    const Range units{std::min(p.vectors, vectors.from), std::min(p.vectors, vectors.to)};
+    real* memory = scratch.take(rows * ((S + P) * p.padded + width) + Cell::KEPT_BACK * p.padded);
     const Each<real*, S> carried = carve<S>(memory, rows * p.padded);
     const Each<real*, P> d_own = carve<P>(memory, rows * p.padded);
-    real *d_r = memory, *d_h = d_r + rows * G * p.padded, *kept = d_h + rows * width;
+    real *d_h = memory, *kept = d_h + rows * width;
     std::fill_n(d_h, rows * width, real(0));
     for (int k = 0; k < P; k++) std::fill_n(d_own[k], rows * p.padded, real(0));
     for (int64_t k = 0; k < rows; k++)
-        p.each_vector([&](int64_t unit, int64_t place, auto count) {
+        p.each_vector(units, [&](int64_t unit, int64_t place, auto count) {
             for (int s = 0; s < S; s++)
                 store(carried[s] + k * p.padded + place, d.d_finals[s] ? load(d.d_finals[s] + p.row(first + k) * p.H + unit, count) : V{});
         });
     for (int64_t s = p.T - 1; s >= 0; s--) {
         const int64_t active = p.running(first, last, s);
+        real* d_r = d_gates + s % 2 * rows * G * p.padded;
         for (int64_t k = 0; k < active; k++) {
             const int64_t b = p.row(first + k);
             Each<real*, S> own;
             Each<real*, P> sums;
             for (int j = 0; j < S; j++) own[j] = carried[j] + k * p.padded;
             for (int j = 0; j < P; j++) sums[j] = d_own[j] + k * p.padded;
-            backward_row(p, d, s, p.time(s, b, d.reverse), b, own, d_h + k * width, head, d_r + k * G * p.padded, sums, kept);
+            backward_row(p, d, units, s, p.time(s, b, d.reverse), b, own, d_h + k * width, head, d_r + k * G * p.padded, sums, kept);
         }
+        team.wait(p.T - s);
         for (int64_t n = 0; n < p.N; n++)
-            product({d_r + n * G * p.vectors * L, G * p.padded, G, p.K, p.vectors * L}, active, weights.weight_hh(n), weights.panels, nullptr,
+            product({d_r + n * G * p.vectors * L, G * p.padded, G, p.K, p.vectors * L}, active, weights.weight_hh(n), weights.panels, panels, nullptr,
                     d_h + n * head, width, s % 2);
-        for (int64_t k = active; k < rows; k++) {
+        for (int64_t k = active; k < rows && team.me == 0; k++) {
             const int64_t at = s * p.B + p.row(first + k);
             std::memset(d.d_x + at * G * p.H, 0, G * p.H * sizeof(stored));
             if (DIFFERENT) std::memset(d.d_r + at * DIFFERENT * p.H, 0, DIFFERENT * p.H * sizeof(stored));
         }
     }
     for (int64_t k = 0; k < rows; k++)
-        p.each_vector([&](int64_t unit, int64_t place, auto count) {
+        p.each_vector(units, [&](int64_t unit, int64_t place, auto count) {
             const int64_t at = p.row(first + k) * p.H + unit, n = unit / p.K;
             for (int s = 0; s < S; s++) {
                 V value = load(carried[s] + k * p.padded + place);
@@ -216,14 +223,16 @@ extern "C" void backward(const int64_t* arguments) {
     Each<std::unique_ptr<Backward>, 2> directions;
     for (int64_t d = 0; d < p.D; d++) directions[d] = std::make_unique<Backward>(given);
     const BackwardWeights first(p, nullptr);
-    real* memory = packing.take(p.D * p.N * first.each);
+    real *memory = packing.take(p.D * (p.N * first.each + 2 * p.B * G * p.padded)), *d_gates = memory + p.D * p.N * first.each;
     auto weights = [&](int64_t d) { return BackwardWeights(p, memory + d * p.N * first.each); };
     const int64_t panels = first.panels.count;
     each_task(p.D * p.N * panels, p.threads, [&](int64_t k) {
         const int64_t d = k / panels / p.N;
         weights(d).pack(p, *directions[d], k / panels % p.N, k % panels);
     });
-    p.each_block(p.threads, [&](int64_t d, int64_t from, int64_t to) { backward_task(p, *directions[d], weights(d), from, to); });
+    p.each_block(Cell::STAGES_BACK, p.threads, [&](int64_t d, int64_t from, int64_t to, const Team& team) {
+        backward_task(p, *directions[d], weights(d), d_gates + (d * p.B + from) * 2 * G * p.padded, from, to, team);
+    });
     for (int64_t k = 0; k < p.D; k++) {
         const Backward& d = *directions[k];
         for (int g = 0; g < G;) {

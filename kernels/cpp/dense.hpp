@@ -29,7 +29,7 @@ static void multiply_rows(const stored* a, int64_t rows, int64_t depth, const st
     each_task((rows + BLOCK - 1) / BLOCK, threads, [&](int64_t task) {
         const int64_t first = task * BLOCK, count = std::min(BLOCK, rows - first);
         real *result = scratch.take(BLOCK * (panels.padded + depth)), *given = result + BLOCK * panels.padded;
-        product({widened(a + first * depth, count * depth, given), depth, 1, depth, 0}, count, packed, panels, nullptr, result, panels.padded);
+        product({widened(a + first * depth, count * depth, given), depth, 1, depth, 0}, count, packed, panels, panels.all(), nullptr, result, panels.padded);
         for (int64_t r = 0; r < count; r++) {
             stored* at = out + (first + r) * columns;
             const real* sums = result + r * panels.padded;

@@ -67,7 +67,7 @@ static V project_in_place(const Problem& p, int64_t n, int64_t c, const stored* 
 }
 
 template <bool KEEP>
-static void forward_row(const Problem& p, const Forward& d, int64_t t, int64_t b, const Each<real*, S>& state, real* entering, const real* projected,
+static void forward_row(const Problem& p, const Forward& d, Range units, int64_t t, int64_t b, const Each<real*, S>& state, real* entering, const real* projected,
                         const real* r, int64_t head, real* kept) {
     using Sums = Each<V, Cell::SUMS>;
     const int64_t at = t * p.B + b;
@@ -112,26 +112,35 @@ static void forward_row(const Problem& p, const Forward& d, int64_t t, int64_t b
                 }
             }
         };
-        p.each_vector(vector);
+        p.each_vector(units, vector);
         for (int j = 0; j < Cell::SUMS; j++)
             if (Cell::stage_of(j) == stage) sums[j] = splat(Cell::reduce(j, partial[j]));
     });
 }
 
-// `given`, where not null, are the projections of the only step, (B, N·head) of the input and as many of the state
-static void forward_task(const Problem& p, const Forward& d, const ForwardWeights& weights, const real* given, int64_t first, int64_t last) {
+// `entering` are the task's first states as products take them, 2 × (rows, padded): those that enter a step, and those that leave it.
+// `given`, where not null, are the projections of the only step, (B, N·head) of the input and as many of the state.
+static void forward_task(const Problem& p, const Forward& d, const ForwardWeights& weights, real* entering, const real* given, int64_t first, int64_t last,
+                         const Team& team) {
     const int64_t rows = last - first, head = weights.panels.padded, width = p.N * head, ahead = std::max<int64_t>(1, BLOCK / rows);
-    real* memory = scratch.take(rows * ((S + 1) * p.padded + width) + Cell::KEPT * p.padded + ahead * rows * (width + p.I));
+    const int64_t together = std::lcm(weights.panels.width, G);  // columns of whole panels and of whole units
+    const Range columns{team.share(team.me, weights.panels.padded / L, together), team.share(team.me + 1, weights.panels.padded / L, together)};
+    const Range panels{columns.from / weights.panels.width, columns.to / weights.panels.width};
+    const Range units{std::min(p.vectors, columns.from / G), std::min(p.vectors, columns.to / G)};
+    real* memory = scratch.take(rows * (S * p.padded + width) + Cell::KEPT * p.padded + ahead * rows * (width + p.I));
     const Each<real*, S> states = carve<S>(memory, rows * p.padded);
-    real *entering = memory, *r = entering + rows * p.padded, *kept = r + rows * width;
+    real *r = memory, *kept = r + rows * width;
     real *projected = kept + Cell::KEPT * p.padded, *inputs = projected + ahead * rows * width;
     for (int64_t k = 0; k < rows; k++)
-        p.each_vector([&](int64_t unit, int64_t place, auto count) {
+        p.each_vector(units, [&](int64_t unit, int64_t place, auto count) {
             for (int s = 0; s < S; s++) store(states[s] + k * p.padded + place, load(d.initial[s] + p.row(first + k) * p.H + unit, count));
             store(entering + k * p.padded + place, load(d.initial[0] + p.row(first + k) * p.H + unit, count));
         });
+    team.wait(1);
     const real* next = nullptr;  // projections of the rows that run at the next step
     for (int64_t s = 0; s < p.T; s++) {
+        const real* here = entering + s % 2 * rows * p.padded;
+        real* leaving = entering + (s + 1) % 2 * rows * p.padded;
         const int64_t active = p.running(first, last, s);
         if (s % ahead == 0 && !given) {
             int64_t count = 0;
@@ -144,19 +153,21 @@ static void forward_task(const Problem& p, const Forward& d, const ForwardWeight
                 }
             }
             for (int64_t n = 0; n < p.N; n++)
-                product({inputs, p.I, 1, p.I, 0}, count, weights.weight_ih(n), weights.panels, weights.bias_ih(n), projected + n * head, width);
+                product({inputs, p.I, 1, p.I, 0}, count, weights.weight_ih(n), weights.panels, panels, weights.bias_ih(n), projected + n * head, width);
             next = projected;
         }
         for (int64_t n = 0; n < p.N && !given; n++)
-            product({entering + n * p.vectors * L, p.padded, 1, p.K, 0}, active, weights.weight_hh(n), weights.panels, weights.bias_hh(n), r + n * head, width, s % 2);
+            product({here + n * p.vectors * L, p.padded, 1, p.K, 0}, active, weights.weight_hh(n), weights.panels, panels, weights.bias_hh(n), r + n * head,
+                    width, s % 2);
         for (int64_t k = 0; k < active; k++, next += width) {
             const int64_t b = p.row(first + k), t = p.time(s, b, d.reverse);
             Each<real*, S> own;
             for (int j = 0; j < S; j++) own[j] = states[j] + k * p.padded;
             (d.saved || Cell::SAVED + Cell::COLUMNS == 0 ? forward_row<true> : forward_row<false>)(
-                p, d, t, b, own, entering + k * p.padded, given ? given + b * width : next, given ? given + (p.B + b) * width : r + k * width, head, kept);
+                p, d, units, t, b, own, leaving + k * p.padded, given ? given + b * width : next, given ? given + (p.B + b) * width : r + k * width, head, kept);
         }
-        for (int64_t k = active; k < rows; k++) {
+        team.wait(s + 2);
+        for (int64_t k = active; k < rows && team.me == 0; k++) {
             const int64_t b = p.row(first + k), at = s * p.B + b;
             for (int j = 0; j < S; j++)
                 if (d.states.at[j]) std::memset(d.states.row(j, s, b), 0, p.H * sizeof(stored));
@@ -165,18 +176,18 @@ static void forward_task(const Problem& p, const Forward& d, const ForwardWeight
         }
     }
     for (int64_t k = 0; k < rows; k++)
-        p.each_vector([&](int64_t unit, int64_t place, auto count) {
+        p.each_vector(units, [&](int64_t unit, int64_t place, auto count) {
             for (int s = 0; s < S; s++) store(d.finals[s] + p.row(first + k) * p.H + unit, load(states[s] + k * p.padded + place), count);
         });
 }
 
-constexpr int64_t FEW = 4;        // rows
+constexpr int64_t FEW = 16;       // rows
 constexpr int64_t MUCH = 1 << 16;  // multiplications, for more than one thread
 
 static void forward_step(const Problem& p, const Each<std::unique_ptr<Forward>, 2>& directions) {
     const ForwardWeights weights(p, nullptr);
     const int64_t columns = weights.panels.columns, width = p.N * weights.panels.padded;
-    real* given = packing.take(p.D * 2 * p.B * width);
+    real *entering = packing.take(2 * p.B * (p.padded + p.D * width)), *given = entering + 2 * p.B * p.padded;
     each_task(p.D * p.N * columns, G * p.H * (p.I + p.K) > MUCH ? p.threads : 1, [&](int64_t k) {
         const int64_t direction = k / columns / p.N, n = k / columns % p.N, c = k % columns;
         const Forward& d = *directions[direction];
@@ -186,7 +197,9 @@ static void forward_step(const Problem& p, const Each<std::unique_ptr<Forward>, 
             store(to + p.B * width, project_in_place(p, n, c, d.weight_hh, d.bias_hh, d.initial[0] + b * p.H + n * p.K, p.K));
         }
     });
-    p.each_block(1, [&](int64_t d, int64_t from, int64_t to) { forward_task(p, *directions[d], weights, given + 2 * d * p.B * width, from, to); });
+    p.each_block(Cell::STAGES, 1, [&](int64_t d, int64_t from, int64_t to, const Team& team) {
+        forward_task(p, *directions[d], weights, entering, given + 2 * d * p.B * width, from, to, team);
+    });
 }
 
 extern "C" void forward(const int64_t* arguments) {
@@ -196,12 +209,14 @@ extern "C" void forward(const int64_t* arguments) {
     for (int64_t d = 0; d < p.D; d++) directions[d] = std::make_unique<Forward>(given);
     if (p.T == 1 && p.B <= FEW) return forward_step(p, directions);
     const ForwardWeights first(p, nullptr);
-    real* memory = packing.take(p.D * p.N * first.each);
+    real *memory = packing.take(p.D * (p.N * first.each + 2 * p.B * p.padded)), *entering = memory + p.D * p.N * first.each;
     auto weights = [&](int64_t d) { return ForwardWeights(p, memory + d * p.N * first.each); };
     const int64_t panels = first.panels.count;
     each_task(p.D * p.N * panels, p.threads, [&](int64_t k) {
         const int64_t d = k / panels / p.N;
         weights(d).pack(p, *directions[d], k / panels % p.N, k % panels);
     });
-    p.each_block(p.threads, [&](int64_t d, int64_t from, int64_t to) { forward_task(p, *directions[d], weights(d), nullptr, from, to); });
+    p.each_block(Cell::STAGES, p.threads, [&](int64_t d, int64_t from, int64_t to, const Team& team) {
+        forward_task(p, *directions[d], weights(d), entering + (d * p.B + from) * 2 * p.padded, nullptr, from, to, team);
+    });
 }

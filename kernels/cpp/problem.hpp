@@ -20,6 +20,7 @@ struct Arguments {
     }
 };
 
+constexpr int64_t ENOUGH = 1 << 14;  // multiplications of a time step, to be worth to meet at its end
 constexpr int G = Cell::G, S = Cell::S, P = Cell::P, MASKS = Cell::MASKS, DIFFERENT = Cell::DIFFERENT;
 
 struct Problem {
@@ -47,14 +48,15 @@ struct Problem {
     int64_t time(int64_t s, int64_t b, bool reverse) const { return reverse ? length(b) - 1 - s : s; }
     const stored* input(int64_t t, int64_t b) const { return x + t * x_t + b * x_b; }
 
-    // f(first unit, first unit as padded, how many) for each vector of units
-    template <class F> INLINE_MEMBER void each_vector(F f) const {
+    // f(first unit, first unit as padded, how many) for some vectors of the units of each head
+    template <class F> INLINE_MEMBER void each_vector(Range which, F f) const {
         for (int64_t n = 0; n < N; n++) {
-            int64_t v = 0;
-            for (; v < K / L; v++) f(n * K + v * L, (n * vectors + v) * L, Full{});
-            if (v < vectors) f(n * K + v * L, (n * vectors + v) * L, int(K - v * L));
+            int64_t v = which.from;
+            for (; v < std::min(which.to, K / L); v++) f(n * K + v * L, (n * vectors + v) * L, Full{});
+            if (v < which.to) f(n * K + v * L, (n * vectors + v) * L, int(K - v * L));
         }
     }
+    Range every() const { return {0, vectors}; }
 
     // Rows of a task that are still running at the s-th step: the first of them
     int64_t running(int64_t first, int64_t last, int64_t s) const {
@@ -64,12 +66,16 @@ struct Problem {
         return count;
     }
 
-    // f(direction, first row, beyond the last) for each task
-    template <class F> void each_block(int64_t threads, F f) const {
-        each_task(D * blocks, threads, [&](int64_t task) {
+    // f(direction, first row, beyond the last, team) for each task. Where there are more threads than tasks, and enough to do in a time
+    // step, teams share the units: of a step without row reductions (`stages`), and without heads.
+    template <class F> void each_block(int stages, int64_t threads, F f) const {
+        auto task = [&](int64_t task, const Team& team) {
             const int64_t block = task % blocks, rows = B / blocks, more = B % blocks, first = block * rows + std::min(block, more);
-            f(task / blocks, first, first + rows + (block < more));
-        });
+            f(task / blocks, first, first + rows + (block < more), team);
+        };
+        const bool shared = stages == 1 && N == 1 && (B / blocks) * G * H * K > ENOUGH;
+        if (shared) return each_team(D * blocks, threads, task);
+        each_task(D * blocks, threads, [&](int64_t k) { task(k, Team{}); });
     }
 };
 

@@ -18,11 +18,17 @@ static int panel_width(int64_t columns) {
     return best;
 }
 
+struct Range {
+    int64_t from, to;
+};
+
 struct Panels {
     int64_t columns;  // of the matrix, in vectors
     int width = panel_width(columns);
     int64_t count = (columns + width - 1) / width;
     int64_t padded = count * width * L;
+
+    Range all() const { return {0, count}; }
 
     // Room for a matrix of that many rows
     int64_t size(int64_t depth) const { return padded * depth; }
@@ -66,15 +72,15 @@ template <int W, int... R> constexpr std::array<Multiply, 9> by_rows(std::intege
 template <int W> constexpr std::array<Multiply, 9> by_rows() { return by_rows<W>(std::make_integer_sequence<int, most_rows(W)>()); }
 static const std::array<Multiply, 9> table[] = {{}, by_rows<1>(), by_rows<2>(), by_rows<3>(), by_rows<4>()};
 
-// out[rows][padded] = start + a · matrix, for one packed matrix [panels][segments·depth][width][L]. Whoever multiplies by the same
-// matrix time and again goes through it to and fro: where it ended, the matrix is still in the cache.
-static void product(Rows a, int64_t rows, const real* matrix, const Panels& panels, const real* start, real* out, int64_t stride, bool fro = false) {
+// out[rows][padded] = start + a · matrix, for some panels of one packed matrix [panels][segments·depth][width][L]. Whoever multiplies
+// by the same matrix time and again goes through it to and fro: where it ended, the matrix is still in the cache.
+static void product(Rows a, int64_t rows, const real* matrix, const Panels& panels, Range which, const real* start, real* out, int64_t stride, bool fro = false) {
     if (!rows) return;
     const int width = panels.width;
     const int64_t most = most_rows(width), tiles = (rows + most - 1) / most, size = width * L * a.segments * a.depth;
     const real* first = a.at;
-    for (int64_t k = 0; k < panels.count; k++) {
-        const int64_t panel = fro ? panels.count - 1 - k : k, c = panel * width * L;
+    for (int64_t k = which.from; k < which.to; k++) {
+        const int64_t panel = fro ? which.from + which.to - 1 - k : k, c = panel * width * L;
         for (int64_t tile = 0, row = 0; tile < tiles; tile++) {
             const int64_t count = (rows - row + (tiles - tile) - 1) / (tiles - tile);
             a.at = first + row * a.stride;

@@ -1,8 +1,11 @@
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <memory>
+#include <thread>
 #include <utility>
+#include <vector>
 #include "vector.hpp"
 
 // ---- threads: those of the OpenMP that torch has loaded, by its binary interface, so that there are no others
@@ -22,6 +25,40 @@ template <class F> static void each_task(int64_t tasks, int64_t threads, F f) {
         run_parallel(work, &team, unsigned(std::min(threads, tasks)), 0);
     else
         for (int64_t task = 0; task < tasks; task++) f(task);
+}
+
+// Threads that do a task together, and wait for each other
+struct Team {
+    int64_t me = 0, members = 1;
+    std::atomic<int64_t>* arrived = nullptr;
+
+    // Till all have come as often
+    void wait(int64_t times) const {
+        if (members == 1) return;
+        arrived->fetch_add(1, std::memory_order_acq_rel);
+        for (int spins = 0; arrived->load(std::memory_order_acquire) < times * members; spins++)
+            if (spins > 1000) std::this_thread::yield();  // there may be more threads than cores
+    }
+
+    // The first of a member's share of `count` things, which is whole multiples of `unit` of them
+    int64_t share(int64_t member, int64_t count, int64_t unit) const {
+        return std::min(count, (count + unit - 1) / unit * member / members * unit);
+    }
+};
+
+// f(task, team): in threads of which all run at the same time, several for each task if there are so many
+template <class F> static void each_team(int64_t tasks, int64_t threads, F f) {
+    if (!run_parallel || threads < 2 * tasks) return each_task(tasks, threads, [&](int64_t task) { f(task, Team{}); });
+    struct Teams { F& f; int64_t tasks; std::vector<std::atomic<int64_t>> arrived; } teams{f, tasks, std::vector<std::atomic<int64_t>>(tasks)};
+    auto work = [](void* given) {
+        auto& own = *static_cast<Teams*>(given);
+        const int64_t number = thread_number(), members = thread_count() / own.tasks;  // it may be fewer than were asked for
+        if (members < 2)
+            for (int64_t task = number; task < own.tasks; task += thread_count()) own.f(task, Team{});
+        else if (number < members * own.tasks)
+            own.f(number / members, Team{number % members, members, &own.arrived[number / members]});
+    };
+    run_parallel(work, &teams, unsigned(threads), 0);
 }
 
 // Memory of a thread's own, which it keeps

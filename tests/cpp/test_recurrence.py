@@ -24,8 +24,8 @@ LONG_ROWS = [  # several vectors, the last of them not full; rows beyond a tile 
 ONE_STEP = [  # of few rows, by weights as they lie; and of more
     Case(cell, T=1, B=B, H=H, dtype=dtype, lengths=lengths, options=options)
     for cell, B, H, dtype, lengths, options in (
-        (LSTM, 1, 40, torch.float32, None, {}), (GRU, 4, 60, torch.float32, (1, 0, 1, 0), TWO_WAY | {"num_heads": 3}),
-        (masked, 3, 20, BFLOAT, (0, 1, 1), {"bias": False}), (normed, 2, 33, DOUBLE, None, TWO_WAY), (LSTM, 5, 7, torch.float32, None, {}),
+        (LSTM, 1, 40, torch.float32, (), {}), (GRU, 4, 60, torch.float32, (1, 0, 1, 0), TWO_WAY | {"num_heads": 3}),
+        (masked, 3, 20, BFLOAT, (0, 1, 1), {"bias": False}), (normed, 2, 33, DOUBLE, (), TWO_WAY), (LSTM, 5, 7, torch.float32, (), {}),
     )
 ]  # fmt: skip
 HEADS = [
@@ -90,12 +90,25 @@ def test_empty_input(case):
         *recurrences.REPEATED,
         Case(LSTM, B=40, H=70, options=TWO_WAY),
         Case(normed, B=40, H=70, lengths=tuple(range(5)) * 8),
+        # few rows, whose units the threads share
+        *(
+            Case(cell, B=B, H=H, options=options)
+            for cell, B, H, options in (
+                (LSTM, 1, 70, {}),
+                (GRU, 2, 130, TWO_WAY),
+                (traced, 1, 257, {}),
+                (masked, 3, 150, {}),
+                (normed, 1, 150, {}),
+                (LSTM, 1, 150, {"num_heads": 3}),
+            )
+        ),
+        Case(GRU, B=2, H=150, lengths=(3, 0), dtype=BFLOAT),
     ]
 )
 def test_the_same_input_gives_the_same_bits_on_any_number_of_threads(case):
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 3, 2):
+        for threads in (1, 2, 3, 5, 2):
             torch.set_num_threads(threads)
             found.append(by_kernels(case))
     finally:
