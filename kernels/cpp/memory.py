@@ -7,6 +7,7 @@ import math
 import threading
 import weakref
 from collections import defaultdict
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -35,9 +36,9 @@ class Pool:
             self.idle -= room if owner is not None else 0
         if owner is None:
             owner = torch.empty(room, dtype=torch.uint8, device="cpu")
-        loan = (ctypes.c_char * size).from_address(owner.data_ptr())
+        loan = _array(room).from_address(owner.data_ptr())
         weakref.finalize(loan, self._take_back, owner).atexit = False
-        tensor = torch.frombuffer(loan, dtype=dtype).view(shape)
+        tensor = torch.frombuffer(loan, dtype=dtype, count=size // dtype.itemsize).view(shape)
         if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:  # type: ignore[attr-defined]
             tensor.fill_(math.nan)  # as torch.empty does then
         return tensor
@@ -53,6 +54,11 @@ class Pool:
         with self._lock:
             self._free.clear()
             self.idle = 0
+
+
+@cache
+def _array(size: int) -> type[ctypes.Array[ctypes.c_char]]:
+    return ctypes.c_char * size  # to make a type takes longer than all else here
 
 
 def _rounded(size: int) -> int:

@@ -20,7 +20,7 @@ struct Arguments {
     }
 };
 
-constexpr int64_t ENOUGH = 1 << 14;  // multiplications of a time step, to be worth to meet at its end
+constexpr int64_t ENOUGH = 1 << 13;  // multiplications of a time step, to be worth to meet at its end
 constexpr int G = Cell::G, S = Cell::S, P = Cell::P, MASKS = Cell::MASKS, DIFFERENT = Cell::DIFFERENT;
 
 struct Problem {
