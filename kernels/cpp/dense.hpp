@@ -67,7 +67,7 @@ static void multiply_outer(const real* a, const real* b, int64_t depth, real* ou
         for (int v = 0; v < W; v++) row[v] = load(b + (k * W + v) * L);
         for (int r = 0; r < R; r++) {
             const V value = splat(a[k * STRIP + r]);
-            for (int v = 0; v < W; v++) sums[r][v] += value * row[v];
+            for (int v = 0; v < W; v++) sums[r][v] = multiply_add(value, row[v], sums[r][v]);
         }
     }
     for (int r = 0; r < R; r++)

@@ -59,7 +59,7 @@ static V project_in_place(const Problem& p, int64_t n, int64_t c, const stored* 
     const int64_t row = ForwardWeights::row(p, n, c);
     V block[L] = {};
     for (int lane = 0; lane < lanes; lane++)
-        each_column(depth, [&](int64_t k, auto count) { block[lane] += load(weight + (row + lane) * depth + k, count) * load(a + k, count); });
+        each_column(depth, [&](int64_t k, auto count) { block[lane] = multiply_add(load(weight + (row + lane) * depth + k, count), load(a + k, count), block[lane]); });
     transpose(block);
     V sum = bias ? load(bias + row, lanes) : V{};
     for (int lane = 0; lane < L; lane++) sum += block[lane];

@@ -56,7 +56,7 @@ static void multiply(const Rows& a, const real* panel, const real* start, real* 
             for (int v = 0; v < W; v++) column[v] = load(panel + v * L);
             for (int r = 0; r < R; r++) {
                 const V value = splat(at[r * a.stride + k]);
-                for (int v = 0; v < W; v++) sums[r][v] += value * column[v];
+                for (int v = 0; v < W; v++) sums[r][v] = multiply_add(value, column[v], sums[r][v]);
             }
         }
     }

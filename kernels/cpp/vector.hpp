@@ -12,10 +12,14 @@
 #if defined(__AVX512F__)
 #include <immintrin.h>
 constexpr int BYTES = 64;
-#elif defined(__AVX__)
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
 constexpr int BYTES = 32;
 #else
 constexpr int BYTES = 16;
+#endif
+#if defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 // The largest tile of sums, rows by vectors, that the registers hold beside what is multiplied
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -38,6 +42,23 @@ INLINE V splat(real value) { return value - V{}; }
 INLINE V select(M condition, V yes, V no) { return condition ? yes : no; }
 INLINE M bits(V x) { return (M)x; }
 INLINE V number(M x) { return (V)x; }
+
+// x y + sum. Compilers fuse it or not as they see fit, from one loop to the next; sums must not depend on which loop takes them.
+INLINE V multiply_add(V x, V y, V sum) {
+    constexpr bool single = sizeof(real) == 4;
+#if defined(__AVX512F__)
+    if constexpr (single) return (V)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)sum);
+    else return (V)_mm512_fmadd_pd((__m512d)x, (__m512d)y, (__m512d)sum);
+#elif defined(__AVX2__) && defined(__FMA__)
+    if constexpr (single) return (V)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)sum);
+    else return (V)_mm256_fmadd_pd((__m256d)x, (__m256d)y, (__m256d)sum);
+#elif defined(__aarch64__)
+    if constexpr (single) return (V)vfmaq_f32((float32x4_t)sum, (float32x4_t)x, (float32x4_t)y);
+    else return (V)vfmaq_f64((float64x2_t)sum, (float64x2_t)x, (float64x2_t)y);
+#else
+    return x * y + sum;
+#endif
+}
 
 // ---- memory
 
