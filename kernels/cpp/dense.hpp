@@ -75,11 +75,8 @@ static void multiply_outer(const real* a, const real* b, int64_t depth, real* ou
 }
 
 using Outer = void (*)(const real*, const real*, int64_t, real*, int64_t, bool);
-template <int W, int... R> constexpr std::array<Outer, 9> outer_by_rows(std::integer_sequence<int, R...>) {
-    return {nullptr, multiply_outer<R + 1, W>...};
-}
-template <int W> constexpr std::array<Outer, 9> outer_by_rows() { return outer_by_rows<W>(std::make_integer_sequence<int, most_rows(W)>()); }
-static const std::array<Outer, 9> outer_table[] = {{}, outer_by_rows<1>(), outer_by_rows<2>(), outer_by_rows<3>(), outer_by_rows<4>()};
+template <int W> constexpr std::array<Outer, 2> outer_of_width() { return {multiply_outer<1, W>, multiply_outer<most_rows(W), W>}; }
+static const std::array<Outer, 2> outer_table[] = {{}, outer_of_width<1>(), outer_of_width<2>(), outer_of_width<3>(), outer_of_width<4>()};
 
 // a^T b, for a[depth][rows], and b of `columns` vectors whose rows fill(k, where) writes. finish(row, sums, total) is given each row of
 // the result, and the sum over depth of the column of `a` that it belongs to.
@@ -101,11 +98,11 @@ static void multiply_transposed(const stored* a, int64_t a_stride, int64_t depth
                 fill(done + k, row);
                 for (int64_t c = 0; c < panels.count; c++) std::memcpy(block + (c * count + k) * panel, row + c * panel, panel * sizeof(real));
             }
-            for (int64_t r = first; r < last; r += most) {
-                const int64_t tile = std::min(most, last - r);
+            for (int64_t r = first, tile; r < last; r += tile) {
+                tile = r + most <= last ? most : 1;  // the last few one by one
                 gather(a + done * a_stride + r, a_stride, count, tile, strip, totals + r - first);
                 for (int64_t c = 0; c < panels.count; c++)
-                    outer_table[width][tile](strip, block + c * count * panel, count, result + (r - first) * padded + c * panel, padded, done > 0);
+                    outer_table[width][tile > 1](strip, block + c * count * panel, count, result + (r - first) * padded + c * panel, padded, done > 0);
             }
         }
         for (int64_t r = first; r < last; r++) finish(r, result + (r - first) * padded, totals[r - first]);

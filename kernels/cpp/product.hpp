@@ -5,13 +5,13 @@
 #include <utility>
 #include "vector.hpp"
 
-constexpr int widths[] = {4, 3, 2, 1};  // of panels, in vectors
+constexpr int WIDEST = MOST_SUMS >= 24 ? 4 : 2;  // of panels, in vectors: with few sums, tiles had better be tall
 constexpr int most_rows(int width) { return std::min(8, MOST_SUMS / width); }
 
 // How a matrix of `columns` vectors is cut into panels: without waste, or with the least
 static int panel_width(int64_t columns) {
-    int best = 4;
-    for (int width : {3, 2, 1}) {
+    int best = WIDEST;
+    for (int width = WIDEST - 1; width > 0; width--) {
         auto padded = [&](int w) { return (columns + w - 1) / w * w; };
         if (padded(width) * (width > 1 ? 1.0 : 1.2) < padded(best) * 0.95) best = width;
     }
