@@ -182,19 +182,19 @@ static void put(stored* to, real value) {
     if (to) store_one(to, value);
 }
 
-// Of gates first to last, neighbours that have gradients of x and r in common, or not
-static void weight_gradients(const Problem& p, const Backward& d, int first, int last) {
+// Tasks for those of gates first to last, neighbours that have gradients of x and r in common, or not
+static void weight_gradients(Tasks& tasks, const Problem& p, const Backward& d, int first, int last) {
     const Entering entering{p, d};
     const int64_t depth = p.T * p.B, inputs = (p.I + L - 1) / L, units = (p.H + L - 1) / L;
     const int64_t row = first * p.H, rows = (last - first) * p.H;
     const bool shared = !Cell::differs(first), together = shared && p.N == 1;  // products with x and with the state
     multiply_transposed(
-        d.d_x + row, G * p.H, depth, rows, inputs + together * units, p.threads,
-        [&](int64_t step, real* to) {
+        tasks, d.d_x + row, G * p.H, depth, rows, inputs + together * units, p.threads,
+        [=, &p](int64_t step, real* to) {
             entering.input(step, to);
             if (together) entering.state(step, to + inputs * L, 0, p.H);
         },
-        [&](int64_t r, const real* sums, real total) {
+        [=, &p, &d](int64_t r, const real* sums, real total) {
             put(d.d_weight_ih + (row + r) * p.I, sums, p.I);
             put(d.d_bias_ih ? d.d_bias_ih + row + r : nullptr, total);
             if (shared) put(d.d_bias_hh ? d.d_bias_hh + row + r : nullptr, total);
@@ -208,8 +208,9 @@ static void weight_gradients(const Problem& p, const Backward& d, int first, int
     for (int64_t part = 0; part < rows; part += at_once) {
         const int64_t unit = part % p.H;
         multiply_transposed(
-            d_r + part, stride, depth, at_once, (p.K + L - 1) / L, p.threads, [&](int64_t step, real* to) { entering.state(step, to, unit, p.K); },
-            [&](int64_t r, const real* sums, real total) {
+            tasks, d_r + part, stride, depth, at_once, (p.K + L - 1) / L, p.threads,
+            [=, &p](int64_t step, real* to) { entering.state(step, to, unit, p.K); },
+            [=, &p, &d](int64_t r, const real* sums, real total) {
                 put(d.d_weight_hh + (row + part + r) * p.K, sums, p.K);
                 if (!shared) put(d.d_bias_hh ? d.d_bias_hh + row + part + r : nullptr, total);
             });
@@ -222,25 +223,39 @@ extern "C" void backward(const int64_t* arguments) {
     stored* d_input = given.address<stored>();  // (T, B, I), or null
     Each<std::unique_ptr<Backward>, 2> directions;
     for (int64_t d = 0; d < p.D; d++) directions[d] = std::make_unique<Backward>(given);
+
     const BackwardWeights first(p, nullptr);
-    real *memory = packing.take(p.D * (p.N * first.each + 2 * p.B * G * p.padded)), *d_gates = memory + p.D * p.N * first.each;
-    auto weights = [&](int64_t d) { return BackwardWeights(p, memory + d * p.N * first.each); };
-    const int64_t panels = first.panels.count;
-    each_task(p.D * p.N * panels, p.threads, [&](int64_t k) {
-        const int64_t d = k / panels / p.N;
-        weights(d).pack(p, *directions[d], k / panels % p.N, k % panels);
+    const Panels ih{(p.I + L - 1) / L};
+    const int64_t hh_size = p.N * first.each, ih_size = ih.size(G * p.H), gates_size = 2 * p.B * G * p.padded, each = hh_size + ih_size + gates_size;
+    real* memory = packing.take(p.D * each);
+    auto weights = [&](int64_t d) { return BackwardWeights(p, memory + d * each); };
+    auto weight_ih = [&](int64_t d) { return memory + d * each + hh_size; };
+    auto d_gates = [&](int64_t d) { return weight_ih(d) + ih_size; };
+    const int64_t hh_panels = p.N * first.panels.count, panels = hh_panels + (d_input ? ih.count : 0);
+    each_task(p.D * panels, p.threads, [&](int64_t task) {
+        const int64_t d = task / panels, k = task % panels;
+        if (k < hh_panels) return weights(d).pack(p, *directions[d], k / first.panels.count, k % first.panels.count);
+        pack_rows(weight_ih(d), G * p.H, ih, k - hh_panels, [&](int64_t row, int64_t c) {
+            return load(directions[d]->weight_ih + row * p.I + c * L, int(std::min<int64_t>(L, p.I - c * L)));
+        });
     });
     p.each_block(Cell::STAGES_BACK, p.threads, [&](int64_t d, int64_t from, int64_t to, const Team& team) {
-        backward_task(p, *directions[d], weights(d), d_gates + (d * p.B + from) * 2 * G * p.padded, from, to, team);
+        backward_task(p, *directions[d], weights(d), d_gates(d) + from * 2 * G * p.padded, from, to, team);
     });
-    for (int64_t k = 0; k < p.D; k++) {
-        const Backward& d = *directions[k];
+
+    Tasks tasks;
+    for (int64_t d = 0; d < p.D; d++)
         for (int g = 0; g < G;) {
             const int start = g;
             while (g < G && Cell::differs(g) == Cell::differs(start)) g++;
-            weight_gradients(p, d, start, g);
+            weight_gradients(tasks, p, *directions[d], start, g);
         }
-        for (int j = 0; j < P; j++) sum_rows(d.d_rows[j], p.B, p.H, d.d_params[j], p.threads);
-        if (d_input) multiply_rows(d.d_x, p.T * p.B, G * p.H, d.weight_ih, p.I, d_input, k > 0, p.threads);
-    }
+    for (int64_t row = 0; d_input && row < p.T * p.B; row += BLOCK)
+        tasks.push_back([&, row] {
+            const Range rows{row, std::min(row + BLOCK, p.T * p.B)};
+            for (int64_t d = 0; d < p.D; d++) multiply_rows(directions[d]->d_x, rows, G * p.H, weight_ih(d), ih, p.I, d_input, d > 0);
+        });
+    for (int64_t d = 0; d < p.D; d++)
+        for (int j = 0; j < P; j++) tasks.push_back([&, d, j] { sum_rows(directions[d]->d_rows[j], p.B, p.H, directions[d]->d_params[j]); });
+    run(tasks, p.threads);
 }

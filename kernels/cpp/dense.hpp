@@ -16,26 +16,16 @@ template <class F> INLINE void each_column(int64_t columns, F f) {
     if (c < columns) f(c, int(columns - c));
 }
 
-// out[rows][columns] (+)= a[rows][depth] · b[depth][columns]
-static void multiply_rows(const stored* a, int64_t rows, int64_t depth, const stored* b, int64_t columns, stored* out, bool add, int64_t threads) {
-    const Panels panels{(columns + L - 1) / L};
-    real* packed = packing.take(panels.size(depth));
-    each_task(panels.count, threads, [&](int64_t panel) {
-        pack_rows(packed, depth, panels, panel, [&](int64_t k, int64_t c) {
-            const stored* at = b + k * columns + c * L;
-            return (c + 1) * L <= columns ? load(at) : load(at, int(columns - c * L));
-        });
-    });
-    each_task((rows + BLOCK - 1) / BLOCK, threads, [&](int64_t task) {
-        const int64_t first = task * BLOCK, count = std::min(BLOCK, rows - first);
-        real *result = scratch.take(BLOCK * (panels.padded + depth)), *given = result + BLOCK * panels.padded;
-        product({widened(a + first * depth, count * depth, given), depth, 1, depth, 0}, count, packed, panels, panels.all(), nullptr, result, panels.padded);
-        for (int64_t r = 0; r < count; r++) {
-            stored* at = out + (first + r) * columns;
-            const real* sums = result + r * panels.padded;
-            each_column(columns, [&](int64_t c, auto lanes) { store(at + c, add ? load(sums + c) + load(at + c, lanes) : load(sums + c), lanes); });
-        }
-    });
+// out[rows][columns] (+)= some rows of a[rows][depth] · a packed matrix
+static void multiply_rows(const stored* a, Range rows, int64_t depth, const real* packed, const Panels& panels, int64_t columns, stored* out, bool add) {
+    const int64_t count = rows.to - rows.from;
+    real *result = scratch.take(count * (panels.padded + depth)), *given = result + count * panels.padded;
+    product({widened(a + rows.from * depth, count * depth, given), depth, 1, depth, 0}, count, packed, panels, panels.all(), nullptr, result, panels.padded);
+    for (int64_t r = 0; r < count; r++) {
+        stored* at = out + (rows.from + r) * columns;
+        const real* sums = result + r * panels.padded;
+        each_column(columns, [&](int64_t c, auto lanes) { store(at + c, add ? load(sums + c) + load(at + c, lanes) : load(sums + c), lanes); });
+    }
 }
 
 // Up to STRIP columns of a[depth][·], side by side: where they lie, lines of the cache would get in each other's way. And their sums.
@@ -78,15 +68,16 @@ using Outer = void (*)(const real*, const real*, int64_t, real*, int64_t, bool);
 template <int W> constexpr std::array<Outer, 2> outer_of_width() { return {multiply_outer<1, W>, multiply_outer<most_rows(W), W>}; }
 static const std::array<Outer, 2> outer_table[] = {{}, outer_of_width<1>(), outer_of_width<2>(), outer_of_width<3>(), outer_of_width<4>()};
 
-// a^T b, for a[depth][rows], and b of `columns` vectors whose rows fill(k, where) writes. finish(row, sums, total) is given each row of
-// the result, and the sum over depth of the column of `a` that it belongs to.
+// Tasks for a^T b, for a[depth][rows], and b of `columns` vectors whose rows fill(k, where) writes. finish(row, sums, total) is given
+// each row of the result, and the sum over depth of the column of `a` that it belongs to.
 template <class Fill, class Finish>
-static void multiply_transposed(const stored* a, int64_t a_stride, int64_t depth, int64_t rows, int64_t columns, int64_t threads, Fill fill, Finish finish) {
+static void multiply_transposed(Tasks& tasks, const stored* a, int64_t a_stride, int64_t depth, int64_t rows, int64_t columns, int64_t threads, Fill fill,
+                                Finish finish) {
     const Panels panels{columns};
     const int64_t width = panels.width, padded = panels.padded, panel = width * L, most = most_rows(width);
     const int64_t tiles = (rows + most - 1) / most, parts = std::min(tiles, std::max<int64_t>(threads, (rows + PART - 1) / PART));
     const int64_t deep = std::max<int64_t>(32, std::min<int64_t>(DEPTH, WIDE / int64_t(padded * sizeof(real))));
-    each_task(parts, threads, [&](int64_t part) {
+    for (int64_t part = 0; part < parts; part++) tasks.push_back([=] {
         const int64_t first = tiles * part / parts * most, last = std::min(rows, tiles * (part + 1) / parts * most);
         real* block = scratch.take((deep + last - first + 1) * padded + deep * STRIP + last - first);  // [panels][deep][panel]
         real *result = block + deep * padded, *row = result + (last - first) * padded, *strip = row + padded, *totals = strip + deep * STRIP;
@@ -110,14 +101,10 @@ static void multiply_transposed(const stored* a, int64_t a_stride, int64_t depth
 }
 
 // out[columns] = sum over rows of a[rows][columns]
-static void sum_rows(const real* a, int64_t rows, int64_t columns, stored* out, int64_t threads) {
-    const int64_t vectors = (columns + L - 1) / L, parts = std::min<int64_t>(vectors, threads);
-    each_task(parts, threads, [&](int64_t part) {
-        for (int64_t v = vectors * part / parts; v < vectors * (part + 1) / parts; v++) {
-            const int lanes = int(std::min<int64_t>(L, columns - v * L));
-            V sum = {};
-            for (int64_t r = 0; r < rows; r++) sum += load(a + r * columns + v * L, lanes);
-            store(out + v * L, sum, lanes);
-        }
+static void sum_rows(const real* a, int64_t rows, int64_t columns, stored* out) {
+    each_column(columns, [&](int64_t c, auto lanes) {
+        V sum = {};
+        for (int64_t r = 0; r < rows; r++) sum += load(a + r * columns + c, lanes);
+        store(out + c, sum, lanes);
     });
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -25,6 +26,13 @@ template <class F> static void each_task(int64_t tasks, int64_t threads, F f) {
         run_parallel(work, &team, unsigned(std::min(threads, tasks)), 0);
     else
         for (int64_t task = 0; task < tasks; task++) f(task);
+}
+
+// Of different kinds, the longest first
+using Tasks = std::vector<std::function<void()>>;
+
+static void run(const Tasks& tasks, int64_t threads) {
+    each_task(int64_t(tasks.size()), threads, [&](int64_t task) { tasks[task](); });
 }
 
 // Threads that do a task together, and wait for each other
