@@ -29,14 +29,14 @@ from seqnets.recurrence import Problem, Weights, autocast_dtype
 log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "SEQNETS_MEASURE"
-LITTLE = 2e6  # multiplications and additions: some microseconds of them
+LITTLE, MUCH = 2e6, 5e9  # multiplications and additions of a forward pass: microseconds of them, and tens of milliseconds
 LONGEST = 64  # time steps that are run; times of more are in proportion
 SECONDS = 0.3  # of a measurement, or so
 PARITY = 0.97  # below this ratio of times torch's own is taken
 
 
 class Shape(NamedTuple):
-    """What a measurement is about: sizes of the batch are rounded up, so that there are few."""
+    """What a measurement is about. Sizes of the batch are rounded up, so that there are few, and large ones stand for larger."""
 
     cell: str
     dtype: torch.dtype
@@ -59,6 +59,8 @@ class Times(NamedTuple):
     ratio: float  # the median of those of neighbouring times
 
     def __str__(self) -> str:
+        if not self.ratio:
+            return "torch has an operation of its own, and measuring which is faster failed; the log says how"
         return f"{self.aten:.3g} ms by aten and {self.cpp:.3g} ms by cpp, measured for this shape on this machine"
 
 
@@ -89,16 +91,24 @@ def _without_measuring(problem: Problem) -> tuple[Any, str]:
             aten,
             f"torch has an operation of its own, and {ENVIRONMENT_VARIABLE}=0 forbids to measure which is faster",
         )
-    (T, B, _), first = problem.x.shape, problem.layers[0]
-    if 2 * T * B * sum(w.weight_ih.numel() + w.weight_hh.numel() for w in first) < LITTLE:
+    T, B, _ = problem.x.shape
+    if T * B * _work(problem) < LITTLE:
         return aten, "torch has an operation of its own, and the work is too little to measure which is faster"
     return None, ""
 
 
+def _work(problem: Problem) -> int:
+    """Multiplications and additions of a row in a time step."""
+    return 2 * sum(w.weight_ih.numel() + w.weight_hh.numel() for layer in problem.layers for w in layer)
+
+
 def shape_of(problem: Problem) -> Shape:
     (T, B, I), first = problem.x.shape, problem.layers[0][0]
+    T, B = min(_rounded_up(T), LONGEST), _rounded_up(B)
+    while T * B * _work(problem) > MUCH and (T > 8 or B > 16):
+        T, B = (T // 2, B) if T > 8 else (T, B // 2)
     return Shape(
-        problem.cell.key, autocast_dtype(problem.x) or problem.x.dtype, min(_rounded_up(T), LONGEST), _rounded_up(B), I,
+        problem.cell.key, autocast_dtype(problem.x) or problem.x.dtype, T, B, I,
         problem.state[-1].shape[-1], len(problem.layers), len(problem.layers[0]), first.bias_ih is not None,
         problem.lengths is not None, is_differentiated(problem), problem.x.requires_grad, torch.get_num_threads(),
     )  # fmt: skip
@@ -121,8 +131,12 @@ def measured(shape: Shape) -> Times:
     with _alone():
         known = store.read("race", key)
         if known is None:
-            known = apart(_measure, shape)._asdict()
-            log.info("%s for %s", Times(**known), shape)
+            try:
+                known = apart(_measure, shape)._asdict()
+            except Exception:  # no reason to fail the caller, who did not ask for it
+                log.warning("aten and cpp could not be timed for %s.", shape, exc_info=True)
+                return Times(0, 0, 0)
+            log.info("%s: %s", Times(**known), shape)
             store.write("race", key, known)
     return Times(**known)
 

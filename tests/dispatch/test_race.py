@@ -116,6 +116,14 @@ def test_little_work_is_not_measured(monkeypatch):
     assert "too little to measure" in explained.reasons["cpp"]
 
 
+def test_much_work_is_measured_in_part():
+    layer = seqnets.LSTM(512, 1024, 2, device="meta")
+    problem = layer._problem(torch.empty(1000, 4096, 512, device="meta"), None, None, None)
+    shape = race.shape_of(problem)
+    assert (shape.T, shape.B, shape.H, shape.layers) == (8, 16, 1024, 2)
+    assert shape.T * shape.B * race._work(problem) <= race.MUCH
+
+
 def test_measuring_can_be_forbidden(monkeypatch):
     monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
     monkeypatch.setenv("SEQNETS_MEASURE", "0")
@@ -140,6 +148,18 @@ def test_a_folder_that_cannot_be_written_costs_a_measurement_per_process(times, 
     for _ in range(2):
         assert seqnets.explain(seqnets.LSTM(30, 20), X).backend == "cpp"
     assert len(shapes) == 1
+
+
+def test_a_measurement_that_fails_is_no_reason_to_fail(monkeypatch, caplog, measuring):
+    def fail(shape):
+        raise MemoryError("not for this")
+
+    monkeypatch.setattr(race, "_measure", fail)
+    explained = seqnets.explain(seqnets.LSTM(30, 20), X)
+    assert explained.backend == "aten"
+    assert "measuring which is faster failed" in explained.reasons["cpp"]
+    assert "MemoryError: not for this" in caplog.text
+    assert not list(measuring.glob("kernels/race-*.json"))
 
 
 def test_compiled_graphs_take_one_operator_and_exported_ones_torchs(monkeypatch):
