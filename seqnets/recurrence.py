@@ -66,6 +66,8 @@ def active_steps(lengths: Tensor, steps: int, device: torch.device) -> Tensor:
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype in which autocast wants products of `x`; None where it leaves them alone, as it does float64's."""
+    if not torch._C._is_any_autocast_enabled():
+        return None
     device = x.device.type
     wanted = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     eligible = x.is_floating_point() and x.dtype is not torch.float64

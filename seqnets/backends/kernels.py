@@ -17,7 +17,7 @@ def why_unfit(problem: Problem, dtypes: Sequence[torch.dtype]) -> str | None:
     x, tensors = problem.x, tensors_of(problem)
     if problem.layers[0][0].weight_hr is not None:
         return "its kernels have no projection of the state (proj_size) yet"
-    if any(mask.requires_grad for layer in problem.layers for w in layer for mask in w.masks):
+    if problem.cell.masks and any(mask.requires_grad for layer in problem.layers for w in layer for mask in w.masks):
         return "its kernels have no gradients of masks, and one of these requires them"
     if in_functional_transform(x):
         return "its kernels have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"

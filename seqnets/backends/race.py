@@ -29,7 +29,10 @@ from seqnets.recurrence import Problem, Weights, autocast_dtype
 log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "SEQNETS_MEASURE"
-LITTLE, MUCH = 2e6, 5e9  # multiplications and additions of a forward pass: microseconds of them, and tens of milliseconds
+LITTLE, MUCH = (
+    2e6,
+    5e9,
+)  # multiplications and additions of a forward pass: microseconds of them, and tens of milliseconds
 LONGEST = 64  # time steps that are run; times of more are in proportion
 SECONDS = 0.3  # of a measurement, or so
 PARITY = 0.97  # below this ratio of times torch's own is taken

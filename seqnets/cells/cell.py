@@ -7,7 +7,7 @@ import importlib
 import keyword
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from types import CodeType
 from typing import Any
 
@@ -113,13 +113,18 @@ class Cell:
         code = getattr(step, "__code__", None)
         if code is None:
             return {}
-        outside = {name: step.__globals__[name] for name in _global_names(code) if name in step.__globals__}
+        outside = {name: step.__globals__[name] for name in self._names_outside if name in step.__globals__}
         for name, held in zip(code.co_freevars, step.__closure__ or (), strict=True):
             try:
                 outside[name] = held.cell_contents
             except ValueError:  # not assigned yet
                 continue
         return {name: value for name, value in outside.items() if isinstance(value, int | float)}
+
+    @cached_property
+    def _names_outside(self) -> frozenset[str]:
+        """Of what the step reads from its module."""
+        return _global_names(getattr(self.step, "func", self.step).__code__)
 
     def why_outdated(self, numbers: Mapping[str, float]) -> str | None:
         """Which of the numbers from outside is not what it was when kernels were generated, as a clause, or None."""
@@ -268,7 +273,6 @@ def _find_cell(module: str, qualname: str, spec: tuple[Any, ...]) -> Cell:
     return found if isinstance(found, Cell) else Cell(found, *spec)
 
 
-@cache
 def _global_names(code: CodeType) -> frozenset[str]:
     """That a function reads, and those defined in it."""
     own = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == "LOAD_GLOBAL"}

@@ -209,11 +209,10 @@ class Recurrent(nn.Module):
     def direction_weights(self) -> list[Weights]:
         """What each direction of each layer owns, read now: parametrised or replaced weights are seen."""
         read = []
-        for k, d in self._directions():
+        for names, (k, d) in zip(self._weight_names, self._directions(), strict=True):
             suffix = f"_l{k}" + ("_reverse" if d else "")
-            own: dict[str, Any] = {name: getattr(self, name + suffix, None) for name in Weights._fields[:5]}
-            params = tuple(getattr(self, name + suffix) for name in self.cell.params)
-            read.append(Weights(**own, params=params))
+            own: dict[str, Any] = {name.removesuffix(suffix): getattr(self, name) for name in names}
+            read.append(Weights(**own, params=tuple([getattr(self, name + suffix) for name in self.cell.params])))
         return read
 
     # ---- running
