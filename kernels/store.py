@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,26 @@ def write(kind: str, key: Mapping[str, Any], value: Any) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         log.warning("%s cannot be written (%s); the next process will find it out again.", path, error)
+
+
+@contextlib.contextmanager
+def locked(path: Path, seconds: float) -> Iterator[None]:
+    """Of processes that start together one finds something out and the others wait, so long at most; without locks all do, which
+    is as right.
+    """
+    from filelock import FileLock, Timeout  # which torch brings
+
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=seconds)
+    except (Timeout, OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _path(kind: str, key: Mapping[str, Any]) -> Path:

@@ -15,13 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from seqnets.folders import cache_directory
+from seqnets.kernels.store import locked
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +60,7 @@ def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
     folder = _own_folder()
     if folder is None:
         return _load_from_temporary(command, source, file), key
-    with _locked(folder / f"{file}.lock"):
+    with locked(folder / f"{file}.lock", SECONDS):
         library = _load(folder / file)
         if library is None:
             _compile(command, source, folder / file)
@@ -83,21 +81,6 @@ def _own_folder() -> Path | None:
         log.warning("%s can be written by other users; kernels are compiled for this process alone.", folder)
         return None
     return folder if os.access(folder, os.W_OK) else None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Of processes that start together one compiles and the others wait; without locks all do, which is as right."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=SECONDS)
-    except (Timeout, OSError, NotImplementedError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _load(path: Path) -> ctypes.CDLL | None:

@@ -5,11 +5,9 @@ No rule would do: it depends on the shape, on the CPU and on the libraries that 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import statistics
-from collections.abc import Iterator
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -131,7 +129,9 @@ def measured(shape: Shape) -> Times:
     own = library(find_cell(shape.cell), shape.dtype)
     assert isinstance(own, Library)
     key = {**shape._asdict(), "library": own.key, "torch": torch.__version__}
-    with _alone():
+    with store.locked(
+        cache_directory() / "kernels" / "race.lock", 60
+    ):  # times of processes that start together would be each other's
         known = store.read("race", key)
         if known is None:
             try:
@@ -142,25 +142,6 @@ def measured(shape: Shape) -> Times:
             log.info("%s: %s", Times(**known), shape)
             store.write("race", key, known)
     return Times(**known)
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Of processes that start together one measures, and the others wait for what it finds."""
-    from filelock import FileLock, Timeout
-
-    folder = cache_directory() / "kernels"
-    lock = FileLock(folder / "race.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=60)
-    except (Timeout, OSError, NotImplementedError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _measure(shape: Shape) -> Times:
