@@ -55,7 +55,7 @@ def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...
         "plans": [plan._asdict() for plan in plans],
         "cell": generate(cell).digest,
     }
-    known = store.read("check", key)
+    known = store.read("check", key, store.verdict)
     if known is None:
         try:
             known = {"why": _judge(cell, variant, device)}

@@ -8,10 +8,10 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,19 +20,28 @@ from seqnets.kernels.availability import triton_version
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PACKAGE = Path(__file__).parent
 
 
-def read(kind: str, key: Mapping[str, Any]) -> Any:
-    """What is known under `key` (JSON types), or None."""
+def read(kind: str, key: Mapping[str, Any], parse: Callable[[Any], T]) -> T | None:
+    """What is known under `key`, or None. `parse` takes JSON types, and raises where they are not what was written."""
     path = _path(kind, key)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["value"]
+        return parse(json.loads(path.read_text(encoding="utf-8"))["value"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s cannot be used (%s); it is found out again.", path, error)
         return None
+
+
+def verdict(value: Any) -> dict[str, str | None]:
+    """What a check found, `why` it refuses kernels or None: for `read`."""
+    if not isinstance(value["why"], str | None):
+        raise TypeError(f"a verdict says why, and this {value!r}")
+    return {"why": value["why"]}
 
 
 def write(kind: str, key: Mapping[str, Any], value: Any) -> None:

@@ -84,11 +84,10 @@ static void backward_row(const Problem& p, const Backward& d, Range units, int64
                     if (Cell::stage_of_back(j) == stage)
                         partial[j] = Cell::add_back(j, partial[j], select(before(count), terms[j], splat(Cell::start_back(j))));
             } else {
-                const M there = before(count);  // products must not meet what a step makes of lanes that do not exist
                 for (int g = 0, different = 0; g < G; g++) {
                     store(d.d_x + (at * G + g) * p.H + unit, d_x[g], count);
                     if (Cell::differs(g)) store(d.d_r + (at * DIFFERENT + different++) * p.H + unit, d_rs[g], count);
-                    store(d_r + (n * G + g) * p.vectors * L + local, select(there, rounded<stored>(d_rs[g]), V{}));
+                    store(d_r + (n * G + g) * p.vectors * L + local, rounded<stored>(d_rs[g]));
                 }
                 for (int k = 0; k < S; k++) store(carried[k] + place, d_old[k]);
                 for (int k = 0; k < P; k++) store(d_own[k] + place, load(d_own[k] + place) + d_params[k]);
@@ -217,8 +216,7 @@ static void weight_gradients(Tasks& tasks, const Problem& p, const Backward& d, 
     }
 }
 
-extern "C" void backward(const int64_t* arguments) {
-    Arguments given{arguments};
+static void run_backward(Arguments given) {
     const Problem p(given);
     stored* d_input = given.address<stored>();  // (T, B, I), or null
     Each<std::unique_ptr<Backward>, 2> directions;
@@ -259,3 +257,5 @@ extern "C" void backward(const int64_t* arguments) {
         for (int j = 0; j < P; j++) tasks.push_back([&, d, j] { sum_rows(directions[d]->d_rows[j], p.B, p.H, directions[d]->d_params[j]); });
     run(tasks, p.threads);
 }
+
+extern "C" int backward(const int64_t* arguments) { return guarded([&] { run_backward({arguments}); }); }

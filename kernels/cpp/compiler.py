@@ -57,18 +57,27 @@ def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
         "\0".join([source, *_headers(), *command, _version(command), *FLAGS, _cpu()]).encode()
     ).hexdigest()
     file = f"{name}-{key[:20]}{'.dll' if sys.platform == 'win32' else '.so'}"
-    folder = _own_folder()
-    if folder is None:
-        return _load_from_temporary(command, source, file), key
-    with locked(folder / f"{file}.lock", SECONDS):
-        library = _load(folder / file)
-        if library is None:
-            _compile(command, source, folder / file)
-            library = ctypes.CDLL(str(folder / file))
+    try:
+        folder = own_folder()
+        if folder is None:
+            return _load_from_temporary(command, source, file), key
+        with locked(folder / f"{file}.lock", SECONDS):
+            library = _load(folder / file)
+            if library is None:
+                try:
+                    _compile(command, source, folder / file)
+                except OSError as error:  # the disk is full, say
+                    log.warning(
+                        "%s cannot be written (%s); kernels are compiled for this process alone.", folder, error
+                    )
+                    return _load_from_temporary(command, source, file), key
+                library = ctypes.CDLL(str(folder / file))
+    except OSError as error:
+        raise CompilationError(f"what {command[0]} made cannot be kept, or loaded ({error})") from None
     return library, key
 
 
-def _own_folder() -> Path | None:
+def own_folder() -> Path | None:
     """Where libraries are kept; None where the folder cannot be written, or is not the user's alone: libraries are code."""
     folder = cache_directory() / "kernels"
     try:
@@ -132,7 +141,7 @@ def _run(command: tuple[str, ...], source: str, made: Path) -> None:
     except subprocess.TimeoutExpired:
         raise CompilationError(f"{command[0]} took more than {SECONDS} s") from None
     except OSError as error:
-        raise CompilationError(f"{command[0]} cannot be run ({error.strerror}; CXX names another compiler)") from None
+        raise CompilationError(f"{command[0]} cannot be run ({error.strerror}; set CXX to another compiler)") from None
     if done.returncode:
         log.warning("%s failed:\n%s", " ".join(command), done.stderr)
         first = re.search(r"^.*\berror\b.*$", done.stderr, re.MULTILINE)

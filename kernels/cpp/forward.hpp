@@ -4,18 +4,18 @@
 #include "problem.hpp"
 
 struct Forward {
-    bool reverse;
+    bool reverse, keep;                   // for backward
     const stored *weight_ih, *weight_hh;  // (G·H, I), (G·H, K)
     const stored *bias_ih, *bias_hh;      // (G·H,), or null
     Each<const stored*, S> initial;       // (B, H) each
     Side side;
     Sequences<S, stored> states;          // null where not kept
-    stored* saved;                        // (T, B, SAVED·H), or null
+    stored* saved;                        // (T, B, SAVED·H), where that is kept
     real* columns;                        // (T, B, COLUMNS)
     Each<stored*, S> finals;              // (B, H) each
 
     explicit Forward(Arguments& given)
-        : reverse(given.number()), weight_ih(given.address<stored>()), weight_hh(given.address<stored>()), bias_ih(given.address<stored>()),
+        : reverse(given.number()), keep(given.number()), weight_ih(given.address<stored>()), weight_hh(given.address<stored>()), bias_ih(given.address<stored>()),
           bias_hh(given.address<stored>()), initial(given.addresses<S, const stored>()), side(given), states(given),
           saved(given.address<stored>()), columns(given.address<real>()), finals(given.addresses<S, stored>()) {}
 };
@@ -102,8 +102,7 @@ static void forward_row(const Problem& p, const Forward& d, Range units, int64_t
             } else {
                 for (int k = 0; k < S; k++) {
                     store(state[k] + place, now[k]);
-                    if (k == 0 || KEEP)
-                        if (d.states.at[k]) store(d.states.row(k, t, b) + unit, now[k], count);
+                    if (d.states.at[k]) store(d.states.row(k, t, b) + unit, now[k], count);
                 }
                 store(entering + place, rounded<stored>(now[0]));
                 if constexpr (KEEP) {
@@ -159,20 +158,21 @@ static void forward_task(const Problem& p, const Forward& d, const ForwardWeight
         for (int64_t n = 0; n < p.N && !given; n++)
             product({here + n * p.vectors * L, p.padded, 1, p.K, 0}, active, weights.weight_hh(n), weights.panels, panels, weights.bias_hh(n), r + n * head,
                     width, s % 2);
-        for (int64_t k = 0; k < active; k++, next += width) {
+        for (int64_t k = 0; k < active; k++) {
             const int64_t b = p.row(first + k), t = p.time(s, b, d.reverse);
             Each<real*, S> own;
             for (int j = 0; j < S; j++) own[j] = states[j] + k * p.padded;
-            (d.saved || Cell::SAVED + Cell::COLUMNS == 0 ? forward_row<true> : forward_row<false>)(
+            (d.keep ? forward_row<true> : forward_row<false>)(
                 p, d, units, t, b, own, leaving + k * p.padded, given ? given + b * width : next, given ? given + (p.B + b) * width : r + k * width, head, kept);
+            if (!given) next += width;
         }
         team.wait(s + 2);
         for (int64_t k = active; k < rows && team.me == 0; k++) {
             const int64_t b = p.row(first + k), at = s * p.B + b;
             for (int j = 0; j < S; j++)
                 if (d.states.at[j]) std::memset(d.states.row(j, s, b), 0, p.H * sizeof(stored));
-            if (d.saved) std::memset(d.saved + at * Cell::SAVED * p.H, 0, Cell::SAVED * p.H * sizeof(stored));
-            if (d.saved) std::memset(d.columns + at * Cell::COLUMNS, 0, Cell::COLUMNS * sizeof(real));
+            if (d.keep && Cell::SAVED) std::memset(d.saved + at * Cell::SAVED * p.H, 0, Cell::SAVED * p.H * sizeof(stored));
+            if (d.keep && Cell::COLUMNS) std::memset(d.columns + at * Cell::COLUMNS, 0, Cell::COLUMNS * sizeof(real));
         }
     }
     for (int64_t k = 0; k < rows; k++)
@@ -202,8 +202,7 @@ static void forward_step(const Problem& p, const Each<std::unique_ptr<Forward>, 
     });
 }
 
-extern "C" void forward(const int64_t* arguments) {
-    Arguments given{arguments};
+static void run_forward(Arguments given) {
     const Problem p(given);
     Each<std::unique_ptr<Forward>, 2> directions;
     for (int64_t d = 0; d < p.D; d++) directions[d] = std::make_unique<Forward>(given);
@@ -220,3 +219,5 @@ extern "C" void forward(const int64_t* arguments) {
         forward_task(p, *directions[d], weights(d), entering + (d * p.B + from) * 2 * p.padded, nullptr, from, to, team);
     });
 }
+
+extern "C" int forward(const int64_t* arguments) { return guarded([&] { run_forward({arguments}); }); }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,12 +45,13 @@ class Kept(NamedTuple):
 
 def prepare(x: Tensor, *lists: Sequence[Tensor], lengths: Tensor | None) -> Inputs:
     """What lies otherwise is copied."""
-    contiguous = [[t.contiguous() for t in tensors] for tensors in lists]
+    contiguous = [[t.resolve_neg().contiguous() for t in tensors] for tensors in lists]
     return Inputs._make([rows(x), *contiguous, None if lengths is None else lengths.contiguous()])
 
 
 def rows(tensor: Tensor) -> Tensor:
     """With contiguous rows: the other dimensions may lie anyhow, as where the batch comes first."""
+    tensor = tensor.resolve_neg()
     return tensor if tensor.stride(-1) == 1 or not tensor.numel() else tensor.contiguous()
 
 
@@ -69,11 +70,11 @@ def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tu
     given = _common(inputs)
     for d in range(D):
         given += [
-            d, inputs.weight_ih[d].data_ptr(), inputs.weight_hh[d].data_ptr(), _at(inputs.bias_ih, d), _at(inputs.bias_hh, d),
+            d, int(keep), inputs.weight_ih[d].data_ptr(), inputs.weight_hh[d].data_ptr(), _at(inputs.bias_ih, d), _at(inputs.bias_hh, d),
             *_of_direction(state, d, D), *_side(inputs, d), *_sequences(states, d, D, S),
-            *(_of_direction((saved, columns), d, D) if keep else (0, 0)), *_of_direction(finals, d, D),
+            *_of_direction((saved, columns), d, D), *_of_direction(finals, d, D),
         ]  # fmt: skip
-    own.call.forward(arguments(given))
+    _call(own.call.forward, given)
     return Kept(states, saved, columns), finals
 
 
@@ -91,7 +92,7 @@ def run_backward(
     T, B, _ = x.shape
     S, P, H = len(state), len(cell.params), state[0].shape[-1]
     d_states = [None if d is None else rows(d) for d in d_states]
-    d_finals = [None if d is None else d.contiguous() for d in d_finals]
+    d_finals = [None if d is None else d.resolve_neg().contiguous() for d in d_finals]
     if not T or not B:
         d_initial = [torch.zeros_like(s) if d is None else d.clone() for s, d in zip(state, d_finals, strict=True)]
         others = (*inputs[2:6], inputs.params)
@@ -113,7 +114,7 @@ def run_backward(
             *_of_direction(d_finals, d, D), *_of_direction((d_x, d_r), d, D), *(d_rows[k].data_ptr() for k in own_params),
             *_of_direction(d_initial, d, D), *(_at(tensors, d) for tensors in d_weights), *(d_params[k].data_ptr() for k in own_params),
         ]  # fmt: skip
-    own.call.backward(arguments(given))
+    _call(own.call.backward, given)
     return [d_input, *d_initial, *(t for tensors in d_weights for t in tensors), *d_params]
 
 
@@ -122,6 +123,11 @@ def _library(cell: Cell, dtype: torch.dtype) -> Library:
     if isinstance(found, str):
         raise BackendError(f"no kernel can run this recurrence: {found}")
     return found
+
+
+def _call(function: Callable[[Any], int], given: list[int]) -> None:
+    if function(arguments(given)):
+        raise MemoryError("no memory is left for what kernels work with: packed weights, and some rows of each task")
 
 
 # ---- numbers and addresses, as `Problem`, `Forward` and `Backward` read them

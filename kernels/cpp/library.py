@@ -67,7 +67,10 @@ def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
     try:
         name = cell.name if cell.name.isascii() and cell.name.isidentifier() else "cell"
         functions, key = compiled(name, source(cell, dtype))
-    except (CellError, CompilationError) as error:
+    except CellError as error:
+        return str(error)
+    except CompilationError as error:
+        log.warning("The cell %r is not compiled: %s.", cell.name, error)
         return str(error)
     if threads := runtime():
         functions.set_threads(*threads)

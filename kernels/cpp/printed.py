@@ -13,6 +13,7 @@ import seqnets.cells
 from seqnets.cells import CELLS, Cell
 from seqnets.kernels import store
 from seqnets.kernels.apart import apart
+from seqnets.kernels.cpp.compiler import own_folder
 
 
 class Printed(NamedTuple):
@@ -30,14 +31,14 @@ def printed(cell: Cell) -> Printed:
     Raises:
         CellError: it cannot be generated; see `trace`.
     """
-    if cell not in CELLS.values():
+    if cell not in CELLS.values() or own_folder() is None:  # it is code: kept and taken where libraries are
         return apart(_print, cell)
     key = {**store.surroundings(torch.device("cpu")), "cell": cell.name, "cells": _source_of_cells()}
-    known = store.read("printed", key)
+    known = store.read("printed", key, lambda value: Printed(**value | {"differs": tuple(value["differs"])}))
     if known is None:
-        known = apart(_print, cell)._asdict()
-        store.write("printed", key, known)
-    return Printed(**known | {"differs": tuple(known["differs"])})
+        known = apart(_print, cell)
+        store.write("printed", key, known._asdict())
+    return known
 
 
 def _print(cell: Cell) -> Printed:

@@ -56,7 +56,6 @@ struct Problem {
             if (v < which.to) f(n * K + v * L, (n * vectors + v) * L, int(K - v * L));
         }
     }
-    Range every() const { return {0, vectors}; }
 
     // Rows of a task that are still running at the s-th step: the first of them
     int64_t running(int64_t first, int64_t last, int64_t s) const {

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <new>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -16,19 +17,47 @@ using Number = int (*)();
 static Parallel run_parallel = nullptr;
 static Number thread_number = nullptr, thread_count = nullptr;
 
-template <class F> static void each_task(int64_t tasks, int64_t threads, F f) {
-    struct Team { F& f; int64_t tasks; } team{f, tasks};
-    auto work = [](void* given) {
-        auto& own = *static_cast<Team*>(given);
-        for (int64_t task = thread_number(); task < own.tasks; task += thread_count()) own.f(task);
-    };
-    if (run_parallel && threads > 1 && tasks > 1)
-        run_parallel(work, &team, unsigned(std::min(threads, tasks)), 0);
-    else
-        for (int64_t task = 0; task < tasks; task++) f(task);
+// What fails for want of memory fails as a whole: nothing may be thrown out of a parallel region, or of C
+struct Failure {
+    std::atomic<bool> happened{false};
+
+    template <class F> void note(F f) {
+        try {
+            f();
+        } catch (...) {
+            happened = true;
+        }
+    }
+    void raise() const {
+        if (happened) throw std::bad_alloc();
+    }
+};
+
+// The status that C is given: 0, or 1 where it failed
+template <class F> static int guarded(F f) {
+    Failure failure;
+    failure.note(f);
+    return failure.happened;
 }
 
-// Of different kinds, the longest first
+// f(task) for each, dealt out in turn
+template <class F> static void each_task(int64_t tasks, int64_t threads, F f) {
+    if (!run_parallel || threads < 2 || tasks < 2) {
+        for (int64_t task = 0; task < tasks; task++) f(task);
+        return;
+    }
+    struct Job { F& f; int64_t tasks; Failure failure; } job{f, tasks, {}};
+    auto work = [](void* given) {
+        auto& own = *static_cast<Job*>(given);
+        own.failure.note([&] {
+            for (int64_t task = thread_number(); task < own.tasks; task += thread_count()) own.f(task);
+        });
+    };
+    run_parallel(work, &job, unsigned(std::min(threads, tasks)), 0);
+    job.failure.raise();
+}
+
+// Of different kinds
 using Tasks = std::vector<std::function<void()>>;
 
 static void run(const Tasks& tasks, int64_t threads) {
@@ -38,14 +67,21 @@ static void run(const Tasks& tasks, int64_t threads) {
 // Threads that do a task together, and wait for each other
 struct Team {
     int64_t me = 0, members = 1;
-    std::atomic<int64_t>* arrived = nullptr;
+    struct alignas(64) Count {
+        std::atomic<int64_t> of{0};
+    };
+    Count* arrived = nullptr;
 
     // Till all have come as often
     void wait(int64_t times) const {
         if (members == 1) return;
-        arrived->fetch_add(1, std::memory_order_acq_rel);
-        for (int spins = 0; arrived->load(std::memory_order_acquire) < times * members; spins++)
+        arrived->of.fetch_add(1, std::memory_order_acq_rel);
+        for (int spins = 0; arrived->of.load(std::memory_order_acquire) < times * members; spins++)
             if (spins > 1000) std::this_thread::yield();  // there may be more threads than cores
+    }
+    // Whoever fails lets the others go on
+    void leave() const {
+        if (members > 1) arrived->of.fetch_add(int64_t(1) << 48, std::memory_order_acq_rel);
     }
 
     // The first of a member's share of `count` things, which is whole multiples of `unit` of them
@@ -57,16 +93,27 @@ struct Team {
 // f(task, team): in threads of which all run at the same time, several for each task if there are so many
 template <class F> static void each_team(int64_t tasks, int64_t threads, F f) {
     if (!run_parallel || threads < 2 * tasks) return each_task(tasks, threads, [&](int64_t task) { f(task, Team{}); });
-    struct Teams { F& f; int64_t tasks; std::vector<std::atomic<int64_t>> arrived; } teams{f, tasks, std::vector<std::atomic<int64_t>>(tasks)};
+    struct Teams { F& f; int64_t tasks; std::vector<Team::Count> arrived; Failure failure; } teams{f, tasks, std::vector<Team::Count>(tasks), {}};
     auto work = [](void* given) {
         auto& own = *static_cast<Teams*>(given);
         const int64_t number = thread_number(), members = thread_count() / own.tasks;  // it may be fewer than were asked for
+        const auto attempt = [&](int64_t task, const Team& team) {
+            own.failure.note([&] {
+                try {
+                    own.f(task, team);
+                } catch (...) {
+                    team.leave();
+                    throw;
+                }
+            });
+        };
         if (members < 2)
-            for (int64_t task = number; task < own.tasks; task += thread_count()) own.f(task, Team{});
+            for (int64_t task = number; task < own.tasks; task += thread_count()) attempt(task, Team{});
         else if (number < members * own.tasks)
-            own.f(number / members, Team{number % members, members, &own.arrived[number / members]});
+            attempt(number / members, Team{number % members, members, &own.arrived[number / members]});
     };
     run_parallel(work, &teams, unsigned(threads), 0);
+    teams.failure.raise();
 }
 
 // Memory of a thread's own, which it keeps
@@ -80,7 +127,9 @@ struct Memory {
     real* take(int64_t size) {
         if (size > room) {
             at.reset();
+            room = 0;
             at.reset(static_cast<real*>(std::aligned_alloc(64, (size * sizeof(real) + 63) / 64 * 64)));
+            if (!at) throw std::bad_alloc();
             room = size;
         }
         return at.get();

@@ -36,13 +36,19 @@ def time_on_gpu(competitors: Mapping[K, Callable[[], Any]]) -> dict[K, list[floa
 
 
 def time_on_cpu(competitors: Mapping[K, Callable[[], Any]], seconds: float = 0.3) -> dict[K, list[float]]:
-    """In that time, or three turns. A turn is as many calls as take a while: one alone would be timed with the caches, and the
-    threads, as the competitor leaves them.
+    """In that time, and three turns; or one, where a call takes as long. A turn is as many calls as take a while: one alone would be
+    timed with the caches, and the threads, as the competitor leaves them.
     """
-    calls = {name: max(1, int(1e3 * seconds / 20 / _milliseconds(run, WARM_UP))) for name, run in competitors.items()}
+    most, turn = 1e3 * seconds, 1e3 * seconds / 20
+    once = {name: _milliseconds(run, 1) for name, run in competitors.items()}
+    for name, run in competitors.items():
+        if once[name] < most:  # else it is warm by now
+            once[name] = _milliseconds(run, WARM_UP)
+    calls = {name: max(1, int(turn / took)) for name, took in once.items()}
+    least = 3 if max(once.values()) < most else 1
     times: dict[K, list[float]] = {name: [] for name in competitors}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or any(len(turns) < 3 for turns in times.values()):
+    while time.perf_counter() < end or any(len(turns) < least for turns in times.values()):
         for name, run in competitors.items():
             times[name].append(_milliseconds(run, calls[name]))
     return times

@@ -25,10 +25,8 @@ def is_consulted() -> bool:
 @cache
 def tuned_plan(digest: str, demand: Demand, arch: Arch, device: torch.device) -> Plan | None:
     """The measured plan for a generated cell (its digest), or None. The disk is asked once per process."""
-    known = store.read("plan", _key(digest, demand, device))
-    if known is None:
-        return None
-    return next((plan for plan in candidates(demand, arch) if plan._asdict() == known.get("plan")), None)
+    known = store.read("plan", _key(digest, demand, device), lambda value: value["plan"])
+    return next((plan for plan in candidates(demand, arch) if plan._asdict() == known), None)
 
 
 def keep(digest: str, demand: Demand, device: torch.device, plan: Plan, **facts: Any) -> None:

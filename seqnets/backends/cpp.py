@@ -20,6 +20,8 @@ def why_not(problem: Problem) -> str | None:
     x = problem.x
     if x.device.type != "cpu":
         return f"its kernels run on the CPU, and the input is on {x.device}"
+    if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+        return "torch.jit.trace would keep its results as constants"
     return why_unfit(problem, DTYPES) or why_refused(problem.cell.key, autocast_dtype(x) or x.dtype)
 
 

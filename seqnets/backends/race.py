@@ -27,12 +27,9 @@ from seqnets.recurrence import Problem, Weights, autocast_dtype
 log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "SEQNETS_MEASURE"
-LITTLE, MUCH = (
-    2e6,
-    5e9,
-)  # multiplications and additions of a forward pass: microseconds of them, and tens of milliseconds
-LONGEST = 64  # time steps that are run; times of more are in proportion
-SECONDS = 0.3  # of a measurement, or so
+LITTLE, MUCH = 2e6, 1e9  # multiplications and additions of a forward pass: microseconds of them; milliseconds
+FEW, MANY = 8, 32  # time steps: so many are run where there are more than a few, as times of more are in proportion
+SECONDS = 0.2  # of a measurement, or so
 PARITY = 0.97  # below this ratio of times torch's own is taken
 
 
@@ -58,44 +55,45 @@ class Times(NamedTuple):
     aten: float  # milliseconds
     cpp: float
     ratio: float  # the median of those of neighbouring times
+    clear: bool = True  # most of them say the same; else the verdict is for this process alone
 
-    def __str__(self) -> str:
+    def told(self, shape: Shape) -> str:
         if not self.ratio:
             return "torch has an operation of its own, and measuring which is faster failed; the log says how"
-        return f"{self.aten:.3g} ms by aten and {self.cpp:.3g} ms by cpp, measured for this shape on this machine"
+        return f"{self.aten:.3g} ms by aten and {self.cpp:.3g} ms by cpp, measured on this machine at T={shape.T}, B={shape.B}"
 
 
 def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
     """Why ``auto`` had better take the other one, as a clause; None for the faster one, and where there is no contest."""
     if backend not in (aten, cpp) or problem.x.device.type != "cpu" or problem.cell not in aten.OPERATIONS:
         return None
-    winner, why = _without_measuring(problem)
-    if winner is None:
+    winner: Any
+    if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
+            return None  # cpp waits to be asked then
+        winner, why = cpp, "torch.compile unrolls torch's operation over time, which takes long to compile and is slow"
+    elif unmeasurable := _why_not_measured(problem):
+        winner, why = aten, f"torch has an operation of its own, and {unmeasurable}"
+    else:
         if aten.why_not(problem) or cpp.why_not(problem):
             return None
-        times = measured(shape_of(problem))
-        winner, why = cpp if times.ratio >= PARITY else aten, str(times)
+        shape = shape_of(problem)
+        times = measured(shape)
+        winner, why = cpp if times.ratio >= PARITY else aten, times.told(shape)
     return None if winner is backend or winner.why_not(problem) else why
 
 
-def _without_measuring(problem: Problem) -> tuple[Any, str]:
-    """Which to take, if that is known at once, and why."""
-    if torch.compiler.is_exporting():
-        return aten, ""  # cpp waits to be asked then
-    if torch.compiler.is_compiling():
-        return (
-            cpp,
-            "torch.compile unrolls torch's operation into all time steps, which takes long to compile and is slow",
-        )
+def _why_not_measured(problem: Problem) -> str | None:
     if os.environ.get(ENVIRONMENT_VARIABLE, "").lower() in ("0", "false", "off", "no"):
-        return (
-            aten,
-            f"torch has an operation of its own, and {ENVIRONMENT_VARIABLE}=0 forbids to measure which is faster",
-        )
-    T, B, _ = problem.x.shape
+        return f"{ENVIRONMENT_VARIABLE}=0 forbids to measure which is faster"
+    if torch.are_deterministic_algorithms_enabled():
+        return "where deterministic algorithms are asked for, times must not decide, as they are never twice the same"
+    T, B, _ = sizes = problem.x.shape
+    if any(type(size) is not int for size in sizes):
+        return "while a graph is traced there is nothing to measure"
     if T * B * _work(problem) < LITTLE:
-        return aten, "torch has an operation of its own, and the work is too little to measure which is faster"
-    return None, ""
+        return "the work is too little to measure which is faster"
+    return None
 
 
 def _work(problem: Problem) -> int:
@@ -105,9 +103,9 @@ def _work(problem: Problem) -> int:
 
 def shape_of(problem: Problem) -> Shape:
     (T, B, I), first = problem.x.shape, problem.layers[0][0]
-    T, B = min(_rounded_up(T), LONGEST), _rounded_up(B)
-    while T * B * _work(problem) > MUCH and (T > 8 or B > 16):
-        T, B = (T // 2, B) if T > 8 else (T, B // 2)
+    T, B = MANY if T > FEW else _rounded_up(T), _rounded_up(B)
+    while T * B * _work(problem) > MUCH and (T > 2 or B > 16):
+        T, B = (T // 2, B) if T > FEW or B <= 16 else (T, B // 2)
     return Shape(
         problem.cell.key, autocast_dtype(problem.x) or problem.x.dtype, T, B, I,
         problem.state[-1].shape[-1], len(problem.layers), len(problem.layers[0]), first.bias_ih is not None,
@@ -116,9 +114,8 @@ def shape_of(problem: Problem) -> Shape:
 
 
 def _rounded_up(n: int) -> int:
-    """To 1, 2, 3, 4, 6, 8, 12, 16, ..."""
-    power = 1 << max(0, n - 1).bit_length()
-    return power * 3 // 4 if 2 < n <= power * 3 // 4 else power
+    """To a power of two."""
+    return 1 << max(0, n - 1).bit_length()
 
 
 @cache
@@ -129,19 +126,21 @@ def measured(shape: Shape) -> Times:
     own = library(find_cell(shape.cell), shape.dtype)
     assert isinstance(own, Library)
     key = {**shape._asdict(), "library": own.key, "torch": torch.__version__}
-    with store.locked(
-        cache_directory() / "kernels" / "race.lock", 60
-    ):  # times of processes that start together would be each other's
-        known = store.read("race", key)
+    # times of processes that start together would be each other's
+    with store.locked(cache_directory() / "kernels" / "race.lock", 60):
+        known = store.read(
+            "race", key, lambda value: Times(float(value["aten"]), float(value["cpp"]), float(value["ratio"]))
+        )
         if known is None:
+            log.info("Timing aten and cpp, once for %s.", shape)
             try:
-                known = apart(_measure, shape)._asdict()
+                known = apart(_measure, shape)
             except Exception:  # no reason to fail the caller, who did not ask for it
                 log.warning("aten and cpp could not be timed for %s.", shape, exc_info=True)
                 return Times(0, 0, 0)
-            log.info("%s: %s", Times(**known), shape)
-            store.write("race", key, known)
-    return Times(**known)
+            if known.clear:
+                store.write("race", key, {name: getattr(known, name) for name in ("aten", "cpp", "ratio")})
+    return known
 
 
 def _measure(shape: Shape) -> Times:
@@ -156,8 +155,10 @@ def _measure(shape: Shape) -> Times:
             torch.autograd.grad(y, leaves, d_y)
 
     turns = time_on_cpu({backend: partial(run, backend) for backend in (aten, cpp)}, SECONDS)
-    ratios = (a / b for a, b in zip(turns[aten], turns[cpp], strict=True))
-    return Times(statistics.median(turns[aten]), statistics.median(turns[cpp]), statistics.median(ratios))
+    ratios = [a / b for a, b in zip(turns[aten], turns[cpp], strict=True)]
+    ratio = statistics.median(ratios)
+    agreeing = sum((each >= PARITY) == (ratio >= PARITY) for each in ratios)
+    return Times(statistics.median(turns[aten]), statistics.median(turns[cpp]), ratio, agreeing >= 0.75 * len(ratios))
 
 
 def _random_problem(shape: Shape) -> tuple[Problem, list[Tensor]]:

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number, case in enumerate(cases, 1):
         checks.append(check(case, device))
         print(f"[{number}/{len(cases)}] {' '.join(_row(checks[-1])[:6])}", file=sys.stderr)
-    agrees = all(found.result in ("agrees", "not served") for found in checks)
+    agrees = all(found.result in ("agrees", "not served", "not judged") for found in checks)
     if options.json:
         found = [found.as_dict() for found in checks]
         print(
@@ -91,9 +91,9 @@ def _print(here: Mapping[str, Any], where: str, checks: Sequence[Check], agrees:
         shown = " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value
         print(f"{name:16} {'-' if shown in (None, '') else shown}")
     print(f"\n{where}\n")
-    reasons = list(dict.fromkeys(reason for found in checks if (reason := found.why_not or found.crash)))
+    reasons = list(dict.fromkeys(reason for found in checks if (reason := found.reason)))
     marks = {reason: f"[{number}]" for number, reason in enumerate(reasons, 1)}
-    print_table(HEADER, [[*_row(found), marks.get(found.why_not or found.crash or "", "")] for found in checks])
+    print_table(HEADER, [[*_row(found), marks.get(found.reason or "", "")] for found in checks])
     for reason, mark in marks.items():
         print(f"\n{mark} {reason}")
     counts = Counter(found.result for found in checks)

@@ -18,7 +18,9 @@ from seqnets.kernels.agreement import variants, worst_error
 from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
 from seqnets.kernels.availability import why_unavailable
 from seqnets.kernels.cpp import first_use
+from seqnets.kernels.cpp.compiler import find_compiler
 from seqnets.kernels.cpp.library import library
+from seqnets.kernels.cpp.printed import printed
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.select import use_schedule, why_no_plan
 from seqnets.kernels.planning.timing import BATCH, STEPS, Timer, time_on_cpu, time_on_gpu
@@ -47,14 +49,21 @@ class Check(NamedTuple):
     compiled: tuple[Compilation, ...] = ()
     milliseconds: float | None = None  # forward; where backward is set, forward and backward, as in training
     torch_milliseconds: float | None = None
+    unjudged: str | None = None  # why there is nothing to compare
 
     @property
     def result(self) -> str:
         if self.why_not is not None:
             return "not served"
+        if self.unjudged is not None:
+            return "not judged"
         if self.worst is None:
             return "crashed"
         return "agrees" if self.worst.ratio <= 1 else "disagrees"
+
+    @property
+    def reason(self) -> str | None:
+        return self.why_not or self.crash or self.unjudged
 
     def as_dict(self) -> dict[str, Any]:
         """In JSON types."""
@@ -66,7 +75,7 @@ class Check(NamedTuple):
             "schedule": case.schedule,
             "pass": "backward" if case.backward else "forward",
             "result": self.result,
-            "reason": self.why_not or self.crash,
+            "reason": self.reason,
             "worst": worst and worst.what,
             "error": worst and _finite(worst.error),
             "allowed": worst and _finite(worst.allowed),
@@ -109,14 +118,17 @@ def _check_cpp(case: Case) -> Check:
     cell, dtype, hidden, _, backward = case
     if dtype not in cpp.DTYPES:
         return Check(case, f"its kernels on the CPU do not compute in {dtype}")
+    try:
+        printed(cell)
+    except CellError as error:
+        return Check(case, str(error))
     found = library(cell, dtype)
     if isinstance(found, str):
-        return Check(case, found)
+        return Check(case, found) if find_compiler() is None else Check(case, crash=found)
     worst = first_use.worst_error(cell, dtype, hidden, backward)
-    if worst is None:
-        return Check(case, "its step has kinks, which rounding to bfloat16 may cross: float32 stands for this")
+    kinks = "its step has kinks, which rounding to bfloat16 may cross: float32 stands for this"
     times = time_layers(case, torch.device("cpu"), CPP, time_on_cpu)
-    return Check(case, None, None, worst, (), times[CPP], times.get("aten"))
+    return Check(case, None, None, worst, (), times[CPP], times.get("aten"), kinks if worst is None else None)
 
 
 def _why_not(case: Case, device: torch.device) -> str | None:

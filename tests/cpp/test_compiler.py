@@ -1,18 +1,21 @@
 """What happens without a compiler, with a bad one, with a bad cache, and when many start at once."""
 
 import ctypes
+import json
 import logging
 import multiprocessing
 import os
 import stat
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import seqnets
 from seqnets.errors import BackendError
-from seqnets.kernels.cpp import compiler, library
+from seqnets.kernels.cpp import compiler, library, printed
 
 SOURCE = 'extern "C" int answer() { return 42; }'
 
@@ -97,7 +100,7 @@ def test_a_compiler_that_fails_leaves_nothing_behind(script, message, tmp_path, 
 
 def test_a_compiler_that_is_not_there(monkeypatch):
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    with pytest.raises(compiler.CompilationError, match="cannot be run .*CXX names another compiler"):
+    with pytest.raises(compiler.CompilationError, match="cannot be run .*set CXX to another compiler"):
         compiler.compiled("answer", SOURCE)
 
 
@@ -143,3 +146,63 @@ def test_the_threads_are_those_of_torch():
     torch.ones(10).sum()
     found = runtime()
     assert found is not None and all(isinstance(function, ctypes._CFuncPtr) for function in found)
+
+
+@pytest.mark.parametrize("value", [{}, [1], "text", {"source": "int"}, None], ids=str)
+def test_a_damaged_print_of_a_built_in_cell_is_made_again(value, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
+    expected = printed.printed.__wrapped__(seqnets.CELLS["rnn_tanh"])
+    (path,) = tmp_path.glob("kernels/printed-*.json")
+    path.write_text(json.dumps({"value": value}))
+    assert printed.printed.__wrapped__(seqnets.CELLS["rnn_tanh"]) == expected
+    assert printed.printed.__wrapped__(seqnets.CELLS["rnn_tanh"]) == expected
+
+
+def test_what_others_could_have_written_is_not_compiled(monkeypatch, tmp_path):
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
+    expected = printed.printed.__wrapped__(seqnets.CELLS["rnn_tanh"])
+    (path,) = tmp_path.glob("kernels/printed-*.json")
+    content = json.loads(path.read_text())
+    content["value"]["source"] += "// planted"
+    path.write_text(json.dumps(content))
+    path.parent.chmod(0o777)
+    assert printed.printed.__wrapped__(seqnets.CELLS["rnn_tanh"]) == expected
+
+
+MEMORY = """
+import resource, torch, seqnets
+layer, x = seqnets.RNN(64, 4096, backend="cpp"), torch.randn(40, 3, 64)
+seqnets.RNN(4, 4, backend="cpp")(torch.randn(2, 2, 4))
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (8 << 20), resource.RLIM_INFINITY))
+try:
+    layer(x)
+except (MemoryError, RuntimeError) as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory as Linux does")
+def test_without_memory_a_call_fails_and_the_process_lives():
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True)
+    assert done.returncode == 0 and "memory" in done.stdout, done.stderr
+
+
+def test_a_full_disk_costs_a_compilation_per_process(monkeypatch, caplog):
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    functions, _ = compiler.compiled("answer", SOURCE)
+    assert functions.answer() == 42
+    assert "No space left on device" in caplog.text and "for this process alone" in caplog.text
+
+
+def test_without_room_for_temporary_files_there_is_a_reason(monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    with pytest.raises(compiler.CompilationError, match="cannot be kept, or loaded .*No space left"):
+        compiler.compiled("answer", SOURCE)

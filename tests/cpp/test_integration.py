@@ -122,6 +122,45 @@ def test_second_derivatives_are_those_of_the_reference(cell):
     torch.testing.assert_close(*found)
 
 
+@pytest.mark.parametrize("lengths", [None, (4, 0, 2)], ids=["full", "ragged"])
+@pytest.mark.parametrize("cell", [LSTM, traced, normed], ids=lambda cell: cell.name)
+def test_all_states_without_gradients(cell, lengths):
+    layer = build(Case(cell), backend="cpp", bidirectional=True).eval()
+    x, state, _ = inputs(Case(cell, options={"bidirectional": True}))
+    lengths = None if lengths is None else torch.tensor(lengths)
+    expected = layer(x, state, lengths, return_all_states=True)[2]
+    with torch.no_grad():
+        found = layer(x, state, lengths, return_all_states=True)[2]
+    assert all(map(torch.equal, found, expected))
+
+
+@seqnets.cell(gates=1, states=("h",))
+def pooled(x, r, state):
+    return state.h * (x[0] + r[0]).mean(-1, keepdim=True)
+
+
+def test_a_step_that_saves_one_number_per_row_alone():
+    layer, x, found = seqnets.Recurrent(pooled, 3, 20, backend="cpp"), torch.randn(4, 5, 3), []
+    state, lengths = torch.rand(1, 5, 20), torch.tensor([4, 0, 2, 1, 3])
+    for backend in ("cpp", "reference"):
+        layer.backend = backend
+        y, _ = layer(x, state, lengths)
+        found.append([y, *torch.autograd.grad(y.sum(), list(layer.parameters()))])
+    torch.testing.assert_close(*found)
+
+
+def test_negative_views_are_read_as_what_they_say():
+    layer, x = seqnets.GRU(3, 20, backend="cpp"), torch.randn(4, 5, 3)
+    y, expected = layer(torch._neg_view(x))[0], layer(-x)[0]
+    assert torch.equal(y, expected)
+    d_y = torch.randn_like(y)
+    mine, theirs = (
+        torch.autograd.grad(out, list(layer.parameters()), d)
+        for out, d in ((y, torch._neg_view(d_y)), (expected, -d_y))
+    )
+    assert all(map(torch.equal, mine, theirs))
+
+
 def test_gradients_that_nobody_wants_are_not_computed():
     layer, x = seqnets.LSTM(3, 4, backend="cpp"), torch.randn(4, 2, 3)
     wanted = torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters()))

@@ -17,13 +17,13 @@ def folder(monkeypatch, tmp_path):
 
 def test_facts_are_kept_by_all_of_their_key(folder):
     key = {"gpu": "here", "dtype": torch.float16}
-    assert store.read("check", key) is None
+    assert store.read("check", key, lambda value: value) is None
     store.write("check", key, {"why": None})
-    assert store.read("check", key) == {"why": None}
-    assert store.read("plan", key) is None
-    assert store.read("check", key | {"gpu": "there"}) is None
+    assert store.read("check", key, lambda value: value) == {"why": None}
+    assert store.read("plan", key, lambda value: value) is None
+    assert store.read("check", key | {"gpu": "there"}, lambda value: value) is None
     store.write("check", key, [1, 2])
-    assert store.read("check", key) == [1, 2]
+    assert store.read("check", key, lambda value: value) == [1, 2]
     (path,) = folder.rglob("*.json")
     assert json.loads(path.read_text())["key"] == {"gpu": "here", "dtype": "torch.float16"}
     assert not list(folder.rglob("*.tmp"))
@@ -35,7 +35,7 @@ def test_a_damaged_file_is_reported_and_found_out_again(text, folder, caplog):
     (path,) = folder.rglob("*.json")
     path.write_text(text, encoding="latin-1")
     with caplog.at_level(logging.WARNING):
-        assert store.read("check", {"a": 1}) is None
+        assert store.read("check", {"a": 1}, lambda value: value) is None
     assert str(path) in caplog.text
     assert "found out again" in caplog.text
 
