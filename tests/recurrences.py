@@ -60,6 +60,17 @@ SCHEDULES = ("resident", "tiled")
 HALF, BFLOAT, DOUBLE = torch.float16, torch.bfloat16, torch.float64
 
 
+# A cell, and another that stands for a mistake in its kernels
+@seqnets.cell(gates=1, states=("h",))
+def right(x, r, state):
+    return (x[0] + r[0]).tanh() + state.h / 2
+
+
+@seqnets.cell(gates=1, states=("h",))
+def wrong(x, r, state):
+    return (x[0] + r[0]).tanh() + state.h / 3
+
+
 @dataclass(frozen=True)
 class Mask(seqnets.Mask):
     """Drawn on the CPU in float32: the same seed gives the same mask in every dtype and on every device."""

@@ -9,7 +9,7 @@ import seqnets
 from seqnets.errors import BackendError
 from seqnets.kernels.cpp import first_use, library, operator
 from tests.cells import zoo
-from tests.recurrences import masked, nbrc, normed, traced
+from tests.recurrences import masked, nbrc, normed, right, traced, wrong
 
 
 @pytest.fixture
@@ -31,16 +31,6 @@ QUESTIONS += [(cell, dtype) for cell in (zoo.ALL["lstm"], normed) for dtype in (
 def test_right_kernels_pass(cell, dtype):
     assert isinstance(library.library(cell, dtype), library.Library)
     assert first_use._judge(cell, dtype) is None
-
-
-@seqnets.cell(gates=1, states=("h",))
-def right(x, r, state):
-    return (x[0] + r[0]).tanh() + state.h / 2
-
-
-@seqnets.cell(gates=1, states=("h",))
-def wrong(x, r, state):
-    return (x[0] + r[0]).tanh() + state.h / 3
 
 
 @pytest.mark.parametrize("which", ["forward", "backward"])

@@ -13,7 +13,7 @@ from seqnets.kernels.agreement import SIZES, worst_error
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.refusal import why_refused
 from seqnets.kernels.trial import Variant
-from tests.recurrences import Case, build, traced
+from tests.recurrences import Case, build, right, traced, wrong
 
 # out of a step's domain NumPy, which interprets, warns where a GPU is silent
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|divide by zero|overflow) encountered:RuntimeWarning")
@@ -22,16 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|divide by zero|ov
 def gradients(module, *arguments):
     y = module(*arguments)[0]
     return [y, *torch.autograd.grad(y.square().sum(), list(module.parameters()))]
-
-
-@seqnets.cell(gates=1, states=("h",))
-def right(x, r, state):
-    return (x[0] + r[0]).tanh() + state.h / 2
-
-
-@seqnets.cell(gates=1, states=("h",))
-def wrong(x, r, state):
-    return (x[0] + r[0]).tanh() + state.h / 3
 
 
 @pytest.fixture(params=["step", "gradient"])
