@@ -47,11 +47,10 @@ static void gather(const stored* a, int64_t stride, int64_t depth, int64_t colum
     for (int64_t r = 0; r < columns; r++) totals[r] += sums[r];
 }
 
+// A sum of its own, added to `out` at the end: one long sum over all time steps would round ten times as much
 template <int R, int W>
 static void multiply_outer(const real* a, const real* b, int64_t depth, real* out, int64_t stride, bool add) {
-    V sums[R][W];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < W; v++) sums[r][v] = add ? load(out + r * stride + v * L) : V{};
+    V sums[R][W] = {};
     for (int64_t k = 0; k < depth; k++) {
         V row[W];
         for (int v = 0; v < W; v++) row[v] = load(b + (k * W + v) * L);
@@ -61,7 +60,7 @@ static void multiply_outer(const real* a, const real* b, int64_t depth, real* ou
         }
     }
     for (int r = 0; r < R; r++)
-        for (int v = 0; v < W; v++) store(out + r * stride + v * L, sums[r][v]);
+        for (int v = 0; v < W; v++) store(out + r * stride + v * L, add ? sums[r][v] + load(out + r * stride + v * L) : sums[r][v]);
 }
 
 using Outer = void (*)(const real*, const real*, int64_t, real*, int64_t, bool);

@@ -60,6 +60,11 @@ def test_long_rows_and_heads(case):
     recurrences.check(case)
 
 
+@cases([Case(LSTM, T=500, B=32, H=20), Case(GRU, T=500, B=32, H=20)])
+def test_gradients_of_weights_sum_many_steps_as_exactly_as_torch(case):
+    recurrences.check(case)
+
+
 @cases(ONE_STEP)
 def test_one_step(case):
     recurrences.check(case)
