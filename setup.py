@@ -22,7 +22,16 @@ TRAIN = [
     "tokenizers>=0.20",
     "torchmetrics>=1.5",
 ]
-TEST = ["pytest>=8.2", "pytest-xdist>=3.6"]
+BENCH = [
+    "flax>=0.12",
+    "jax>=0.7",
+    "jsonschema>=4.20",
+    "keras>=3.10",
+    "onnx>=1.17",
+    "onnxruntime>=1.20",
+    "triton>=3.7; platform_system == 'Linux'",
+]
+TEST = ["jsonschema>=4.20", "pytest>=8.2", "pytest-xdist>=3.6"]
 DEV = ["mypy>=1.14", "pre-commit>=4.0", "ruff>=0.9"]
 
 setup(
@@ -40,6 +49,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "test": TRAIN + TEST,
-        "dev": TRAIN + TEST + DEV,
+        "bench": TRAIN + BENCH,
+        "dev": TRAIN + BENCH + TEST + DEV,
     },
 )

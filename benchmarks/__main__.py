@@ -1,0 +1,84 @@
+"""What seqnets' layers cost, beside others'. See docs/benchmarks.md.
+
+    python -m benchmarks [preset=quick|full|gpu] [key=value …]   measure; see conf/benchmark.yaml
+    python -m benchmarks resume FOLDER                           go on with a run that was interrupted
+    python -m benchmarks compare OLD NEW                         what became faster or slower beyond the noise
+    python -m benchmarks show RUN [--markdown]                   the tables of a run again
+
+OLD, NEW and RUN are the folders of runs, or their results.json. Exit status of `compare`: 1 where something is slower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from benchmarks.compare import print_comparison
+from benchmarks.display import as_markdown, show_tables
+from benchmarks.results import read_results
+from benchmarks.runner import run
+from benchmarks.tables import tables
+from seqnets.training.config import resolved
+from seqnets.training.preflight import plain_errors
+from seqnets.training.run_folder import remove_empty
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
+def measure(cfg: DictConfig) -> None:
+    with plain_errors():
+        folder = Path(cfg.run_dir)  # which Hydra has made
+        try:
+            config = resolved(cfg)
+            del config["run_dir"]
+            results = run(config, folder)
+        finally:
+            remove_empty(folder)
+        if results["status"] == "interrupted":
+            sys.exit(130)
+
+
+def commands() -> argparse.ArgumentParser:
+    """Those that are not Hydra's, which has no positional arguments."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    chosen = parser.add_subparsers(dest="command", required=True)
+    resume = chosen.add_parser("resume", help="go on with a run that was interrupted")
+    resume.add_argument("run", type=Path)
+    against = chosen.add_parser("compare", help="what became faster or slower beyond the noise")
+    against.add_argument("old", type=Path)
+    against.add_argument("new", type=Path)
+    against.add_argument(
+        "--least", type=float, default=0.05, help="changes of less are noise (default: 0.05, five percent)"
+    )
+    show = chosen.add_parser("show", help="the tables of a run again")
+    show.add_argument("run", type=Path)
+    show.add_argument("--markdown", action="store_true")
+    return parser
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] not in ("resume", "compare", "show", "-h", "--help"):
+        measure()
+        return 0
+    options = commands().parse_args()
+    with plain_errors():
+        if options.command == "resume":
+            results = run(read_results(options.run)["config"], options.run, go_on=True)
+            return 130 if results["status"] == "interrupted" else 0
+        if options.command == "compare":
+            return print_comparison(options.old, options.new, options.least)
+        results = read_results(options.run)
+        if options.markdown:
+            print("\n".join(map(as_markdown, tables(results))))
+        else:
+            show_tables(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""How a case of each suite is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.cases import Case, KernelCase, LayerCase, TrainCase
+from benchmarks.conductor import Answer, Conductor
+from benchmarks.machine import chain_seconds
+from benchmarks.problem import DTYPES, Arrays, Oracle, make_arrays
+from benchmarks.results import work_of
+from seqnets.cells import get_cell
+from seqnets.errors import CellError, SeqnetsError
+
+Say = Callable[[str], None]
+
+
+class Refused(Exception):
+    """There is no such case here; the message says why."""
+
+
+def measure(
+    case: Case, names: list[str], conductor: Conductor, seed: int, device: str, precision: str, say: Say
+) -> Answer:
+    """A measurement, as schema.json has it: ``results`` by contender, and for layers the ``work``.
+
+    Raises:
+        Refused: nobody can be asked.
+    """
+    if isinstance(case, KernelCase):
+        say("compiles")
+        return {"results": {"seqnets": examine(case)}}
+    if isinstance(case, TrainCase):
+        return {"results": train(case, names, conductor, say)}
+    assert isinstance(case, LayerCase)
+    say("computes in float64")
+    try:
+        refuse_too_large(case)
+        arrays = make_arrays(case, seed)
+        oracle = Oracle(case, arrays, device, precision)
+    except MemoryError as error:
+        raise Refused(f"out of memory: {error}") from error
+    except CellError as error:
+        raise Refused(str(error)) from error
+    judge = lambda outputs: judged(oracle, outputs)  # noqa: E731
+    gates = get_cell(case.cell).gates
+    rows = int(arrays["lengths"].sum()) if case.ragged else case.T * case.B
+    work = work_of(case, gates, rows) | {"chain_seconds": chain_seconds(case, gates, device)}
+    if case.suite == "memory":
+        small = dataclasses.replace(case, T=2, B=1)
+        results = conductor.measure_memory(case, small, names, arrays, make_arrays(small, seed), judge, say)
+    else:
+        results = conductor.measure(case, names, arrays, judge, say)
+    return {"results": results, "work": work}
+
+
+def judged(oracle: Oracle, outputs: Arrays) -> Answer:
+    """Whether the outputs are right, by the tolerance policy of the project, the same for all."""
+    worst = oracle.worst(outputs)
+    if isinstance(worst, str):
+        return {"status": "wrong", "why": worst}
+    error = {"what": worst.what, "error": min(worst.error, 1e300), "allowed": worst.allowed}
+    if worst.ratio <= 1:
+        return {"error": error}
+    why = f"{worst.what} is {worst.error:.2g} from its value in float64, where {worst.allowed:.2g} is allowed"
+    return {"status": "wrong", "why": why, "error": error}
+
+
+def refuse_too_large(case: LayerCase) -> None:
+    """Raises Refused where the judge in float64 would need more memory than there is: it keeps every gate of every step."""
+    gates = get_cell(case.cell).gates
+    numbers = case.T * case.B * case.directions * case.layers * (case.I + 8 * gates * case.H)
+    needed = 8 * numbers * (2 if case.mode == "train" else 1)
+    available = _available_bytes()
+    if available is not None and needed > available:
+        raise Refused(
+            f"out of memory: to judge it in float64 takes some {needed / 1e9:.0f} GB, and {available / 1e9:.0f} GB are free"
+        )
+
+
+def _available_bytes() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+def train(case: TrainCase, names: list[str], conductor: Conductor, say: Say) -> dict[str, Answer]:
+    """Steps of training in turns. Every contender starts from weights of its own, drawn alike: right is who has the loss of the
+    first within a tenth.
+    """
+    from hydra.errors import HydraException
+
+    from benchmarks.training import load_examples
+
+    say("loads its data")
+    try:
+        examples = load_examples(case)
+    except (SeqnetsError, HydraException) as error:
+        raise Refused(f"{case.experiment} cannot be had: {str(error).partition(chr(10))[0]}") from error
+    epoch_steps = -(-len(examples["inputs"]) // int(examples["batch_size"]))
+    turns = max(case.turns, (epoch_steps - 10) // case.steps if case.epoch else 0)
+    first: list[float] = []
+
+    def judge(outputs: Arrays) -> Answer:
+        loss, parameters = float(outputs["loss"]), int(outputs["parameters"])
+        first.append(loss)
+        told = {"parameters": parameters, "epoch_steps": epoch_steps}
+        if np.isfinite(loss) and abs(loss - first[0]) <= 0.1 * first[0]:
+            return told
+        return told | {
+            "status": "wrong",
+            "why": f"its loss begins at {loss:.4g}, where that of the first is {first[0]:.4g}",
+        }
+
+    results = conductor.measure(case, names, examples, judge, say, calls=case.steps, turns=turns)
+    for name, result in results.items():
+        if result["status"] == "measured":
+            result |= conductor.ask(name, "peak")
+        conductor.workers[name].stop()  # a training cannot be forgotten otherwise
+    return results
+
+
+def examine(case: KernelCase) -> Answer:
+    """What the compiler makes of a kernel, for a GPU that need not be there."""
+    from seqnets.kernels.availability import interpreted, triton_version
+
+    if triton_version() is None:
+        return {"status": "not served", "why": "Triton is not installed (pip install triton)"}
+    if interpreted():
+        return {"status": "not served", "why": "TRITON_INTERPRET=1 is set, and an interpreter compiles nothing"}
+    from seqnets.kernels.analysis.compiled import Case as Compiled
+    from seqnets.kernels.analysis.report import describe
+    from seqnets.kernels.planning.arch import ARCHS
+    from seqnets.kernels.planning.select import demand_of
+
+    cell, dtype, backward = get_cell(case.cell), DTYPES[case.dtype], case.pass_ == "backward"
+    try:
+        row = describe(
+            cell, Compiled(case.H, 1, dtype, backward, True, False, 1), demand_of(cell, case.H, 1, dtype, backward), ARCHS[case.arch]
+        )  # fmt: skip
+    except Exception as error:  # whatever the compiler raises
+        return {"status": "failed", "why": f"{type(error).__name__}: {error}"[:300]}
+    if row["schedule"] is None:
+        return {"status": "not served", "why": row["why"]}
+    return {"status": "measured", "kernel": row}

@@ -1,0 +1,190 @@
+"""Results as tables: a row for a case, a column for a contender."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.cases import MODES, Case, KernelCase, LayerCase, case_of
+from benchmarks.reasons import why_slower
+from benchmarks.results import OURS, Figures, figures, geometric_mean
+
+
+class Cell(NamedTuple):
+    text: str
+    slower: bool = False  # whether seqnets is slower than this, in four turns of five
+
+
+class Table(NamedTuple):
+    title: str
+    header: list[str]
+    rows: list[list[Cell]]
+    notes: list[str]  # lines to be read with it
+
+
+Column = tuple[str, bool]  # contender, and whether its cells are ratios to seqnets
+
+
+def tables(results: Mapping[str, Any]) -> Iterator[Table]:
+    """Of each suite, and of `layer` for each mode."""
+    every = list(figures(results))
+    refused = [m for m in results["measurements"] if "refused" in m]
+    groups: dict[str, list[Figures]] = {}
+    for f in every:
+        mode = f", {f.case.mode}" if isinstance(f.case, LayerCase) and f.case.suite != "latency" else ""
+        groups.setdefault(f.case.suite + mode, []).append(f)
+    for title, of_suite in groups.items():
+        maker = {"kernels": _kernels, "memory": _memory, "train": _training}.get(of_suite[0].case.suite, _times)
+        yield maker(title, of_suite, results)
+    if refused:
+        yield Table(
+            "not measured at all",
+            ["case", "why"],
+            [[Cell(_told(m["case"])), Cell(m["refused"])] for m in refused],
+            [],
+        )
+
+
+def by_case(every: Iterable[Figures]) -> dict[Case, dict[str, Figures]]:
+    found: dict[Case, dict[str, Figures]] = {}
+    for f in every:
+        found.setdefault(f.case, {})[f.contender] = f
+    return found
+
+
+def _told(given: Mapping[str, Any]) -> str:
+    try:
+        return str(case_of(given))
+    except (ValueError, TypeError):
+        return " ".join(f"{name}={value}" for name, value in given.items())
+
+
+def _times(title: str, every: Sequence[Figures], results: Mapping[str, Any]) -> Table:
+    cases = by_case(every)
+    others = [name for name in dict.fromkeys(f.contender for f in every) if name != OURS]
+    unit, scale = ("us", 1e6) if every[0].case.suite == "latency" else ("ms", 1e3)
+    rows, notes = [], []
+    for case, found in cases.items():
+        ours = found.get(OURS)
+        row = [Cell(str(case)), _own(ours, scale)]
+        for name in others:
+            row.append(_other(found.get(name), scale))
+            if row[-1].slower:
+                f = found[name]
+                assert f.ratio is not None
+                notes.append(
+                    f"slower than {name} ({f.ratio.median:.2f}), {case}: {why_slower(f, ours, results['machine'])}"
+                )
+        row.append(Cell(_rates(ours)))
+        rows.append(row)
+    notes = [*_means(cases, others), *notes, *_failures(every)]
+    mode = title.rpartition(", ")[2] if ", " in title else "step"
+    header = ["case", f"{OURS} {unit}", *others, "us per step, GFLOP/s, of the floor"]
+    return Table(f"{title}: {MODES[mode]}", header, rows, notes)
+
+
+def _own(f: Figures | None, scale: float) -> Cell:
+    if f is None or f.seconds is None:
+        return Cell("" if f is None else f.status)
+    return Cell(f"{scale * f.seconds.median:.3g}" + (f" {f.note}" if f.note else ""))
+
+
+def _other(f: Figures | None, scale: float) -> Cell:
+    """How many times as fast seqnets is, with the spread over turns; without seqnets, its time."""
+    if f is None:
+        return Cell("")
+    if f.seconds is None:
+        return Cell("-" if f.status == "not served" else f.status)
+    if f.ratio is None:
+        return Cell(f"{scale * f.seconds.median:.3g}")
+    slower = f.ratio.p80 < 1
+    return Cell(f"{f.ratio.median:.2f} ({f.ratio.p20:.2f}-{f.ratio.p80:.2f})" + (" slower" if slower else ""), slower)
+
+
+def _rates(f: Figures | None) -> str:
+    if f is None or f.microseconds_per_time_step is None or f.gflops is None:
+        return ""
+    told = f"{f.microseconds_per_time_step:.3g}, {f.gflops:.3g}"
+    return told if f.floor_share is None else f"{told}, {100 * f.floor_share:.0f}%"
+
+
+def _means(cases: Mapping[Case, Mapping[str, Figures]], others: Sequence[str]) -> Iterator[str]:
+    """Geometric means of the ratios of each contender, by cell."""
+    for cell in dict.fromkeys(case.cell for case in cases if isinstance(case, LayerCase)):
+        told = []
+        for name in others:
+            ratios = [
+                f.ratio.median
+                for case, found in cases.items()
+                if isinstance(case, LayerCase) and case.cell == cell and (f := found.get(name)) is not None and f.ratio
+            ]
+            if ratios:
+                told.append(
+                    f"{name} {geometric_mean(ratios):.2f} (of {len(ratios)}: {min(ratios):.2f}-{max(ratios):.2f})"
+                )
+        if told:
+            yield f"{cell.rpartition(':')[2]}, geometric mean (least-most) of how many times as fast seqnets is: {', '.join(told)}"
+
+
+def _failures(every: Iterable[Figures]) -> Iterator[str]:
+    """What was not measured and why; once where many cases have the same reason."""
+    reasons: dict[tuple[str, str], list[Case]] = {}
+    for f in every:
+        if f.seconds is None and f.why:
+            reasons.setdefault((f"{f.contender}, {f.status}", f.why), []).append(f.case)
+    for (who, why), cases in reasons.items():
+        where = str(cases[0]) if len(cases) == 1 else f"{len(cases)} cases"
+        yield f"{who}: {why} ({where})"
+
+
+def _memory(title: str, every: Sequence[Figures], results: Mapping[str, Any]) -> Table:
+    names = list(dict.fromkeys(f.contender for f in every))
+    rows = []
+    for case, found in by_case(every).items():
+        row = [Cell(str(case))]
+        for name in names:
+            f = found.get(name)
+            if f is None or f.peak_mb is None:
+                row.append(Cell("" if f is None else "-" if f.status == "not served" else f.status))
+            else:
+                row.append(Cell(f"{f.peak_mb:.1f}" + ("" if f.saved_mb is None else f" ({f.saved_mb:.1f})")))
+        rows.append(row)
+    return Table(
+        f"{title}: MB at the peak (kept for the backward pass)", ["case", *names], rows, list(_failures(every))
+    )
+
+
+def _training(title: str, every: Sequence[Figures], results: Mapping[str, Any]) -> Table:
+    rows = []
+    for f in every:
+        row = [Cell(str(f.case)), Cell(f.contender)]
+        if f.seconds is None:
+            row += [Cell(f.status)] + [Cell("")] * 5
+        else:
+            ratio = "" if f.ratio is None else f"{f.ratio.median:.2f} ({f.ratio.p20:.2f}-{f.ratio.p80:.2f})"
+            row += [
+                Cell(f"{1e3 * f.seconds.median:.1f}"), Cell(ratio, f.ratio is not None and f.ratio.p80 < 1),
+                Cell(f"{f.epoch_seconds:.1f}"), Cell(f"{f.peak_mb:.0f}"), Cell(f"{f.parameters:,}"), Cell(f.note),
+            ]  # fmt: skip
+        rows.append(row)
+    header = [
+        "experiment",
+        "contender",
+        "ms per step",
+        "times as fast seqnets is",
+        "s per epoch",
+        "peak MB",
+        "parameters",
+        "backend",
+    ]
+    return Table("train: steps of training, taking turns", header, rows, list(_failures(every)))
+
+
+def _kernels(title: str, every: Sequence[Figures], results: Mapping[str, Any]) -> Table:
+    from seqnets.kernels.analysis.report import HEADER, _line
+
+    kernels = [m["results"][OURS]["kernel"] for m in results["measurements"] if "kernel" in m["results"].get(OURS, {})]
+    assert all(isinstance(f.case, KernelCase) for f in every)
+    note = "barriers, instructions and tensor core: per time step, of one warp; floor: a model, not a measurement"
+    rows = [[Cell(text) for text in _line(kernel)] for kernel in kernels]
+    return Table("kernels, compiled ahead of time: no GPU was needed", list(HEADER), rows, [note, *_failures(every)])

@@ -1,0 +1,173 @@
+"""The process of one contender: reads orders, one JSON object a line, and answers each with one. The conductor's other half.
+
+    python -m benchmarks.worker <settings as JSON>
+
+A process each, because libraries do not share one well (thread pools, allocators, CUDA contexts), because one that crashes must
+not end the run, and because a contender may live in another environment.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import case_of
+from benchmarks.contenders import CONTENDERS, Absent, Settings, Work
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "failed to allocate",
+    "RESOURCE_EXHAUSTED",
+)
+
+
+class Contender:
+    """Answers orders; one case at a time, in the order prepare, first, run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.work: Work | None = None
+        self._introduced: dict[str, Any] | None = None
+
+    def hello(self) -> dict[str, Any]:
+        """Versions of what it runs on, or why it cannot."""
+        if self._introduced is None:
+            self._introduced = self._introduce()
+        return self._introduced
+
+    def _introduce(self) -> dict[str, Any]:
+        try:
+            self.module = importlib.import_module(CONTENDERS.get(self.settings.contender, self.settings.contender))
+            return {"versions": self.module.versions(self.settings), "python": sys.version.split()[0]}
+        except ImportError as error:
+            name = self.settings.contender
+            way_out = f"pip install -e '.[bench]', or pythons.{name}=<an interpreter that has it>"
+            return {"absent": f"{error} in {sys.executable}: {way_out}"}
+        except Absent as error:
+            return {"absent": str(error)}
+
+    def prepare(self, case: dict[str, Any], arrays: str | None) -> dict[str, Any]:
+        """Build the work, compiled as far as that can be done without doing it."""
+        self.hello()  # where this process was started anew
+        self.forget()
+        wanted = case_of(case)
+        if why := self.module.why_not(wanted, self.settings):
+            return {"status": "not served", "why": why}
+        loaded: dict[str, np.ndarray] = {}
+        if arrays is not None:
+            with np.load(arrays) as file:
+                loaded = dict(file)
+        start = time.perf_counter()
+        self.work = self.module.prepare(wanted, loaded, self.settings)
+        return {"status": "ready", "seconds": time.perf_counter() - start}
+
+    def first(self, outputs: str) -> dict[str, Any]:
+        """Do the work for the first time, and write to a file what comes out."""
+        assert self.work is not None
+        start = time.perf_counter()
+        result = self.work.call()
+        self.work.wait(result)
+        seconds = time.perf_counter() - start
+        np.savez(outputs, **self.work.outputs(result))  # type: ignore[arg-type]
+        return {"seconds": seconds, "notes": self.work.notes()}
+
+    def run(self, calls: int) -> dict[str, Any]:
+        """Seconds that so many calls took; where they are short, after one that finds the caches as others left them."""
+        assert self.work is not None
+        if calls > 1 and self.work.run is None:
+            self.work.wait(self.work.call())
+        if self.work.run is not None:
+            return {"seconds": self.work.run(calls)}
+        start = time.perf_counter()
+        for _ in range(calls):
+            result = self.work.call()
+        self.work.wait(result)
+        return {"seconds": time.perf_counter() - start}
+
+    def memory(self, calls: int) -> dict[str, Any]:
+        """What a few calls add to this process at their peak, in bytes; and what is kept for backward, where the library can tell.
+
+        On CUDA, of its device's memory as torch allocates it. Else of the resident set, which Linux alone tells well: its
+        peak is forgotten at request.
+        """
+        assert self.work is not None
+        gc.collect()
+        found: dict[str, Any] = {}
+        if self.settings.device == "cuda":
+            if "torch" not in sys.modules:
+                return {"status": "not served", "why": "the memory that its allocator takes of a GPU is not read here"}
+            import torch
+
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            self.run(calls)
+            found["peak_bytes"] = torch.cuda.max_memory_allocated() - before
+        elif not Path("/proc/self/clear_refs").exists():
+            return {"status": "not served", "why": "the peak of a process can be reset on Linux only"}
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+            before = _resident("VmRSS")
+            self.run(calls)
+            found["peak_bytes"] = _resident("VmHWM") - before
+        if self.work.saved_bytes is not None:
+            found["saved_bytes"] = self.work.saved_bytes()
+        return found
+
+    def peak(self) -> dict[str, Any]:
+        """The largest resident set of this process so far, in bytes."""
+        if Path("/proc/self/status").exists():  # what getrusage tells begins, there, with that of the parent
+            return {"peak_bytes": _resident("VmHWM")}
+        per_unit = 1 if sys.platform == "darwin" else 1024
+        return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit}
+
+    def forget(self) -> dict[str, Any]:
+        self.work = None
+        gc.collect()
+        return {}
+
+
+def _resident(which: str) -> int:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return int(line.split()[1]) * 1024
+
+
+def answer(contender: Contender, order: dict[str, Any]) -> dict[str, Any]:
+    """What came of an order; errors are answers too."""
+    try:
+        return getattr(contender, order.pop("do"))(**order)
+    except Exception as error:
+        traceback.print_exc()
+        text = next((line for line in str(error).splitlines() if line.strip()), "")
+        told = f"{type(error).__name__}: {text}"[:300]
+        memory = isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
+        return {"status": "out of memory" if memory else "failed", "why": told}
+
+
+def main() -> None:
+    settings = Settings(**json.loads(sys.argv[1]))
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not be taken for an answer
+    warnings.simplefilter("ignore")
+    contender = Contender(settings)
+    for line in sys.stdin:
+        print(json.dumps(answer(contender, json.loads(line)), default=str), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Contenders that each go wrong in their own way."""

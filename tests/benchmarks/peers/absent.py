@@ -1,0 +1,3 @@
+"""Is not here."""
+
+import a_library_that_nobody_has  # noqa: F401

@@ -1,0 +1,148 @@
+"""What is worked out from samples, and which files are taken for results."""
+
+import csv
+import json
+
+import pytest
+
+from benchmarks.cases import LayerCase, TrainCase
+from benchmarks.compare import compare
+from benchmarks.plots import draw_all
+from benchmarks.results import figures, read_results, spread, work_of, write_csv, write_results
+from benchmarks.tables import tables
+from seqnets.errors import DataError
+from tests.benchmarks.runs import measured, results_of
+
+CASE = LayerCase("layer", mode="train", T=10, B=2, I=3, H=4)
+LARGER = LayerCase("layer", mode="train", T=10, B=2, I=3, H=8)
+
+
+def test_medians_and_ratios_are_taken_over_turns():
+    ours, theirs = figures(results_of(measured(CASE, seqnets=[1, 2, 3, 4, 5], torch=[2, 2, 9, 8, 5])))
+    assert ours.seconds == spread([1, 2, 3, 4, 5]) and ours.seconds.median == 3
+    assert theirs.ratio.median == 2  # of 2, 1, 3, 2, 1: not the ratio of the medians
+    assert ours.microseconds_per_time_step == 3e6 / 10
+    assert ours.gflops == pytest.approx(1 / 3) and ours.gbytes_per_second == pytest.approx(1e-3 / 3)
+    assert ours.floor_share == pytest.approx(0.01 / 3)  # 1e9 operations at 100 GFLOP/s
+
+
+def test_the_floor_is_the_slowest_of_products_traffic_and_chain():
+    measurement = measured(CASE, seqnets=[1, 1])
+    for work, floor in (
+        ({"flops": 5e10, "bytes": 1e9, "chain_seconds": 0.01}, 0.5),
+        ({"flops": 1e10, "bytes": 4e9, "chain_seconds": 0.01}, 0.4),
+        ({"flops": 1e10, "bytes": 1e9, "chain_seconds": 0.04}, 0.8),  # 10 steps, forward and backward
+    ):
+        (found,) = figures(results_of(measurement | {"work": work}))
+        assert found.floor_share == pytest.approx(floor)
+
+
+def test_work_counts_products_and_bytes_once():
+    case = LayerCase("layer", mode="infer", T=10, B=2, I=3, H=4, layers=2, bidirectional=True)
+    rows, G = 20, 4
+    flops = 2 * rows * G * 4 * (2 * (3 + 4) + 2 * (8 + 4))
+    weights = G * 4 * (2 * (3 + 4 + 2) + 2 * (8 + 4 + 2))
+    assert work_of(case, G, rows) == {"flops": flops, "bytes": 4 * (weights + rows * (3 + 8))}
+
+
+def test_results_are_written_and_read_again(tmp_path):
+    results = results_of(measured(CASE, seqnets=[1.5], torch=[2.5]))
+    write_results(tmp_path, results)
+    assert read_results(tmp_path) == read_results(tmp_path / "results.json") == results
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "is not JSON"),
+        ("{}", "is not a benchmark's results"),
+        (json.dumps(results_of() | {"schema": 2}), "schema"),
+        (
+            json.dumps(results_of({"case": CASE.to_dict(), "results": {"seqnets": {"status": "failed"}}})),
+            "'why' is a required",
+        ),
+    ],
+)
+def test_other_files_are_refused(tmp_path, text, told):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(DataError, match=told):
+        read_results(tmp_path)
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        read_results(tmp_path / "nowhere")
+
+
+def test_csv_has_a_line_for_each_contender_of_each_case(tmp_path):
+    write_csv(
+        tmp_path / "r.csv", results_of(measured(CASE, seqnets=[1, 1], torch=[2, 2]), measured(LARGER, seqnets=[4, 4]))
+    )
+    with (tmp_path / "r.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["contender"], r["H"], float(r["milliseconds"])) for r in rows] == [
+        ("seqnets", "4", 1000), ("torch.nn", "4", 2000), ("seqnets", "8", 4000),
+    ]  # fmt: skip
+    assert rows[1]["ratio_to_seqnets"] == "2"
+
+
+def test_tables_say_where_seqnets_is_slower_and_that_a_case_was_refused():
+    slower = measured(CASE, seqnets=[2, 2, 2], torch=[1, 1, 1])
+    refused = {"case": {"suite": "layer", "H": 0}, "refused": "H must be positive", "results": {}}
+    times, rest = tables(results_of(slower, measured(LARGER, seqnets=[1, 1, 1], torch=[2, 2, 2]), refused))
+    assert [row[2].slower for row in times.rows] == [True, False]
+    assert any(note.startswith("slower than torch.nn (0.50)") for note in times.notes)
+    assert rest.rows[0][1].text == "H must be positive"
+
+
+def test_pictures_are_drawn_of_what_there_is(tmp_path):
+    assert draw_all(results_of(), tmp_path) == []
+    both = results_of(measured(CASE, seqnets=[1, 1], torch=[2, 2]), measured(LARGER, seqnets=[4, 4], torch=[5, 5]))
+    drawn = draw_all(both, tmp_path)
+    assert {path.name for path in drawn} == {"time_against_H.png", "speed_up_train.png"}
+    for path in drawn:
+        assert path.stat().st_size > 1000 and path.with_suffix(".svg").stat().st_size > 1000
+
+
+class TestCompare:
+    def verdicts(self, old, new, least=0.05):
+        changes, _ = compare(results_of(old), results_of(new), least)
+        return {change.contender: change.verdict for change in changes}
+
+    def test_a_machine_that_is_slower_as_a_whole_is_no_change(self):
+        old = measured(CASE, seqnets=[1.0, 1.01, 1.02], torch=[2.0, 2.01, 2.02])
+        new = measured(CASE, seqnets=[2.0, 2.02, 2.04], torch=[4.0, 4.02, 4.04])
+        assert self.verdicts(old, new)["seqnets"] == "same"
+
+    def test_what_became_slower_beside_the_yardstick_is_told(self):
+        old = measured(CASE, seqnets=[1.0, 1.01, 1.02], torch=[2.0, 2.01, 2.02])
+        new = measured(CASE, seqnets=[1.5, 1.51, 1.52], torch=[2.0, 2.01, 2.02])
+        assert self.verdicts(old, new)["seqnets"] == "slower"
+        assert self.verdicts(new, old)["seqnets"] == "faster"
+
+    def test_spread_turns_are_noise(self):
+        old = measured(CASE, seqnets=[1.0, 1.5, 2.0, 2.5, 3.0])
+        new = measured(CASE, seqnets=[1.2, 1.8, 2.4, 3.0, 3.6])
+        assert self.verdicts(old, new) == {"seqnets": "same"}
+
+    def test_small_changes_are_noise(self):
+        old, new = measured(CASE, seqnets=[1.0, 1.0]), measured(CASE, seqnets=[1.04, 1.04])
+        assert self.verdicts(old, new) == {"seqnets": "same"}
+        assert self.verdicts(old, new, least=0.02) == {"seqnets": "slower"}
+
+    def test_cases_that_one_run_lacks_are_left_out(self):
+        assert self.verdicts(measured(CASE, seqnets=[1, 1]), measured(LARGER, seqnets=[1, 1])) == {}
+
+
+def test_an_epoch_is_the_mean_of_its_turns():
+    case = TrainCase("train", experiment="imdb_bilstm", steps=2, epoch=True)
+    result = {
+        "status": "measured",
+        "seconds": [1.0, 1.0, 4.0],
+        "calls": 2,
+        "epoch_steps": 10,
+        "parameters": 7,
+        "peak_bytes": 5e6,
+    }
+    (found,) = figures(results_of({"case": case.to_dict(), "results": {"seqnets": result}}))
+    assert found.seconds.median == 1 and found.epoch_seconds == 20 and found.peak_mb == 5 and found.parameters == 7
