@@ -42,26 +42,31 @@ struct Rows {
     int64_t depth, skip;
 };
 
+// Segments as long as these are summed each by itself: one long sum would round more than a library's products do
+constexpr int64_t LONG = 256;
+
 template <int R, int W>
 static void multiply(const Rows& a, const real* panel, const real* start, real* out, int64_t stride) {
-    V sums[R][W];
-    for (int v = 0; v < W; v++) {
-        const V first = start ? load(start + v * L) : V{};
-        for (int r = 0; r < R; r++) sums[r][v] = first;
-    }
-    for (int64_t s = 0; s < a.segments; s++) {
-        const real* at = a.at + s * a.skip;
-        for (int64_t k = 0; k < a.depth; k++, panel += W * L) {
-            V column[W];
-            for (int v = 0; v < W; v++) column[v] = load(panel + v * L);
-            for (int r = 0; r < R; r++) {
-                const V value = splat(at[r * a.stride + k]);
-                for (int v = 0; v < W; v++) sums[r][v] = multiply_add(value, column[v], sums[r][v]);
+    for (int64_t s = 0; s < a.segments;) {
+        const bool first = s == 0;
+        V sums[R][W] = {};
+        for (const int64_t end = a.depth < LONG ? a.segments : s + 1; s < end; s++) {
+            const real* at = a.at + s * a.skip;
+            for (int64_t k = 0; k < a.depth; k++, panel += W * L) {
+                V column[W];
+                for (int v = 0; v < W; v++) column[v] = load(panel + v * L);
+                for (int r = 0; r < R; r++) {
+                    const V value = splat(at[r * a.stride + k]);
+                    for (int v = 0; v < W; v++) sums[r][v] = multiply_add(value, column[v], sums[r][v]);
+                }
             }
         }
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < W; v++) {
+                real* to = out + r * stride + v * L;
+                store(to, !first ? sums[r][v] + load(to) : start ? sums[r][v] + load(start + v * L) : sums[r][v]);
+            }
     }
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < W; v++) store(out + r * stride + v * L, sums[r][v]);
 }
 
 using Multiply = void (*)(const Rows&, const real*, const real*, real*, int64_t);
