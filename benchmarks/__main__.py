@@ -11,6 +11,7 @@ OLD, NEW and RUN are the folders of runs, or their results.json. Exit status of 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -62,6 +63,9 @@ def commands() -> argparse.ArgumentParser:
 
 
 def main() -> int:
+    # what a batch system sends, and what background jobs of a shell ignore otherwise: a run that is ended keeps what it has
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     if len(sys.argv) < 2 or sys.argv[1] not in ("resume", "compare", "show", "-h", "--help"):
         measure()
         return 0

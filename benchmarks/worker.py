@@ -8,11 +8,13 @@ not end the run, and because a contender may live in another environment.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -157,10 +159,17 @@ def answer(contender: Contender, order: dict[str, Any]) -> dict[str, Any]:
         return {"status": "out of memory" if memory else "failed", "why": told}
 
 
+def _die_with_parent() -> None:
+    """However it ends: this process may be stopped by then, and would stay for ever. On Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def main() -> None:
     settings = Settings(**json.loads(sys.argv[1]))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
+    _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not be taken for an answer
     warnings.simplefilter("ignore")
