@@ -19,10 +19,9 @@ import hydra
 from omegaconf import DictConfig
 
 from benchmarks.compare import print_comparison
-from benchmarks.display import as_markdown, show_tables
+from benchmarks.display import print_markdown, show_tables
 from benchmarks.results import read_results
 from benchmarks.runner import run
-from benchmarks.tables import tables
 from seqnets.training.config import resolved
 from seqnets.training.preflight import plain_errors
 from seqnets.training.run_folder import remove_empty
@@ -78,7 +77,7 @@ def main() -> int:
             return print_comparison(options.old, options.new, options.least)
         results = read_results(options.run)
         if options.markdown:
-            print("\n".join(map(as_markdown, tables(results))))
+            print_markdown(results)
         else:
             show_tables(results)
     return 0

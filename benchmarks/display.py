@@ -24,7 +24,7 @@ from rich.text import Text
 
 from benchmarks.plan import Planned
 from benchmarks.results import OURS, Figures, figures_of
-from benchmarks.tables import Table, tables
+from benchmarks.tables import Table, heading, tables
 
 
 class Display:
@@ -32,10 +32,9 @@ class Display:
 
     Args:
         total: number of cases.
-        environment: what it runs on, told first.
     """
 
-    def __init__(self, total: int, environment: Mapping[str, Any]) -> None:
+    def __init__(self, total: int) -> None:
         self.console = console_of_width()
         self.progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -45,11 +44,6 @@ class Display:
         self._case = ""
         self._last: RichTable | None = None
         self._live = Live(self._shown(), console=self.console, refresh_per_second=4, transient=True)
-        commit = (environment["commit"] or "no commit")[:12]
-        self.console.print(
-            f"seqnets {environment['seqnets']} ({commit}), PyTorch {environment['torch']}, {environment['device']}, "
-            f"{environment['threads']} threads, float32 products {environment['precision']}", highlight=False,
-        )  # fmt: skip
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -62,16 +56,10 @@ class Display:
         if self.console.is_terminal:
             self._live.__exit__(kind, error, trace)
 
-    def introduce(self, contenders: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
-        for name, found in contenders.items():
-            if "absent" in found:
-                self._print(f"{name:18} absent: {found['absent']}", "yellow")
-            else:
-                told = ", ".join(f"{what} {version}" for what, version in found["versions"].items() if version)
-                self._print(f"{name:18} {told}")
-        self._print(
-            f"ceilings: {machine['gflops']:.0f} GFLOP/s, {machine['gbytes_per_second']:.1f} GB/s ({machine['source']})"
-        )
+    def introduce(self, results: Mapping[str, Any]) -> None:
+        """What runs where."""
+        for line in heading(results):
+            self._print(line, "yellow" if ": absent: " in line else "")
 
     def begin(self, planned: Planned) -> None:
         self._case = str(planned.case or planned.given)
@@ -142,6 +130,12 @@ def as_markdown(table: Table) -> str:
     lines = [table.header, ["---"] * len(table.header), *([cell.text for cell in row] for row in table.rows)]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([f"### {table.title}", "", text, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
+
+
+def print_markdown(results: Mapping[str, Any]) -> None:
+    """All tables, with what ran where."""
+    print("\n".join(f"- {line}" for line in heading(results)) + "\n")
+    print("\n".join(map(as_markdown, tables(results))), end="")
 
 
 def _of_a_case(title: str, found: list[Figures]) -> RichTable:

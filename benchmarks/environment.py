@@ -19,6 +19,7 @@ def environment(settings: Settings, seed: int) -> dict[str, Any]:
     """What it ran on, in JSON types."""
     found = environment_of_training(torch.device(settings.device), seed)
     return found | {
+        "command": [part for part in found["command"] if not part.startswith("hydra.run.dir=")],
         "threads": settings.threads,
         "precision": settings.precision,
         "compiler": compiler_version(),

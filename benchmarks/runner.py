@@ -64,14 +64,14 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
     limits = Limits(**config["limits"])
     todo = list(plan(config))
     with (
-        Display(len(todo), here) as display,
+        Display(len(todo)) as display,
         Conductor(settings, config["pythons"], scratch, config["seconds"], config["turns"], limits) as conductor,
     ):
         display.say("measures the machine")
         results["machine"] = results["machine"] or rates(Settings("", device, threads, config["precision"], "", 0))
         display.say("starts the contenders")
         results["contenders"] = conductor.introduce()
-        display.introduce(results["contenders"], results["machine"])
+        display.introduce(results)
         done = {json.dumps(m["case"], sort_keys=True) for m in results["measurements"]}
         try:
             for planned in todo:

@@ -45,6 +45,20 @@ def tables(results: Mapping[str, Any]) -> Iterator[Table]:
         )
 
 
+def heading(results: Mapping[str, Any]) -> list[str]:
+    """What ran where, in lines."""
+    environment, machine = results["environment"], results["machine"]
+    lines = [
+        f"seqnets {environment['seqnets']} at commit {(environment['commit'] or 'none')[:12]}, PyTorch {environment['torch']}, "
+        f"{environment['device']}, float32 products {environment['precision']}, seed {environment['seed']}",
+        f"ceilings: {machine['gflops']:.0f} GFLOP/s, {machine['gbytes_per_second']:.1f} GB/s ({machine['source']})",
+    ]
+    for name, found in results["contenders"].items():
+        told = ", ".join(f"{what} {version}" for what, version in found.get("versions", {}).items() if version)
+        lines.append(f"{name}: {told or 'absent: ' + found['absent']}")
+    return lines
+
+
 def by_case(every: Iterable[Figures]) -> dict[Case, dict[str, Figures]]:
     found: dict[Case, dict[str, Figures]] = {}
     for f in every:
@@ -71,10 +85,8 @@ def _times(title: str, every: Sequence[Figures], results: Mapping[str, Any]) -> 
             row.append(_other(found.get(name), scale))
             if row[-1].slower:
                 f = found[name]
-                assert f.ratio is not None
-                notes.append(
-                    f"slower than {name} ({f.ratio.median:.2f}), {case}: {why_slower(f, ours, results['machine'])}"
-                )
+                assert f.ratio is not None and ours is not None
+                notes.append(f"slower than {name} ({f.ratio.median:.2f}), {case}: {why_slower(f, ours)}")
         row.append(Cell(_rates(ours)))
         rows.append(row)
     notes = [*_means(cases, others), *notes, *_failures(every)]
