@@ -21,6 +21,7 @@ from seqnets.cells.cell import find_cell
 from seqnets.folders import cache_directory
 from seqnets.kernels import store
 from seqnets.kernels.apart import apart
+from seqnets.kernels.cpp import threads
 from seqnets.kernels.planning.timing import time_on_cpu
 from seqnets.recurrence import Problem, Weights, autocast_dtype
 
@@ -30,6 +31,7 @@ ENVIRONMENT_VARIABLE = "SEQNETS_MEASURE"
 LITTLE, MUCH = 2e6, 1e9  # multiplications and additions of a forward pass: microseconds of them; milliseconds
 FEW, MANY = 8, 32  # time steps: so many are run where there are more than a few, as times of more are in proportion
 SECONDS = 0.2  # of a measurement, or so
+FORMAT = 2  # of what is kept: count up when measuring changes
 PARITY = 0.97  # below this ratio of times torch's own is taken
 
 
@@ -125,7 +127,7 @@ def measured(shape: Shape) -> Times:
 
     own = library(find_cell(shape.cell), shape.dtype)
     assert isinstance(own, Library)
-    key = {**shape._asdict(), "library": own.key, "torch": torch.__version__}
+    key = {**shape._asdict(), "library": own.key, "torch": torch.__version__, "format": FORMAT}
     # times of processes that start together would be each other's
     with store.locked(cache_directory() / "kernels" / "race.lock", 60):
         known = store.read(
@@ -134,6 +136,7 @@ def measured(shape: Shape) -> Times:
         if known is None:
             log.info("Timing aten and cpp, once for %s.", shape)
             try:
+                threads.release()  # those of this thread, or they would count with those of the one that measures
                 known = apart(_measure, shape)
             except Exception:  # no reason to fail the caller, who did not ask for it
                 log.warning("aten and cpp could not be timed for %s.", shape, exc_info=True)

@@ -1,6 +1,8 @@
 """Which of torch's operations and the compiled kernels ``auto`` takes on the CPU: the faster one, as measured."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,6 +50,24 @@ def test_auto_takes_the_faster_one_and_says_why(theirs, ours, winner, times):
     assert explained.reasons[winner] is None
     why = f"{theirs:.3g} ms by aten and {ours:.3g} ms by cpp, measured on this machine at T=32, B=64"
     assert explained.reasons[loser] == why
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counts threads as Linux tells them")
+def test_the_callers_threads_do_not_count_while_another_thread_measures(monkeypatch):
+    def threads():
+        return int(re.search(r"Threads:\s*(\d+)", Path("/proc/self/status").read_text())[1])
+
+    seen = []
+    monkeypatch.setattr(race, "_measure", lambda shape: seen.append(threads()) or race.Times(1.0, 1.0, 1.0))
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        torch.randn(1000, 1000).exp()
+        kept = threads()
+        seqnets.explain(seqnets.GRU(30, 20), X)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [kept - 3 + 1]  # without three that OpenMP kept, and with the one that measures
 
 
 def test_a_backend_asked_for_is_not_measured(times):
