@@ -67,25 +67,36 @@ def _peak(f: Figures) -> tuple[float, float, float] | None:
 
 
 def _panels(cases: Mapping[Any, dict[str, Figures]], name: str) -> list[Panel]:
-    """Cases that differ in `name` alone (and in I, where that follows H)."""
-    groups: dict[str, dict[int, dict[str, Figures]]] = {}
-    for case, found in cases.items():
-        if case.shape:
-            continue
-        width = "H" if case.I == case.H else case.I
-        kind = (
-            case.cell.rpartition(":")[2]
-            + (" bidirectional" if case.bidirectional else "")
-            + (" ragged" if case.ragged else "")
-        )
-        sizes = {"T": case.T, "B": case.B, "I": width, "H": case.H}
-        del sizes[name]
-        title = f"{kind} {case.mode}, {', '.join(f'{n}={v}' for n, v in sizes.items())}"
-        title += f", {case.layers} layers" if case.layers > 1 else ""
-        title += f", {case.dtype}" if case.dtype != "fp32" else ""
-        groups.setdefault(title, {})[getattr(case, name)] = found
-    panels = [(title, sorted(found.items())) for title, found in groups.items() if len(found) > 1]
+    """Cases that differ in `name` alone; or in H, and in I with it."""
+    panels: list[Panel] = []
+    left = {case: found for case, found in cases.items() if not case.shape}
+    for tied in (False, True) if name == "H" else (False,):
+        groups: dict[str, list[Any]] = {}
+        for case in left:
+            if not tied or case.I == case.H:
+                groups.setdefault(_title(case, name, tied), []).append(case)
+        for title, alike in groups.items():
+            if len(alike) > 1:
+                panels.append(
+                    (title, sorted(((getattr(case, name), left[case]) for case in alike), key=lambda point: point[0]))
+                )
+        left = {
+            case: found
+            for case, found in left.items()
+            if all(left[case] is not f for _, points in panels for _, f in points)
+        }
     return sorted(panels, key=lambda panel: -len(panel[1]))[:MOST_PANELS]
+
+
+def _title(case: LayerCase, name: str, tied: bool) -> str:
+    """What the cases of a panel have in common."""
+    kind = case.cell.rpartition(":")[2]
+    kind += (" bidirectional" if case.bidirectional else "") + (" ragged" if case.ragged else "")
+    sizes = {"T": case.T, "B": case.B, "I": "H" if tied else case.I, "H": case.H}
+    del sizes[name]
+    title = f"{kind} {case.mode}, {', '.join(f'{n}={v}' for n, v in sizes.items())}"
+    title += f", {case.layers} layers" if case.layers > 1 else ""
+    return title + (f", {case.dtype}" if case.dtype != "fp32" else "")
 
 
 def _lines(

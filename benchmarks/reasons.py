@@ -25,6 +25,8 @@ def why_slower(theirs: Figures, ours: Figures) -> str:
         found.append(f"both are near what the machine can do ({100 * ours.floor_share:.0f}% of the floor)")
     if seconds.median < SHORT:
         found.append("a call passes through Python, which shows in less than a millisecond")
+    if theirs.contender == "onnxruntime":
+        found.append("its weights cannot change and are packed once, here they are packed at each call")
     if case.B == 1:
         found.append("with one row threads share its units, and meet after each time step")
     if case.H % LANES:

@@ -26,7 +26,7 @@ Column = tuple[str, bool]  # contender, and whether its cells are ratios to seqn
 
 
 def tables(results: Mapping[str, Any]) -> Iterator[Table]:
-    """Of each suite, and of `layer` for each mode."""
+    """Of each suite, and of `layer` for each mode; then the means of all."""
     every = list(figures(results))
     refused = [m for m in results["measurements"] if "refused" in m]
     groups: dict[str, list[Figures]] = {}
@@ -36,6 +36,8 @@ def tables(results: Mapping[str, Any]) -> Iterator[Table]:
     for title, of_suite in groups.items():
         maker = {"kernels": _kernels, "memory": _memory, "train": _training}.get(of_suite[0].case.suite, _times)
         yield maker(title, of_suite, results)
+    if (means := summary(every)) is not None:
+        yield means
     if refused:
         yield Table(
             "not measured at all",
@@ -43,6 +45,28 @@ def tables(results: Mapping[str, Any]) -> Iterator[Table]:
             [[Cell(_told(m["case"])), Cell(m["refused"])] for m in refused],
             [],
         )
+
+
+def summary(every: Sequence[Figures]) -> Table | None:
+    """Of layers and steps, by cell: geometric means of the ratios, over the cases that a contender served."""
+    ratios: dict[str, dict[str, list[float]]] = {}
+    for f in every:
+        if isinstance(f.case, LayerCase) and f.ratio is not None and f.contender != OURS:
+            work = f"{f.case.cell.rpartition(':')[2]}, {'one step' if f.case.mode == 'step' else f.case.mode}"
+            ratios.setdefault(work, {}).setdefault(f.contender, []).append(f.ratio.median)
+    names = list(dict.fromkeys(name for found in ratios.values() for name in found))
+    if not names:
+        return None
+    rows = [[Cell(work), *(_mean(found.get(name)) for name in names)] for work, found in ratios.items()]
+    title = "how many times as fast seqnets is: geometric mean (least-most; cases)"
+    return Table(title, ["", *names], rows, [])
+
+
+def _mean(ratios: Sequence[float] | None) -> Cell:
+    if not ratios:
+        return Cell("")
+    mean = geometric_mean(ratios)
+    return Cell(f"{mean:.2f} ({min(ratios):.2f}-{max(ratios):.2f}; {len(ratios)})", mean < 1)
 
 
 def heading(results: Mapping[str, Any]) -> list[str]:
@@ -77,19 +101,19 @@ def _times(title: str, every: Sequence[Figures], results: Mapping[str, Any]) -> 
     cases = by_case(every)
     others = [name for name in dict.fromkeys(f.contender for f in every) if name != OURS]
     unit, scale = ("us", 1e6) if every[0].case.suite == "latency" else ("ms", 1e3)
-    rows, notes = [], []
+    rows = []
+    slower: dict[str, list[Figures]] = {}  # by reason
     for case, found in cases.items():
         ours = found.get(OURS)
         row = [Cell(str(case)), _own(ours, scale)]
         for name in others:
             row.append(_other(found.get(name), scale))
             if row[-1].slower:
-                f = found[name]
-                assert f.ratio is not None and ours is not None
-                notes.append(f"slower than {name} ({f.ratio.median:.2f}), {case}: {why_slower(f, ours)}")
+                assert ours is not None
+                slower.setdefault(why_slower(found[name], ours), []).append(found[name])
         row.append(Cell(_rates(ours)))
         rows.append(row)
-    notes = [*_means(cases, others), *notes, *_failures(every)]
+    notes = [*_slower(slower), *_failures(every)]
     mode = title.rpartition(", ")[2] if ", " in title else "step"
     header = ["case", f"{OURS} {unit}", *others, "us per step, GFLOP/s, of the floor"]
     return Table(f"{title}: {MODES[mode]}", header, rows, notes)
@@ -120,22 +144,15 @@ def _rates(f: Figures | None) -> str:
     return told if f.floor_share is None else f"{told}, {100 * f.floor_share:.0f}%"
 
 
-def _means(cases: Mapping[Case, Mapping[str, Figures]], others: Sequence[str]) -> Iterator[str]:
-    """Geometric means of the ratios of each contender, by cell."""
-    for cell in dict.fromkeys(case.cell for case in cases if isinstance(case, LayerCase)):
+def _slower(by_reason: Mapping[str, Sequence[Figures]]) -> Iterator[str]:
+    for reason, found in by_reason.items():
         told = []
-        for name in others:
-            ratios = [
-                f.ratio.median
-                for case, found in cases.items()
-                if isinstance(case, LayerCase) and case.cell == cell and (f := found.get(name)) is not None and f.ratio
-            ]
-            if ratios:
-                told.append(
-                    f"{name} {geometric_mean(ratios):.2f} (of {len(ratios)}: {min(ratios):.2f}-{max(ratios):.2f})"
-                )
-        if told:
-            yield f"{cell.rpartition(':')[2]}, geometric mean (least-most) of how many times as fast seqnets is: {', '.join(told)}"
+        for name in dict.fromkeys(f.contender for f in found):
+            ratios = [f.ratio.median for f in found if f.contender == name and f.ratio]
+            cases = [str(f.case) for f in found if f.contender == name]
+            where = cases[0] if len(cases) == 1 else f"{len(cases)} cases"
+            told.append(f"{name} ({min(ratios):.2f}{f'-{max(ratios):.2f}' if len(ratios) > 1 else ''}, {where})")
+        yield f"slower than {', '.join(told)}: {reason}"
 
 
 def _failures(every: Iterable[Figures]) -> Iterator[str]:

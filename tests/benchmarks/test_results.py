@@ -89,9 +89,10 @@ def test_csv_has_a_line_for_each_contender_of_each_case(tmp_path):
 def test_tables_say_where_seqnets_is_slower_and_that_a_case_was_refused():
     slower = measured(CASE, seqnets=[2, 2, 2], torch=[1, 1, 1])
     refused = {"case": {"suite": "layer", "H": 0}, "refused": "H must be positive", "results": {}}
-    times, rest = tables(results_of(slower, measured(LARGER, seqnets=[1, 1, 1], torch=[2, 2, 2]), refused))
+    times, means, rest = tables(results_of(slower, measured(LARGER, seqnets=[1, 1, 1], torch=[2, 2, 2]), refused))
     assert [row[2].slower for row in times.rows] == [True, False]
-    assert any(note.startswith("slower than torch.nn (0.50)") for note in times.notes)
+    assert any(note.startswith("slower than torch.nn (0.50, lstm train T=10") for note in times.notes)
+    assert means.rows[0][1].text == "1.00 (0.50-2.00; 2)"
     assert rest.rows[0][1].text == "H must be positive"
 
 

@@ -143,7 +143,7 @@ class TestRun:
         ]
         code, out, err = command(*small, f"hydra.run.dir={tmp_path / 'a'}")
         assert code == 0, err
-        assert "geometric mean" in out and "results.json" in out
+        assert "geometric mean (least-most; cases)" in out and "results.json" in out
         for name in ("results.json", "results.csv", "time_against_H.png"):
             assert (tmp_path / "a" / name).exists()
         code, out, _ = command("compare", tmp_path / "a", tmp_path / "a")
