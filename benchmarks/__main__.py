@@ -19,7 +19,7 @@ import hydra
 from omegaconf import DictConfig
 
 from benchmarks.compare import print_comparison
-from benchmarks.display import print_markdown, show_tables
+from benchmarks.display import markdown, show_tables
 from benchmarks.results import read_results
 from benchmarks.runner import run
 from seqnets.training.config import resolved
@@ -77,7 +77,7 @@ def main() -> int:
             return print_comparison(options.old, options.new, options.least)
         results = read_results(options.run)
         if options.markdown:
-            print_markdown(results)
+            print(markdown(results), end="")
         else:
             show_tables(results)
     return 0

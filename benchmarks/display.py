@@ -92,7 +92,9 @@ class Display:
         show_tables(results, self.console)
         if results["status"] == "interrupted":
             self._print(f"interrupted; go on with it by python -m benchmarks resume {folder}", "yellow")
-        self._print(f"every sample: {folder / 'results.json'}; as a table: {folder / 'results.csv'}")
+        self._print(
+            f"every sample: {folder / 'results.json'}; worked out: {folder / 'results.csv'}; tables: {folder / 'tables.md'}"
+        )
         for path in drawn:
             self._print(f"drawn: {path}")
 
@@ -132,10 +134,9 @@ def as_markdown(table: Table) -> str:
     return "\n".join([f"### {table.title}", "", text, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
 
 
-def print_markdown(results: Mapping[str, Any]) -> None:
+def markdown(results: Mapping[str, Any]) -> str:
     """All tables, with what ran where."""
-    print("\n".join(f"- {line}" for line in heading(results)) + "\n")
-    print("\n".join(map(as_markdown, tables(results))), end="")
+    return "\n".join([*(f"- {line}" for line in heading(results)), "", *map(as_markdown, tables(results))])
 
 
 def _of_a_case(title: str, found: list[Figures]) -> RichTable:

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.conductor import Conductor, Limits
 from benchmarks.contenders import Settings
-from benchmarks.display import Display
+from benchmarks.display import Display, markdown
 from benchmarks.environment import clocks, environment
 from benchmarks.machine import rates
 from benchmarks.plan import Planned, check, plan
@@ -89,6 +89,7 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
         results["environment"]["clocks_at_end"] = clocks()
         write_results(folder, results)
     write_csv(folder / "results.csv", results)
+    (folder / "tables.md").write_text(markdown(results), encoding="utf-8")
     drawn = draw_all(results, folder)
     display.conclude(results, folder, drawn)
     return results
