@@ -39,6 +39,8 @@ def measure(cfg: DictConfig) -> None:
             remove_empty(folder)
         if results["status"] == "interrupted":
             sys.exit(130)
+        if not any(measurement["results"] for measurement in results["measurements"]):
+            sys.exit("nothing was measured")
 
 
 def commands() -> argparse.ArgumentParser:
@@ -65,13 +67,15 @@ def main() -> int:
     # what a batch system sends, and what background jobs of a shell ignore otherwise: a run that is ended keeps what it has
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    if len(sys.argv) < 2 or sys.argv[1] not in ("resume", "compare", "show", "-h", "--help"):
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first not in ("-h", "--help") and ("=" in first or first.startswith("-") or not first):  # what Hydra takes
         measure()
         return 0
     options = commands().parse_args()
     with plain_errors():
         if options.command == "resume":
-            results = run(read_results(options.run)["config"], options.run, go_on=True)
+            folder = options.run if options.run.is_dir() else options.run.parent
+            results = run(read_results(options.run)["config"], folder, go_on=True)
             return 130 if results["status"] == "interrupted" else 0
         if options.command == "compare":
             return print_comparison(options.old, options.new, options.least)

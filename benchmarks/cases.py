@@ -61,9 +61,15 @@ class LayerCase(Case):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} must be a positive integer, not {value!r}")
+        if not isinstance(self.cell, str):
+            raise ValueError(f"cell must be a name, not {self.cell!r}")
         for name, valid in (("mode", tuple(MODES)), ("dtype", DTYPES)):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} must be one of {', '.join(valid)}, not {getattr(self, name)!r}")
+        if (self.mode == "step") != (self.suite == "latency") or (self.suite == "memory" and self.mode != "train"):
+            raise ValueError(
+                f"the suite {self.suite} is not of mode {self.mode}: latency is of step, memory of train, layer of infer or train"
+            )
         if self.mode == "step" and (self.T > 1 or self.layers > 1 or self.bidirectional or self.ragged):
             raise ValueError("a step is of one layer in one direction: T=1, layers=1, no lengths")
 
@@ -99,6 +105,9 @@ class TrainCase(Case):
     def __post_init__(self) -> None:
         if not self.experiment:
             raise ValueError("experiment must name one of conf/experiment")
+        for name in ("steps", "turns"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive integer, not {getattr(self, name)!r}")
         object.__setattr__(self, "overrides", tuple(self.overrides))
 
     def __str__(self) -> str:

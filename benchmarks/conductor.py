@@ -23,11 +23,17 @@ from benchmarks.contenders import Settings
 
 ROOT = Path(__file__).parents[1]
 
+PROCESSES = 3  # of each contender in which memory is measured
+
 Answer = dict[str, Any]
 
 
 class Gone(Exception):
-    """The process of a contender died or was ended; the message says why."""
+    """The process of a contender died or was ended; the message says why, `status` what that counts as."""
+
+    def __init__(self, why: str, status: str = "failed") -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class Worker:
@@ -54,8 +60,8 @@ class Worker:
             process.stdin.write(json.dumps({"do": order, **about}).encode() + b"\n")
             process.stdin.flush()
         except BrokenPipeError:
-            raise Gone(self._epitaph()) from None
-        answer = b""
+            raise self._epitaph(0) from None
+        answer, logged = b"", self.log.stat().st_size
         end = time.monotonic() + limit
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
@@ -65,7 +71,7 @@ class Worker:
                     raise Gone(f"gave up after {limit:g} s: {order} took longer")
                 part = os.read(process.stdout.fileno(), 1 << 16)
                 if not part:
-                    raise Gone(self._epitaph())
+                    raise self._epitaph(logged)
                 answer += part
         _signal(process, signal.SIGSTOP)
         return json.loads(answer)
@@ -94,15 +100,17 @@ class Worker:
                 raise Gone(f"{self.python} cannot be started: {error.strerror}") from error
         return self._process
 
-    def _epitaph(self) -> str:
+    def _epitaph(self, logged: int) -> Gone:
+        """Of a process that died; its log was that long when it got its last order."""
         assert self._process is not None
         code = self._process.wait()
         self.stop()
         if code == -signal.SIGKILL:
-            return "killed: most likely it took all the memory"
-        told = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+            return Gone("killed, as the system does with a process that takes all the memory", "out of memory")
+        words = self.log.read_bytes()[logged:].decode(errors="replace")
+        told = [line for line in words.splitlines() if line.strip()]
         last = f"; its last words: {told[-1].strip()[:200]}" if told else ""
-        return f"its process died ({signal.Signals(-code).name if code < 0 else f'exit status {code}'}){last}"
+        return Gone(f"its process died ({signal.Signals(-code).name if code < 0 else f'exit status {code}'}){last}")
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -206,6 +214,8 @@ class Conductor:
         for name in ready:
             if answers[name]["status"] == "ready":
                 answers[name] |= {"status": "measured", "calls": of_a_turn[name], "seconds": samples[name]}
+                launches = self._guarded(name, lambda w: w.ask("launches", self.limits.run))
+                answers[name]["notes"] |= launches.get("notes", {})
         if calls is None:
             self._forget(names)
         return answers
@@ -220,9 +230,12 @@ class Conductor:
         judge: Callable[[dict[str, np.ndarray]], Answer],
         say: Callable[[str], None],
     ) -> dict[str, Answer]:
-        """In a new process each, after a small case: what libraries load and compile once is not the case's."""
-        answers = {}
-        for name in names:
+        """In new processes, `PROCESSES` each, after a small case: what libraries load and compile once is not the case's."""
+        answers: dict[str, Answer] = {}
+        for name, _ in itertools.product(names, range(PROCESSES)):
+            before = answers.get(name)
+            if before is not None and before["status"] != "measured":
+                continue
             say(f"{name} in a new process")
             self.workers[name].stop()
 
@@ -236,21 +249,27 @@ class Conductor:
                 if ready["status"] != "ready":
                     return ready
                 found = worker.ask("memory", self.limits.run, calls=3)
+                if "why" in found:
+                    return found
+                found["peak_bytes"] = [found["peak_bytes"]]
                 return {"status": "measured", **found} | self._first(worker, judge)
 
-            answers[name] = self._guarded(name, work)
+            found = self._guarded(name, work)
+            if before is not None and found["status"] == "measured":
+                found["peak_bytes"] = before["peak_bytes"] + found["peak_bytes"]
+            answers[name] = found
             self.workers[name].stop()
         return answers
 
     def ask(self, name: str, order: str, **about: Any) -> Answer:
-        """One order to one contender, as `Worker.ask`."""
-        return self.workers[name].ask(order, self.limits.run, **about)
+        """One order to one contender."""
+        return self._guarded(name, lambda worker: worker.ask(order, self.limits.run, **about))
 
     def _guarded(self, name: str, work: Callable[[Worker], Answer]) -> Answer:
         try:
             return work(self.workers[name])
         except Gone as error:
-            return {"status": "failed", "why": str(error)}
+            return {"status": error.status, "why": str(error)}
 
     def _begin(self, worker: Worker, case: Case, judge: Callable[[dict[str, np.ndarray]], Answer]) -> Answer:
         ready = self._prepare(worker, case)
@@ -266,19 +285,25 @@ class Conductor:
         answer = worker.ask("first", self.limits.prepare, outputs=str(self._path("outputs")))
         if "seconds" not in answer:
             return answer
-        with np.load(self._path("outputs")) as outputs:
-            verdict = judge(dict(outputs))
+        try:
+            with np.load(self._path("outputs")) as outputs:
+                verdict = judge(dict(outputs))
+        except Exception as error:  # whatever a contender may have written
+            verdict = {
+                "status": "wrong",
+                "why": f"what it gave cannot be judged: {type(error).__name__}: {error}"[:300],
+            }
         return {"prepare_seconds": self._prepared_in + answer["seconds"], "notes": answer["notes"]} | verdict
 
     def _warm_up(self, worker: Worker, calls: dict[str, int], name: str) -> Answer:
         """How many calls make a turn: as many as take a tenth of the time for measuring."""
         answer = worker.ask("run", self.limits.run, calls=1)
-        if "seconds" in answer and answer["seconds"] < self.seconds:
-            answer = worker.ask("run", self.limits.run, calls=3)
-            answer["seconds"] = answer.get("seconds", 0.0) / 3
+        made = 1
+        if answer.get("seconds", self.seconds) < self.seconds:
+            answer, made = worker.ask("run", self.limits.run, calls=3), 3
         if "why" in answer:
             return answer
-        calls[name] = max(1, int(self.seconds / 10 / max(answer["seconds"], 1e-9)))
+        calls[name] = max(1, int(self.seconds / 10 / max(answer["seconds"] / made, 1e-9)))
         return {}
 
     def _turn(self, worker: Worker, calls: int, samples: list[float]) -> Answer:

@@ -168,7 +168,7 @@ def _of_a_case(title: str, found: list[Figures]) -> RichTable:
 
 def _brief(f: Figures) -> str:
     if f.peak_mb is not None and f.seconds is None:
-        return f"{f.contender} {f.peak_mb:.1f} MB"
+        return f"{f.contender} {f.peak_mb.median:.1f} MB"
     if f.seconds is None:
         return f.contender + (" compiled" if f.status == "measured" else f" {f.status}")
     return f"{f.contender} {1e3 * f.seconds.median:.3g} ms"

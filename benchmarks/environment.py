@@ -19,8 +19,14 @@ def environment(settings: Settings, seed: int) -> dict[str, Any]:
     """What it ran on, in JSON types."""
     found = environment_of_training(torch.device(settings.device), seed)
     return found | {
-        "command": [part for part in found["command"] if not part.startswith("hydra.run.dir=")],
+        "command": [
+            "python",
+            "-m",
+            "benchmarks",
+            *(p for p in found["command"][1:] if not p.startswith("hydra.run.dir=")),
+        ],
         "threads": settings.threads,
+        "device": found["device"].replace(f"{found['threads']} threads", f"{settings.threads} threads"),
         "precision": settings.precision,
         "compiler": compiler_version(),
         "load": os.getloadavg() if hasattr(os, "getloadavg") else None,

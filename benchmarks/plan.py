@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ KEYS = {
     "preset", "seed", "device", "threads", "precision", "seconds", "turns", "limits", "unroll", "contenders", "pythons", "only",
     "suites", "run_dir",
 }  # fmt: skip
+
+
+LIMITS = ("prepare", "run")
 
 
 class Planned(NamedTuple):
@@ -33,7 +37,19 @@ def check(config: Mapping[str, Any]) -> None:
         ConfigError: it is not; the message has what is valid.
     """
     refuse_unknown(config, KEYS, "")
-    refuse_unknown(config["limits"], ("prepare", "run"), "limits.")
+    for name in ("limits", "suites", "pythons"):
+        if not isinstance(config[name], dict):
+            raise ConfigError(f"{name} must be a mapping, not {config[name]!r}")
+    refuse_unknown(config["limits"], LIMITS, "limits.")
+    for name in LIMITS:
+        limit = config["limits"].get(name)
+        if not isinstance(limit, (int, float)) or isinstance(limit, bool) or limit <= 0:
+            raise ConfigError(f"limits.{name} must be a positive number of seconds, not {limit!r}")
+    for suite, grids in config["suites"].items():
+        if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+            raise ConfigError(
+                f"suites.{suite} is a list of grids, as in [{{T: 20, B: 8, I: 32, H: [64, 128]}}], not {grids!r}"
+            )
     refuse_unknown(config["suites"], SUITES, "suites.")
     refuse_unlisted("pythons", list(config["pythons"]), CONTENDERS, is_contender)
     for where, names in (("contenders", config["contenders"]), *_contenders_of_grids(config)):
@@ -51,6 +67,12 @@ def check(config: Mapping[str, Any]) -> None:
             continue
         if not isinstance(value, kind) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{name} must be a number of at least {least}, not {value!r}")
+    if (
+        config["threads"] is not None
+        and hasattr(os, "sched_getaffinity")
+        and config["threads"] > len(os.sched_getaffinity(0))
+    ):
+        raise ConfigError(f"threads={config['threads']}, but there are {len(os.sched_getaffinity(0))} cores to run on")
     list(plan(config))
 
 
@@ -85,6 +107,8 @@ def refuse_unlisted(where: str, names: Any, valid: Iterable[str], known: Callabl
     """Raises ConfigError where `names` is not a list of some of `valid`, or of others that are known."""
     if not isinstance(names, list):
         raise ConfigError(f"{where} is a list, as in {where}=[{', '.join(list(valid)[:2])}], not {names!r}")
+    if not names and where != "pythons":
+        raise ConfigError(f"{where} is empty, so there is nothing to do; there are {', '.join(valid)}")
     for name in names:
         if name not in valid and not (known and isinstance(name, str) and known(name)):
             close = get_close_matches(str(name), list(valid), n=1)

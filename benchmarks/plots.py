@@ -63,7 +63,7 @@ def _per_step(f: Figures) -> tuple[float, float, float] | None:
 
 
 def _peak(f: Figures) -> tuple[float, float, float] | None:
-    return None if f.peak_mb is None else (f.peak_mb, f.peak_mb, f.peak_mb)
+    return None if f.peak_mb is None else tuple(f.peak_mb)  # type: ignore[return-value]
 
 
 def _panels(cases: Mapping[Any, dict[str, Figures]], name: str) -> list[Panel]:
@@ -145,7 +145,7 @@ def _lines(
         label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
-    figure.suptitle(subtitle, fontsize=8)
+    figure.suptitle(f"{subtitle}; bands: 20th to 80th percentile", fontsize=8)
     return _save(figure, path)
 
 

@@ -40,7 +40,7 @@ class Figures(NamedTuple):
     gflops: float | None = None  # 10^9 operations per second in the products that a layer cannot do without
     gbytes_per_second: float | None = None  # of the traffic that it cannot do without
     floor_share: float | None = None  # of its time, what the machine needs at the least
-    peak_mb: float | None = None
+    peak_mb: Spread | None = None
     saved_mb: float | None = None
     prepare_seconds: float | None = None
     epoch_seconds: float | None = None
@@ -108,9 +108,10 @@ def figures_of(measurement: Mapping[str, Any], machine: Mapping[str, Any]) -> It
                 told["epoch_seconds"] = seconds.median * result["epoch_steps"]
                 if case.epoch:
                     told["epoch_seconds"] = statistics.fmean(samples) * result["epoch_steps"]
-        for key, scale in (("peak_bytes", "peak_mb"), ("saved_bytes", "saved_mb")):
-            if key in result:
-                told[scale] = result[key] / 1e6
+        if result.get("peak_bytes"):
+            told["peak_mb"] = spread([size / 1e6 for size in result["peak_bytes"]])
+        if "saved_bytes" in result:
+            told["saved_mb"] = result["saved_bytes"] / 1e6
         if "error" in result:
             told["error_share"] = result["error"]["error"] / result["error"]["allowed"]
         yield Figures(
@@ -172,16 +173,20 @@ def write_csv(path: Path, results: Mapping[str, Any]) -> None:
     parts = list(dict.fromkeys(name for f in every for name in f.case.to_dict() if name != "suite"))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *parts])
+        writer.writerow([*COLUMNS, *(f"case_{name}" if name in COLUMNS else name for name in parts)])
         for f in every:
             case = f.case.to_dict()
             times = [1e3 * v for v in f.seconds] if f.seconds else [None] * 3
             writer.writerow(
                 [
                     case["suite"], str(f.case), f.contender, f.status, *map(_short, times), *map(_short, f.ratio or [None] * 3),
-                    len(f.samples), *(_short(getattr(f, name)) for name in COLUMNS[11:]), *(case.get(name) for name in parts),
+                    len(f.samples), *(_short(_single(getattr(f, name))) for name in COLUMNS[11:]), *(case.get(name) for name in parts),
                 ]
             )  # fmt: skip
+
+
+def _single(value: Any) -> Any:
+    return value.median if isinstance(value, Spread) else value
 
 
 def _short(value: Any) -> Any:

@@ -21,11 +21,12 @@ from benchmarks.results import read_results, write_csv, write_results
 from benchmarks.suites import Refused, measure
 from seqnets.errors import ConfigError, RunFolderError
 
-SAME = ("seqnets", "commit", "python", "torch", "cpu", "device", "threads", "precision")
+SAME = ("seqnets", "commit", "python", "torch", "cpu", "device", "threads", "precision", "compiler", "SEQNETS_BACKEND")
 
 
 def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, Any]:
-    """Measure what `config` says (see conf/benchmark.yaml) and keep it in `folder`: results.json after every case, at the end results.csv and plots.
+    """Measure what `config` says (see conf/benchmark.yaml) and keep it in `folder`: results.json after every case, at the end results.csv,
+    tables.md and plots.
 
     Args:
         go_on: with the run that lies in `folder`, which was interrupted.
@@ -36,63 +37,69 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
     """
     check(config)
     device = _device(config["device"])
-    threads = config["threads"] or _cores()
+    threads = config["threads"] or cores()
     scratch = folder / "workers"
     settings = {
         name: Settings(name, device, threads, config["precision"], str(scratch / name), config["unroll"])
         for name in dict.fromkeys(name for p in plan(config) for name in p.contenders)
     }
-    here = environment(Settings("", device, threads, config["precision"], "", 0), config["seed"])
+    nobody = Settings("", device, threads, config["precision"], "", 0)
+    results: dict[str, Any] = {
+        "schema": 1,
+        "status": "running",
+        "environment": environment(nobody, config["seed"]),
+        "machine": {},
+        "config": config,
+        "contenders": {},
+        "measurements": [],
+    }
     if go_on:
-        results = read_results(folder)
-        _refuse_other(results, here, folder)
-    else:
-        if (folder / "results.json").exists():
-            raise RunFolderError(f"{folder} already holds a run; go on with it by python -m benchmarks resume {folder}")
-        folder.mkdir(parents=True, exist_ok=True)
-        results = {
-            "schema": 1,
-            "status": "running",
-            "environment": here,
-            "machine": {},
-            "config": config,
-            "contenders": {},
-        }
-        results["measurements"] = []
+        results |= _so_far(folder, results["environment"])
+    elif (folder / "results.json").exists():
+        raise RunFolderError(f"{folder} already holds a run; go on with it by python -m benchmarks resume {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
     for one in settings.values():
         Path(one.scratch).mkdir(parents=True, exist_ok=True)
     limits = Limits(**config["limits"])
+    pythons = {name: python for name, python in config["pythons"].items() if python is not None}
     todo = list(plan(config))
     with (
         Display(len(todo)) as display,
-        Conductor(settings, config["pythons"], scratch, config["seconds"], config["turns"], limits) as conductor,
+        Conductor(settings, pythons, scratch, config["seconds"], config["turns"], limits) as conductor,
     ):
-        display.say("measures the machine")
-        results["machine"] = results["machine"] or rates(Settings("", device, threads, config["precision"], "", 0))
-        display.say("starts the contenders")
-        results["contenders"] = conductor.introduce()
-        display.introduce(results)
-        done = {json.dumps(m["case"], sort_keys=True) for m in results["measurements"]}
         try:
+            display.say("measures the machine")
+            results["machine"] = results["machine"] or rates(nobody)
+            display.say("starts the contenders")
+            _refuse_others(results["contenders"], found := conductor.introduce(), folder)
+            results["contenders"] = found
+            display.introduce(results)
+            done = {json.dumps(m["case"], sort_keys=True) for m in results["measurements"]}
             for planned in todo:
                 if json.dumps(_as_json(planned), sort_keys=True) in done:
                     display.skip()
                     continue
                 display.begin(planned)
-                found = _one(planned, conductor, config, device, display)
-                results["measurements"].append(found)
+                measured = _one(planned, conductor, config, device, display)
+                results["measurements"].append(measured)
                 write_results(folder, results)
-                display.end(found, results["machine"])
+                display.end(measured, results["machine"])
             results["status"] = "finished"
         except KeyboardInterrupt:
             results["status"] = "interrupted"
-        results["environment"]["clocks_at_end"] = clocks()
-        write_results(folder, results)
+    if not results["contenders"]:  # interrupted before anything was known
+        return results
+    results["environment"]["clocks_at_end"] = clocks()
+    write_results(folder, results)
     write_csv(folder / "results.csv", results)
     (folder / "tables.md").write_text(markdown(results), encoding="utf-8")
-    drawn = draw_all(results, folder)
-    display.conclude(results, folder, drawn)
+    display.conclude(results, folder, draw_all(results, folder))
     return results
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one(
@@ -106,15 +113,15 @@ def _one(
         return told | measure(planned.case, names, conductor, config["seed"], device, config["precision"], display.say)
     except Refused as error:
         return told | {"refused": str(error), "results": {}}
+    except Exception as error:  # one case must not cost the others
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        text = next((line for line in str(error).splitlines() if line.strip()), "")
+        return told | {"refused": f"{type(error).__name__}: {text}"[:300], "results": {}}
 
 
 def _as_json(planned: Planned) -> dict[str, Any]:
     return json.loads(json.dumps(planned.given if planned.case is None else planned.case.to_dict()))
-
-
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _device(wanted: str) -> str:
@@ -124,10 +131,23 @@ def _device(wanted: str) -> str:
     return ("cuda" if available else "cpu") if wanted == "auto" else wanted
 
 
-def _refuse_other(results: Mapping[str, Any], here: Mapping[str, Any], folder: Path) -> None:
+def _so_far(folder: Path, here: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run that lies there has, once it may go on here."""
+    results = read_results(folder)
+    if results["status"] == "finished":
+        raise RunFolderError(f"the run in {folder} is finished; show it by python -m benchmarks show {folder}")
     then = results["environment"]
-    changed = [f"{name} was {then.get(name)}, is {here[name]}" for name in SAME if then.get(name) != here[name]]
+    changed = [f"{name} was {then.get(name)}, is {here.get(name)}" for name in SAME if then.get(name) != here.get(name)]
     if changed:
         raise RunFolderError(
             f"the run in {folder} cannot go on, as its figures would not be comparable: {'; '.join(changed)}. Start a new one"
         )
+    return results | {"status": "running"}
+
+
+def _refuse_others(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    for name, found in then.items():
+        if name in now and found != now[name]:
+            raise RunFolderError(
+                f"the run in {folder} cannot go on: {name} was {found}, is {now[name]}. Start a new one"
+            )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks.cases import Case, KernelCase, LayerCase, TrainCase
 from benchmarks.conductor import Answer, Conductor
@@ -39,13 +40,18 @@ def measure(
     assert isinstance(case, LayerCase)
     say("computes in float64")
     try:
-        refuse_too_large(case)
+        refuse_too_large(case, device)
         arrays = make_arrays(case, seed)
         oracle = Oracle(case, arrays, device, precision)
-    except MemoryError as error:
-        raise Refused(f"out of memory: {error}") from error
     except CellError as error:
         raise Refused(str(error)) from error
+    except (MemoryError, RuntimeError) as error:  # torch's own are the latter
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise Refused(f"out of memory, as it is judged in float64: {str(error).splitlines()[0]}") from error
+        raise
+    finally:
+        if device == "cuda":  # for the contenders
+            torch.cuda.empty_cache()
     judge = lambda outputs: judged(oracle, outputs)  # noqa: E731
     gates = get_cell(case.cell).gates
     rows = int(arrays["lengths"].sum()) if case.ragged else case.T * case.B
@@ -53,6 +59,8 @@ def measure(
     if case.suite == "memory":
         small = dataclasses.replace(case, T=2, B=1)
         results = conductor.measure_memory(case, small, names, arrays, make_arrays(small, seed), judge, say)
+        for result in results.values():
+            result.pop("prepare_seconds", None)  # in part of the small one
     else:
         results = conductor.measure(case, names, arrays, judge, say)
     return {"results": results, "work": work}
@@ -70,12 +78,12 @@ def judged(oracle: Oracle, outputs: Arrays) -> Answer:
     return {"status": "wrong", "why": why, "error": error}
 
 
-def refuse_too_large(case: LayerCase) -> None:
+def refuse_too_large(case: LayerCase, device: str) -> None:
     """Raises Refused where the judge in float64 would need more memory than there is: it keeps every gate of every step."""
     gates = get_cell(case.cell).gates
     numbers = case.T * case.B * case.directions * case.layers * (case.I + 8 * gates * case.H)
     needed = 8 * numbers * (2 if case.mode == "train" else 1)
-    available = _available_bytes()
+    available = None if device == "cuda" else _available_bytes()
     if available is not None and needed > available:
         raise Refused(
             f"out of memory: to judge it in float64 takes some {needed / 1e9:.0f} GB, and {available / 1e9:.0f} GB are free"
@@ -91,8 +99,8 @@ def _available_bytes() -> int | None:
 
 
 def train(case: TrainCase, names: list[str], conductor: Conductor, say: Say) -> dict[str, Answer]:
-    """Steps of training in turns. Every contender starts from weights of its own, drawn alike: right is who has the loss of the
-    first within a tenth.
+    """Steps of training in turns. Every contender starts from weights of its own, drawn alike, so little can be judged: right is who
+    begins with the loss of the first within a tenth, and has as many parameters within a hundredth (`torch.nn` has a bias more).
     """
     from hydra.errors import HydraException
 
@@ -105,23 +113,27 @@ def train(case: TrainCase, names: list[str], conductor: Conductor, say: Say) -> 
         raise Refused(f"{case.experiment} cannot be had: {str(error).partition(chr(10))[0]}") from error
     epoch_steps = -(-len(examples["inputs"]) // int(examples["batch_size"]))
     turns = max(case.turns, (epoch_steps - 10) // case.steps if case.epoch else 0)
-    first: list[float] = []
+    first: list[tuple[float, int]] = []
 
     def judge(outputs: Arrays) -> Answer:
         loss, parameters = float(outputs["loss"]), int(outputs["parameters"])
-        first.append(loss)
         told = {"parameters": parameters, "epoch_steps": epoch_steps}
-        if np.isfinite(loss) and abs(loss - first[0]) <= 0.1 * first[0]:
-            return told
-        return told | {
-            "status": "wrong",
-            "why": f"its loss begins at {loss:.4g}, where that of the first is {first[0]:.4g}",
-        }
+        if not np.isfinite(loss):
+            return told | {"status": "wrong", "why": f"its loss begins at {loss}"}
+        first.append((loss, parameters))
+        for what, value, expected, within in (
+            ("loss begins at", loss, first[0][0], 0.1),
+            ("parameters are", parameters, first[0][1], 0.01),
+        ):
+            if abs(value - expected) > within * expected:
+                return told | {"status": "wrong", "why": f"its {what} {value:.7g}, where the first has {expected:.7g}"}
+        return told
 
     results = conductor.measure(case, names, examples, judge, say, calls=case.steps, turns=turns)
     for name, result in results.items():
         if result["status"] == "measured":
-            result |= conductor.ask(name, "peak")
+            peak = conductor.ask(name, "peak")
+            result["peak_bytes"] = [peak["peak_bytes"]] if "peak_bytes" in peak else []
         conductor.workers[name].stop()  # a training cannot be forgotten otherwise
     return results
 
@@ -139,8 +151,8 @@ def examine(case: KernelCase) -> Answer:
     from seqnets.kernels.planning.arch import ARCHS
     from seqnets.kernels.planning.select import demand_of
 
-    cell, dtype, backward = get_cell(case.cell), DTYPES[case.dtype], case.pass_ == "backward"
     try:
+        cell, dtype, backward = get_cell(case.cell), DTYPES[case.dtype], case.pass_ == "backward"
         row = describe(
             cell, Compiled(case.H, 1, dtype, backward, True, False, 1), demand_of(cell, case.H, 1, dtype, backward), ARCHS[case.arch]
         )  # fmt: skip

@@ -115,14 +115,16 @@ def _times(title: str, every: Sequence[Figures], results: Mapping[str, Any]) -> 
         rows.append(row)
     notes = [*_slower(slower), *_failures(every)]
     mode = title.rpartition(", ")[2] if ", " in title else "step"
-    header = ["case", f"{OURS} {unit}", *others, "us per step, GFLOP/s, of the floor"]
-    return Table(f"{title}: {MODES[mode]}", header, rows, notes)
+    header = ["case", f"{OURS} {unit}", *others, f"{OURS}: us per step, GFLOP/s, of the floor"]
+    return Table(
+        f"{title}: {MODES[mode]}. Time of {OURS}, and how many times as fast it is (p20-p80)", header, rows, notes
+    )
 
 
 def _own(f: Figures | None, scale: float) -> Cell:
     if f is None or f.seconds is None:
         return Cell("" if f is None else f.status)
-    return Cell(f"{scale * f.seconds.median:.3g}" + (f" {f.note}" if f.note else ""))
+    return Cell(_digits(scale * f.seconds.median) + (f" {f.note}" if f.note else ""))
 
 
 def _other(f: Figures | None, scale: float) -> Cell:
@@ -132,15 +134,29 @@ def _other(f: Figures | None, scale: float) -> Cell:
     if f.seconds is None:
         return Cell("-" if f.status == "not served" else f.status)
     if f.ratio is None:
-        return Cell(f"{scale * f.seconds.median:.3g}")
+        return Cell(f"{_digits(scale * f.seconds.median)} {'us' if scale > 1e5 else 'ms'}")
     slower = f.ratio.p80 < 1
-    return Cell(f"{f.ratio.median:.2f} ({f.ratio.p20:.2f}-{f.ratio.p80:.2f})" + (" slower" if slower else ""), slower)
+    told = f"{_digits(f.ratio.median)} ({_digits(f.ratio.p20)}-{_digits(f.ratio.p80)})" + (" slower" if slower else "")
+    return Cell(told + (f", {f.note}" if f.contender == "torch.nn" and f.note else ""), slower)
+
+
+def _digits(value: float) -> str:
+    """Three of them, without powers of ten."""
+    return (
+        f"{value:.0f}"
+        if value >= 100
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+        if value >= 0.095
+        else f"{value:.2g}"
+    )
 
 
 def _rates(f: Figures | None) -> str:
     if f is None or f.microseconds_per_time_step is None or f.gflops is None:
         return ""
-    told = f"{f.microseconds_per_time_step:.3g}, {f.gflops:.3g}"
+    told = f"{_digits(f.microseconds_per_time_step)}, {_digits(f.gflops)}"
     return told if f.floor_share is None else f"{told}, {100 * f.floor_share:.0f}%"
 
 
@@ -176,10 +192,14 @@ def _memory(title: str, every: Sequence[Figures], results: Mapping[str, Any]) ->
             if f is None or f.peak_mb is None:
                 row.append(Cell("" if f is None else "-" if f.status == "not served" else f.status))
             else:
-                row.append(Cell(f"{f.peak_mb:.1f}" + ("" if f.saved_mb is None else f" ({f.saved_mb:.1f})")))
+                told = f"{f.peak_mb.median:.1f} ({f.peak_mb.p20:.1f}-{f.peak_mb.p80:.1f})"
+                row.append(Cell(told + ("" if f.saved_mb is None else f", {f.saved_mb:.1f}")))
         rows.append(row)
     return Table(
-        f"{title}: MB at the peak (kept for the backward pass)", ["case", *names], rows, list(_failures(every))
+        f"{title}: MB at the peak (p20-p80 of processes), kept for the backward pass",
+        ["case", *names],
+        rows,
+        list(_failures(every)),
     )
 
 
@@ -193,7 +213,7 @@ def _training(title: str, every: Sequence[Figures], results: Mapping[str, Any]) 
             ratio = "" if f.ratio is None else f"{f.ratio.median:.2f} ({f.ratio.p20:.2f}-{f.ratio.p80:.2f})"
             row += [
                 Cell(f"{1e3 * f.seconds.median:.1f}"), Cell(ratio, f.ratio is not None and f.ratio.p80 < 1),
-                Cell(f"{f.epoch_seconds:.1f}"), Cell(f"{f.peak_mb:.0f}"), Cell(f"{f.parameters:,}"), Cell(f.note),
+                Cell(f"{f.epoch_seconds:.1f}"), Cell("" if f.peak_mb is None else f"{f.peak_mb.median:.0f}"), Cell(f"{f.parameters:,}"), Cell(f.note),
             ]  # fmt: skip
         rows.append(row)
     header = [

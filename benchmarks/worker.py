@@ -87,20 +87,24 @@ class Contender:
         return {"seconds": seconds, "notes": self.work.notes()}
 
     def run(self, calls: int) -> dict[str, Any]:
-        """Seconds that so many calls took; where they are short, after one that finds the caches as others left them."""
+        """Seconds that so many calls took, after one that finds the caches as others left them."""
         assert self.work is not None
-        if calls > 1 and self.work.run is None:
+        if self.work.warms_up:
             self.work.wait(self.work.call())
         if self.work.run is not None:
             return {"seconds": self.work.run(calls)}
         start = time.perf_counter()
+        self._repeat(calls)
+        return {"seconds": time.perf_counter() - start}
+
+    def _repeat(self, calls: int) -> None:
+        assert self.work is not None
         for _ in range(calls):
             result = self.work.call()
         self.work.wait(result)
-        return {"seconds": time.perf_counter() - start}
 
     def memory(self, calls: int) -> dict[str, Any]:
-        """What a few calls add to this process at their peak, in bytes; and what is kept for backward, where the library can tell.
+        """What calls add to this process at their peak, in bytes; and what is kept for backward, where the library can tell.
 
         On CUDA, of its device's memory as torch allocates it. Else of the resident set, which Linux alone tells well: its
         peak is forgotten at request.
@@ -116,14 +120,16 @@ class Contender:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            self.run(calls)
+            self._repeat(calls)
             found["peak_bytes"] = torch.cuda.max_memory_allocated() - before
         elif not Path("/proc/self/clear_refs").exists():
             return {"status": "not served", "why": "the peak of a process can be reset on Linux only"}
         else:
+            if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+                libc.malloc_trim(0)  # what was freed before, as by a compiler, would be used again and not seen
             Path("/proc/self/clear_refs").write_text("5")
             before = _resident("VmRSS")
-            self.run(calls)
+            self._repeat(calls)
             found["peak_bytes"] = _resident("VmHWM") - before
         if self.work.saved_bytes is not None:
             found["saved_bytes"] = self.work.saved_bytes()
@@ -139,7 +145,14 @@ class Contender:
     def forget(self) -> dict[str, Any]:
         self.work = None
         gc.collect()
+        if self.settings.device == "cuda" and "torch" in sys.modules:  # others share the GPU
+            sys.modules["torch"].cuda.empty_cache()
         return {}
+
+    def launches(self) -> dict[str, Any]:
+        """Once all times are taken, as it may spoil the process: what launching the work costs, where the library can tell."""
+        assert self.work is not None
+        return {"notes": self.work.launches()}
 
 
 def _resident(which: str) -> int:

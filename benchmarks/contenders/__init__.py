@@ -74,3 +74,7 @@ class Work(NamedTuple):
     saved_bytes: Callable[[], int] | None = None
     # seconds of so many calls, where timing `call` from outside would not do
     run: Callable[[int], float] | None = None
+    # whether one more call before a turn does no harm
+    warms_up: bool = True
+    # what is known of launching the work on a GPU, as more notes; asked for last
+    launches: Callable[[], dict[str, Any]] = dict

@@ -152,4 +152,4 @@ def prepare_training(case: TrainCase, arrays: Arrays, settings: Settings) -> Wor
         return {"loss": np.asarray(result["loss"]), "parameters": np.asarray(model.count_params())}
 
     fit(1)  # compiles
-    return Work(call, lambda result: None, outputs, run=fit)
+    return Work(call, lambda result: None, outputs, run=fit, warms_up=False)

@@ -55,7 +55,7 @@ def why_not(case: Case, settings: Settings) -> str | None:
     if settings.contender == "torch.compile":
         steps = case.T * case.layers * case.directions
         if steps > settings.unroll:
-            return f"it would unroll {steps} steps, and compiles each for about two seconds; benchmark with unroll={steps} to wait for that"
+            return f"it would unroll {steps} time steps and compile each for two seconds or so; benchmark with unroll={steps} to wait for that"
     if backend := settings.contender.partition("seqnets-")[2]:
         return _why_cannot(case, backend, settings)
     return None
@@ -105,14 +105,16 @@ def prepare(case: Case, arrays: Arrays, settings: Settings) -> Work:
             x = tensors["x"][None] if case.mode == "step" else tensors["x"]
             with torch.set_grad_enabled(case.mode == "train"):
                 told["backend"] = seqnets.explain(module, x, lengths=lengths).backend
-        if settings.device == "cuda" and settings.contender in ("torch.nn", "seqnets-aten"):
+        if settings.device == "cuda" and settings.contender in ("torch.nn", "seqnets-aten") and case.mode != "step":
             told["cudnn"] = cudnn_algorithm(case, torch.cuda.get_device_properties(0))
-        if settings.device == "cuda":
-            told |= launch_times(work.call)
         return told
 
     if settings.device == "cuda":
-        work = work._replace(wait=lambda _: torch.cuda.synchronize(), run=partial(gpu_seconds, work.call))
+        work = work._replace(
+            wait=lambda _: torch.cuda.synchronize(),
+            run=partial(gpu_seconds, work.call),
+            launches=partial(launch_times, work.call),
+        )
     return work._replace(notes=notes)
 
 

@@ -251,7 +251,7 @@ static void run_backward(Arguments given) {
     for (int64_t row = 0; d_input && row < p.T * p.B; row += BLOCK)
         tasks.push_back([&, row] {
             const Range rows{row, std::min(row + BLOCK, p.T * p.B)};
-            for (int64_t d = 0; d < p.D; d++) multiply_rows(directions[d]->d_x, rows, G, p.H, weight_ih(d), ih, p.I, d_input, d > 0);
+            for (int64_t d = 0; d < p.D; d++) multiply_rows(directions[d]->d_x, rows, G * p.H, weight_ih(d), ih, p.I, d_input, d > 0);
         });
     for (int64_t d = 0; d < p.D; d++)
         for (int j = 0; j < P; j++) tasks.push_back([&, d, j] { sum_rows(directions[d]->d_rows[j], p.B, p.H, directions[d]->d_params[j]); });

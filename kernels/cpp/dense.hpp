@@ -16,12 +16,11 @@ template <class F> INLINE void each_column(int64_t columns, F f) {
     if (c < columns) f(c, int(columns - c));
 }
 
-// out[rows][columns] (+)= some rows of a[rows][segments·length] · a packed matrix
-static void multiply_rows(const stored* a, Range rows, int64_t segments, int64_t length, const real* packed, const Panels& panels, int64_t columns, stored* out,
-                          bool add) {
-    const int64_t count = rows.to - rows.from, depth = segments * length;
+// out[rows][columns] (+)= some rows of a[rows][depth] · a packed matrix
+static void multiply_rows(const stored* a, Range rows, int64_t depth, const real* packed, const Panels& panels, int64_t columns, stored* out, bool add) {
+    const int64_t count = rows.to - rows.from;
     real *result = scratch.take(count * (panels.padded + depth)), *given = result + count * panels.padded;
-    product({widened(a + rows.from * depth, count * depth, given), depth, segments, length, length}, count, packed, panels, panels.all(), nullptr, result, panels.padded);
+    product({widened(a + rows.from * depth, count * depth, given), depth, 1, depth, 0}, count, packed, panels, panels.all(), nullptr, result, panels.padded);
     for (int64_t r = 0; r < count; r++) {
         stored* at = out + (rows.from + r) * columns;
         const real* sums = result + r * panels.padded;

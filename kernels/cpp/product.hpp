@@ -42,17 +42,17 @@ struct Rows {
     int64_t depth, skip;
 };
 
-// Segments as long as these are summed each by itself: one long sum would round more than a library's products do
-constexpr int64_t LONG = 256;
+constexpr int64_t LONG = 512;  // products that are summed in one go: a longer sum rounds more than those of libraries, which cut them too
 
 template <int R, int W>
 static void multiply(const Rows& a, const real* panel, const real* start, real* out, int64_t stride) {
-    for (int64_t s = 0; s < a.segments;) {
-        const bool first = s == 0;
+    for (int64_t s = 0, done = 0; s < a.segments;) {
+        const bool first = s == 0 && done == 0;
         V sums[R][W] = {};
-        for (const int64_t end = a.depth < LONG ? a.segments : s + 1; s < end; s++) {
-            const real* at = a.at + s * a.skip;
-            for (int64_t k = 0; k < a.depth; k++, panel += W * L) {
+        for (int64_t left = LONG; left > 0 && s < a.segments;) {
+            const int64_t count = std::min(left, a.depth - done);
+            const real* at = a.at + s * a.skip + done;
+            for (int64_t k = 0; k < count; k++, panel += W * L) {
                 V column[W];
                 for (int v = 0; v < W; v++) column[v] = load(panel + v * L);
                 for (int r = 0; r < R; r++) {
@@ -60,6 +60,9 @@ static void multiply(const Rows& a, const real* panel, const real* start, real* 
                     for (int v = 0; v < W; v++) sums[r][v] = multiply_add(value, column[v], sums[r][v]);
                 }
             }
+            left -= count;
+            done += count;
+            if (done == a.depth) done = 0, s++;
         }
         for (int r = 0; r < R; r++)
             for (int v = 0; v < W; v++) {

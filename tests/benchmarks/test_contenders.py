@@ -27,7 +27,9 @@ CASES = [
     LayerCase("layer", cell="lstm", mode="train", T=7, B=3, I=5, H=6, dtype="bf16"),
     LayerCase("layer", cell="benchmarks.cells:light", mode="train", T=7, B=3, I=5, H=6),
 ]
-STEPS = [LayerCase("layer", cell=cell, mode="step", B=3, I=5, H=6) for cell in ("lstm", "gru", "rnn_tanh", "rnn_relu")]
+STEPS = [
+    LayerCase("latency", cell=cell, mode="step", B=3, I=5, H=6) for cell in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+]
 COMPILED = [name for name in CONTENDERS if name.startswith("torch.compile")]
 OTHERS = [name for name in CONTENDERS if name not in COMPILED]
 

@@ -48,7 +48,8 @@ def test_a_case_comes_back_from_json():
         ({"B": "many"}, "B must be a positive integer, not 'many'"),
         ({"mode": "inference"}, "mode must be one of infer, train, step"),
         ({"dtype": "fp8"}, "dtype must be one of fp32"),
-        ({"mode": "step", "T": 2}, "a step is of one layer in one direction"),
+        ({"mode": "step"}, "the suite layer is not of mode step"),
+        ({"cell": 3}, "cell must be a name"),
     ],
 )
 def test_a_case_that_cannot_be_is_a_row_that_says_why(grid, why):
@@ -69,6 +70,9 @@ def test_a_case_that_cannot_be_is_a_row_that_says_why(grid, why):
         ({"threads": 0}, "threads must be a number of at least 1"),
         ({"seconds": "long"}, "seconds must be a number"),
         ({"limits": {"prepare": 1, "run": 1, "walk": 1}}, "unknown key limits.walk"),
+        ({"limits": {"prepare": 1, "run": "long"}}, "limits.run must be a positive number of seconds"),
+        ({"suites": {"layer": ["lstm"]}}, "suites.layer is a list of grids"),
+        ({"threads": 1000}, "threads=1000, but there are"),
         ({"suites": {"layers": []}}, "unknown key suites.layers"),
         ({"suites": {"layer": [{"hidden": 3}]}}, "there is no 'hidden'; a case has cell, mode, T, B, I, H"),
         ({"suites": {"layer": [{"H": 3, "contenders": ["jax"]}]}}, "suites.layer.contenders: there is no"),

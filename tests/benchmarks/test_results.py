@@ -2,11 +2,13 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.cases import LayerCase, TrainCase
-from benchmarks.compare import compare
+from benchmarks.compare import compare, print_comparison
+from benchmarks.cuda import cudnn_algorithm
 from benchmarks.plots import draw_all
 from benchmarks.results import figures, read_results, spread, work_of, write_csv, write_results
 from benchmarks.tables import tables
@@ -131,8 +133,59 @@ class TestCompare:
         assert self.verdicts(old, new) == {"seqnets": "same"}
         assert self.verdicts(old, new, least=0.02) == {"seqnets": "slower"}
 
+    def test_each_change_names_its_own_yardstick(self):
+        both = measured(CASE, seqnets=[1.0, 1.0], torch=[2.0, 2.0])
+        both["results"] = {
+            "seqnets": both["results"]["seqnets"],
+            "keras": both["results"]["seqnets"],
+            "torch.nn": both["results"]["torch.nn"],
+        }
+        changes, _ = compare(results_of(both), results_of(both), 0.05)
+        assert {c.contender: c.yardstick for c in changes} == {
+            "seqnets": "torch.nn",
+            "keras": "torch.nn",
+            "torch.nn": "keras",
+        }
+
+    def test_what_can_no_longer_be_timed_is_told_and_fails(self, tmp_path, capsys):
+        for name, results in (
+            ("old", measured(CASE, seqnets=[1, 1], torch=[1, 1])),
+            ("new", measured(CASE, seqnets=[1, 1], torch=[1, 1])),
+        ):
+            (tmp_path / name).mkdir()
+            if name == "new":
+                results["results"]["seqnets"] = {"status": "wrong", "why": "y is off"}
+            write_results(tmp_path / name, results_of(results))
+        assert print_comparison(tmp_path / "old", tmp_path / "new", 0.05) == 1
+        assert "was timed, is wrong: y is off" in capsys.readouterr().out
+        assert print_comparison(tmp_path / "old", tmp_path / "old", 0.05) == 0
+
     def test_cases_that_one_run_lacks_are_left_out(self):
         assert self.verdicts(measured(CASE, seqnets=[1, 1]), measured(LARGER, seqnets=[1, 1])) == {}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "algorithm"),
+    [
+        ({"H": 128}, "persistent small H"),
+        ({"H": 192}, "persistent small H/standard"),
+        ({"H": 192, "mode": "infer"}, "persistent small H"),
+        ({"H": 256}, "standard"),
+        ({"H": 128, "ragged": True}, "standard"),
+        ({"H": 128, "dtype": "fp64"}, "standard"),
+        ({"H": 512, "I": 128, "B": 8, "dtype": "fp16"}, "persistent"),
+        ({"H": 512, "I": 128, "B": 8, "dtype": "bf16"}, "standard"),
+        ({"H": 512, "I": 128, "B": 9, "dtype": "fp16"}, "standard"),
+        ({"H": 512, "I": 128, "B": 136, "dtype": "fp16"}, "standard"),
+        ({"H": 512, "I": 100, "B": 8, "dtype": "fp16"}, "standard"),
+        ({"H": 512, "I": 128, "B": 8, "dtype": "fp16", "bidirectional": True}, "standard"),
+        ({"H": 512, "I": 128, "B": 8, "dtype": "fp16", "cell": "gru"}, "standard"),
+        ({"H": 384, "cell": "rnn_tanh", "mode": "infer"}, "persistent small H"),
+    ],
+)
+def test_the_algorithm_that_pytorch_asks_of_cudnn(sizes, algorithm):
+    h100 = SimpleNamespace(major=9, minor=0, multi_processor_count=132)
+    assert cudnn_algorithm(LayerCase("layer", **sizes), h100) == algorithm
 
 
 def test_an_epoch_is_the_mean_of_its_turns():
@@ -143,7 +196,9 @@ def test_an_epoch_is_the_mean_of_its_turns():
         "calls": 2,
         "epoch_steps": 10,
         "parameters": 7,
-        "peak_bytes": 5e6,
+        "peak_bytes": [5e6],
     }
     (found,) = figures(results_of({"case": case.to_dict(), "results": {"seqnets": result}}))
-    assert found.seconds.median == 1 and found.epoch_seconds == 20 and found.peak_mb == 5 and found.parameters == 7
+    assert (
+        found.seconds.median == 1 and found.epoch_seconds == 20 and found.peak_mb.median == 5 and found.parameters == 7
+    )

@@ -60,7 +60,13 @@ def test_long_rows_and_heads(case):
     recurrences.check(case)
 
 
-@cases([Case(LSTM, T=500, B=32, H=20), Case(GRU, T=500, B=32, H=20), Case(LSTM, T=30, B=8, H=1000)])
+@cases(
+    [
+        Case(LSTM, T=500, B=32, H=20),
+        Case(GRU, T=500, B=32, H=20),
+        Case(LSTM, T=30, B=8, H=1000),
+    ]
+)
 def test_long_sums_are_as_exact_as_those_of_torch(case):
     recurrences.check(case)
 
