@@ -252,7 +252,9 @@ class Conductor:
                 if "why" in found:
                     return found
                 found["peak_bytes"] = [found["peak_bytes"]]
-                return {"status": "measured", **found} | self._first(worker, judge)
+                first = self._first(worker, judge)
+                first.pop("seconds", None)  # no turn of a measurement
+                return {"status": "measured", **found} | first
 
             found = self._guarded(name, work)
             if before is not None and found["status"] == "measured":
@@ -273,13 +275,13 @@ class Conductor:
 
     def _begin(self, worker: Worker, case: Case, judge: Callable[[dict[str, np.ndarray]], Answer]) -> Answer:
         ready = self._prepare(worker, case)
-        return ready | self._first(worker, judge) if ready["status"] == "ready" else ready
+        if ready["status"] != "ready":
+            return ready
+        first = self._first(worker, judge)
+        return {"status": "ready", "prepare_seconds": ready["seconds"] + first.pop("seconds", 0.0)} | first
 
     def _prepare(self, worker: Worker, case: Case) -> Answer:
-        arrays = str(self._path("arrays"))
-        answer = worker.ask("prepare", self.limits.prepare, case=case.to_dict(), arrays=arrays)
-        self._prepared_in = answer.pop("seconds", 0.0)
-        return answer
+        return worker.ask("prepare", self.limits.prepare, case=case.to_dict(), arrays=str(self._path("arrays")))
 
     def _first(self, worker: Worker, judge: Callable[[dict[str, np.ndarray]], Answer]) -> Answer:
         answer = worker.ask("first", self.limits.prepare, outputs=str(self._path("outputs")))
@@ -293,7 +295,7 @@ class Conductor:
                 "status": "wrong",
                 "why": f"what it gave cannot be judged: {type(error).__name__}: {error}"[:300],
             }
-        return {"prepare_seconds": self._prepared_in + answer["seconds"], "notes": answer["notes"]} | verdict
+        return answer | verdict
 
     def _warm_up(self, worker: Worker, calls: dict[str, int], name: str) -> Answer:
         """How many calls make a turn: as many as take a tenth of the time for measuring."""

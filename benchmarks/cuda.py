@@ -21,10 +21,7 @@ def cudnn_algorithm(case: LayerCase, device: Any) -> str:
         device: `torch.cuda.get_device_properties`: major, minor and multi_processor_count are read.
     """
     small = (384, 256) if case.cell.startswith("rnn_") else (192, 128)
-    if case.dtype == "bf16" or case.dtype == "fp64" or case.ragged:
-        persistent = False
-    else:
-        persistent = case.dtype == "fp16" and _persists(case, device)
+    persistent = case.dtype == "fp16" and not case.ragged and _persists(case, device)
 
     def choose(largest: int) -> str:
         if not case.ragged and case.dtype != "fp64" and largest >= case.H:

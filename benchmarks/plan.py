@@ -67,12 +67,8 @@ def check(config: Mapping[str, Any]) -> None:
             continue
         if not isinstance(value, kind) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{name} must be a number of at least {least}, not {value!r}")
-    if (
-        config["threads"] is not None
-        and hasattr(os, "sched_getaffinity")
-        and config["threads"] > len(os.sched_getaffinity(0))
-    ):
-        raise ConfigError(f"threads={config['threads']}, but there are {len(os.sched_getaffinity(0))} cores to run on")
+    if config["threads"] is not None and config["threads"] > cores():
+        raise ConfigError(f"threads={config['threads']}, but there are {cores()} cores to run on")
     list(plan(config))
 
 
@@ -101,6 +97,11 @@ def plan(config: Mapping[str, Any]) -> Iterator[Planned]:
                 if key not in seen:
                     seen.add(key)
                     yield Planned(given, case, refused, tuple(names))
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def refuse_unlisted(where: str, names: Any, valid: Iterable[str], known: Callable[[str], bool] | None = None) -> None:

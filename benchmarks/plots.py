@@ -80,11 +80,7 @@ def _panels(cases: Mapping[Any, dict[str, Figures]], name: str) -> list[Panel]:
                 panels.append(
                     (title, sorted(((getattr(case, name), left[case]) for case in alike), key=lambda point: point[0]))
                 )
-        left = {
-            case: found
-            for case, found in left.items()
-            if all(left[case] is not f for _, points in panels for _, f in points)
-        }
+        left = {case: left[case] for alike in groups.values() if len(alike) == 1 for case in alike}
     return sorted(panels, key=lambda panel: -len(panel[1]))[:MOST_PANELS]
 
 

@@ -10,12 +10,10 @@ from torch import Tensor
 
 import seqnets
 from benchmarks.cases import LayerCase
+from benchmarks.contenders import Arrays
 from seqnets.cells import get_cell
+from seqnets.kernels.arguments import DTYPES
 from seqnets.tolerance import Error, verdict
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
-
-Arrays = dict[str, np.ndarray]
 
 
 def make_arrays(case: LayerCase, seed: int) -> Arrays:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,13 +76,6 @@ def read_results(path: Path) -> dict[str, Any]:
     return found
 
 
-def write_results(folder: Path, results: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    unfinished = folder / ".results.json.unfinished"
-    unfinished.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, folder / "results.json")
-
-
 def figures(results: Mapping[str, Any]) -> Iterator[Figures]:
     """Of every contender in every case, in the order in which they were measured."""
     for measurement in results["measurements"]:
@@ -105,9 +97,8 @@ def figures_of(measurement: Mapping[str, Any], machine: Mapping[str, Any]) -> It
             if isinstance(case, LayerCase):
                 told |= _rates(case, measurement["work"], seconds.median, machine)
             if isinstance(case, TrainCase):
-                told["epoch_seconds"] = seconds.median * result["epoch_steps"]
-                if case.epoch:
-                    told["epoch_seconds"] = statistics.fmean(samples) * result["epoch_steps"]
+                of_a_step = statistics.fmean(samples) if case.epoch else seconds.median
+                told["epoch_seconds"] = of_a_step * result["epoch_steps"]
         if result.get("peak_bytes"):
             told["peak_mb"] = spread([size / 1e6 for size in result["peak_bytes"]])
         if "saved_bytes" in result:

@@ -11,15 +11,16 @@ from typing import Any
 import torch
 
 from benchmarks.conductor import Conductor, Limits
-from benchmarks.contenders import Settings
+from benchmarks.contenders import Settings, in_a_line
 from benchmarks.display import Display, markdown
 from benchmarks.environment import clocks, environment
 from benchmarks.machine import rates
-from benchmarks.plan import Planned, check, plan
+from benchmarks.plan import Planned, check, cores, plan
 from benchmarks.plots import draw_all
-from benchmarks.results import read_results, write_csv, write_results
+from benchmarks.results import read_results, write_csv
 from benchmarks.suites import Refused, measure
 from seqnets.errors import ConfigError, RunFolderError
+from seqnets.training.run_folder import write_json
 
 SAME = ("seqnets", "commit", "python", "torch", "cpu", "device", "threads", "precision", "compiler", "SEQNETS_BACKEND")
 
@@ -82,7 +83,7 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
                 display.begin(planned)
                 measured = _one(planned, conductor, config, device, display)
                 results["measurements"].append(measured)
-                write_results(folder, results)
+                write_json(folder / "results.json", results)
                 display.end(measured, results["machine"])
             results["status"] = "finished"
         except KeyboardInterrupt:
@@ -90,16 +91,11 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
     if not results["contenders"]:  # interrupted before anything was known
         return results
     results["environment"]["clocks_at_end"] = clocks()
-    write_results(folder, results)
+    write_json(folder / "results.json", results)
     write_csv(folder / "results.csv", results)
     (folder / "tables.md").write_text(markdown(results), encoding="utf-8")
     display.conclude(results, folder, draw_all(results, folder))
     return results
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one(
@@ -116,8 +112,7 @@ def _one(
     except Exception as error:  # one case must not cost the others
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        text = next((line for line in str(error).splitlines() if line.strip()), "")
-        return told | {"refused": f"{type(error).__name__}: {text}"[:300], "results": {}}
+        return told | {"refused": in_a_line(error), "results": {}}
 
 
 def _as_json(planned: Planned) -> dict[str, Any]:

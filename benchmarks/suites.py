@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 
 from benchmarks.cases import Case, KernelCase, LayerCase, TrainCase
 from benchmarks.conductor import Answer, Conductor
+from benchmarks.contenders import Arrays
 from benchmarks.machine import chain_seconds
-from benchmarks.problem import DTYPES, Arrays, Oracle, make_arrays
+from benchmarks.problem import Oracle, make_arrays
 from benchmarks.results import work_of
 from seqnets.cells import get_cell
 from seqnets.errors import CellError, SeqnetsError
+from seqnets.kernels.arguments import DTYPES
 
 Say = Callable[[str], None]
 
@@ -52,15 +55,13 @@ def measure(
     finally:
         if device == "cuda":  # for the contenders
             torch.cuda.empty_cache()
-    judge = lambda outputs: judged(oracle, outputs)  # noqa: E731
+    judge = partial(judged, oracle)
     gates = get_cell(case.cell).gates
     rows = int(arrays["lengths"].sum()) if case.ragged else case.T * case.B
     work = work_of(case, gates, rows) | {"chain_seconds": chain_seconds(case, gates, device)}
     if case.suite == "memory":
         small = dataclasses.replace(case, T=2, B=1)
         results = conductor.measure_memory(case, small, names, arrays, make_arrays(small, seed), judge, say)
-        for result in results.values():
-            result.pop("prepare_seconds", None)  # in part of the small one
     else:
         results = conductor.measure(case, names, arrays, judge, say)
     return {"results": results, "work": work}

@@ -230,10 +230,9 @@ def _training(title: str, every: Sequence[Figures], results: Mapping[str, Any]) 
 
 
 def _kernels(title: str, every: Sequence[Figures], results: Mapping[str, Any]) -> Table:
-    from seqnets.kernels.analysis.report import HEADER, _line
+    from seqnets.kernels.analysis.report import HEADER, NOTE, line_of
 
     kernels = [m["results"][OURS]["kernel"] for m in results["measurements"] if "kernel" in m["results"].get(OURS, {})]
     assert all(isinstance(f.case, KernelCase) for f in every)
-    note = "barriers, instructions and tensor core: per time step, of one warp; floor: a model, not a measurement"
-    rows = [[Cell(text) for text in _line(kernel)] for kernel in kernels]
-    return Table("kernels, compiled ahead of time: no GPU was needed", list(HEADER), rows, [note, *_failures(every)])
+    rows = [[Cell(text) for text in line_of(kernel)] for kernel in kernels]
+    return Table("kernels, compiled ahead of time: no GPU was needed", list(HEADER), rows, [NOTE, *_failures(every)])

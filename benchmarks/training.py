@@ -22,13 +22,12 @@ from torch.nn import functional as F
 
 import seqnets
 from benchmarks.cases import TrainCase
-from benchmarks.contenders import Settings, Work
+from benchmarks.contenders import Arrays, Settings, Work
+from benchmarks.contenders.with_torch import LAYERS, of_torch
 from seqnets.training.config import build, check_config
 from seqnets.training.memory import keep_freed_memory
 
 CONF = Path(__file__).parents[1] / "conf"
-
-Arrays = dict[str, np.ndarray]
 
 
 def compose_experiment(case: TrainCase, *overrides: str) -> Any:
@@ -103,7 +102,6 @@ class Trained:
             *([f"model.backend={backend}"] if backend else []),
         )
         self._train: Callable[[], Any] = lambda: train(cfg)
-        self._failure: BaseException | None = None
         WaitForOrders.steps, WaitForOrders.answers = Queue(), Queue()
         threading.Thread(target=self._run, daemon=True).start()
         module = self._answer()
@@ -112,7 +110,7 @@ class Trained:
 
     @property
     def backend(self) -> str:
-        return str(self._module.trainer.callbacks and _backend_of(self._module.trainer))
+        return _backend_of(self._module.trainer)
 
     def advance(self, steps: int) -> float:
         """Do so many steps; the loss of the last."""
@@ -204,15 +202,13 @@ def plain_steps(case: TrainCase, arrays: Arrays, settings: Settings) -> PlainLoo
 
 def with_torch_layers(model: nn.Module) -> nn.Module:
     """`model`, its recurrent layers replaced by those of `torch.nn`, which have two biases a gate where an experiment may have one."""
-    kinds = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
     for name, child in model.named_children():
         if not isinstance(child, seqnets.Recurrent):
             with_torch_layers(child)
             continue
-        options = {"nonlinearity": child.cell.name.removeprefix("rnn_")} if child.cell.name.startswith("rnn_") else {}
-        theirs = kinds[child.cell.name](
+        theirs = LAYERS[child.cell.name](
             child.input_size, child.hidden_size, child.num_layers, dropout=child.dropout, bidirectional=child.bidirectional,
-            batch_first=child.batch_first, **options,
+            batch_first=child.batch_first, **of_torch(child.cell.name),
         )  # fmt: skip
         for parameter in theirs.parameters():
             nn.init.zeros_(parameter)

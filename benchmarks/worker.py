@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cases import case_of
-from benchmarks.contenders import CONTENDERS, Absent, Settings, Work
+from benchmarks.contenders import CONTENDERS, Absent, Settings, Work, in_a_line
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -166,10 +166,8 @@ def answer(contender: Contender, order: dict[str, Any]) -> dict[str, Any]:
         return getattr(contender, order.pop("do"))(**order)
     except Exception as error:
         traceback.print_exc()
-        text = next((line for line in str(error).splitlines() if line.strip()), "")
-        told = f"{type(error).__name__}: {text}"[:300]
         memory = isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
-        return {"status": "out of memory" if memory else "failed", "why": told}
+        return {"status": "out of memory" if memory else "failed", "why": in_a_line(error)}
 
 
 def _die_with_parent() -> None:

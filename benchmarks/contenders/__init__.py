@@ -44,8 +44,17 @@ def is_contender(name: str) -> bool:
         return False
 
 
+Arrays = dict[str, np.ndarray]
+
+
 class Absent(Exception):
     """The contender cannot take part on this machine; the message says why, and the way out."""
+
+
+def in_a_line(error: Exception) -> str:
+    """Its kind, and the first line of its message that says something."""
+    text = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}"[:300]
 
 
 class Settings(NamedTuple):

@@ -14,9 +14,7 @@ import jax
 from jax import numpy as jnp
 
 from benchmarks.cases import LayerCase
-from benchmarks.contenders import Absent, Settings, Work
-
-Arrays = dict[str, np.ndarray]
+from benchmarks.contenders import Absent, Arrays, Settings, Work
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 DTYPES = {"fp32": jnp.float32, "fp16": jnp.float16, "bf16": jnp.bfloat16}

@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.cases import Case, LayerCase
-from benchmarks.contenders import Absent, Settings, Work
+from benchmarks.contenders import Absent, Arrays, Settings, Work
 from benchmarks.cuda import gpu_seconds
 
-Arrays = dict[str, np.ndarray]
 # of a direction: W as of `torch.nn`; R (gates, 1, H, H) and b (gates, 1, H) as FlashRNN has them, of one head
 Weights = dict[str, Tensor]
 # x (T, B, I), weights and the states before (or None for zeros) to y (T, B, H) and the states after

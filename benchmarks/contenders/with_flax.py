@@ -11,8 +11,8 @@ from flax import linen as nn
 from jax import numpy as jnp
 
 from benchmarks.cases import Case, LayerCase
-from benchmarks.contenders import Settings, Work, jax_work
-from benchmarks.contenders.jax_work import Arrays, sequence_work, step_work
+from benchmarks.contenders import Arrays, Settings, Work, jax_work
+from benchmarks.contenders.jax_work import sequence_work, step_work
 
 # linen, not nnx: the GRU of nnx has no bias within the product with r, and so is not torch's
 GATES = {"lstm": "ifgo", "gru": "rzn"}

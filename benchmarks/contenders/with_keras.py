@@ -16,8 +16,8 @@ from jax import numpy as jnp
 from keras import layers
 
 from benchmarks.cases import Case, LayerCase, TrainCase
-from benchmarks.contenders import Absent, Settings, Work, jax_work
-from benchmarks.contenders.jax_work import Arrays, sequence_work, step_work
+from benchmarks.contenders import Absent, Arrays, Settings, Work, jax_work
+from benchmarks.contenders.jax_work import sequence_work, step_work
 
 
 def versions(settings: Settings) -> dict[str, Any]:

@@ -11,9 +11,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.cases import Case, LayerCase
-from benchmarks.contenders import Absent, Settings, Work
-
-Arrays = dict[str, np.ndarray]
+from benchmarks.contenders import Absent, Arrays, Settings, Work
 
 # ONNX's gates, i o f c and z r h, by their places in torch.nn's order
 ORDERS = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}

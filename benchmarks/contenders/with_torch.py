@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,17 +13,20 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import seqnets
 from benchmarks.cases import Case, LayerCase, TrainCase
-from benchmarks.contenders import Settings, Work
+from benchmarks.contenders import Arrays, Settings, Work
 from benchmarks.cuda import cudnn_algorithm, gpu_seconds, launch_times
 from seqnets.cells import get_cell
+from seqnets.kernels.arguments import DTYPES
 from seqnets.kernels.availability import triton_version
 from seqnets.kernels.cpp.compiler import compiler_version
 
-Arrays = dict[str, np.ndarray]
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
 SINGLE = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn_tanh": nn.RNNCell, "rnn_relu": nn.RNNCell}
+
+
+def of_torch(cell: str) -> dict[str, Any]:
+    """The options by which torch's classes are this cell's."""
+    return {"nonlinearity": cell.removeprefix("rnn_")} if cell.startswith("rnn_") else {}
 
 
 def versions(settings: Settings) -> dict[str, Any]:
@@ -129,9 +131,7 @@ def _sequence(
     """The layer, and what calls it as users of ragged batches do."""
     options: dict[str, Any] = {"num_layers": case.layers, "bidirectional": case.bidirectional}
     if settings.contender == "torch.nn":
-        if case.cell.startswith("rnn_"):
-            options["nonlinearity"] = case.cell.removeprefix("rnn_")
-        layer = LAYERS[case.cell](case.I, case.H, **options)
+        layer = LAYERS[case.cell](case.I, case.H, **options, **of_torch(case.cell))
         if lengths is None:
             return layer, lambda x: layer(x)[0]
         on_host = lengths.cpu()
@@ -188,8 +188,7 @@ def _step(
     """A module, and what does one step and keeps the state for the next."""
     state: Any = [tensors[name] for name in get_cell(case.cell).states]
     if settings.contender == "torch.nn":
-        options = {"nonlinearity": case.cell.removeprefix("rnn_")} if case.cell.startswith("rnn_") else {}
-        cell = SINGLE[case.cell](case.I, case.H, **options)
+        cell = SINGLE[case.cell](case.I, case.H, **of_torch(case.cell))
 
         def run_cell(x: Tensor) -> Tensor:
             nonlocal state

@@ -166,6 +166,7 @@ def _floor(demand: Demand, plan: Plan, arch: Arch, barriers: int) -> float:
     ).step
 
 
+NOTE = "barriers, instructions and tensor core: per time step, of one warp; floor: a model, not a measurement"
 HEADER = (
     "cell", "pass", "H", "dtype", "arch", "schedule", "tile", "warps", "registers", "spills", "shared KiB", "fits",
     "barriers", "instructions", "tensor core", "floor ns (model)", "note",
@@ -173,16 +174,17 @@ HEADER = (
 
 
 def _print(rows: list[dict[str, Any]], markdown: bool) -> None:
-    lines = [_line(row) for row in rows]
+    lines = [line_of(row) for row in rows]
     if markdown:
         table = [HEADER, ("---",) * len(HEADER), *lines]
         print("\n".join(f"| {' | '.join(line)} |" for line in table))
     else:
         print_table(HEADER, lines)
-        print("barriers, instructions and tensor core: per time step, of one warp; floor: a model, not a measurement")
+        print(NOTE)
 
 
-def _line(row: dict[str, Any]) -> list[str]:
+def line_of(row: dict[str, Any]) -> list[str]:
+    """What the table has of a row of `describe`, in the order of `HEADER`."""
     hidden = f"{row['hidden']} in {row['heads']}" if row["heads"] > 1 else str(row["hidden"])
     dtype = row["dtype"] if row["precision"] is None else f"{row['dtype']} {row['precision']}"
     about = [row["cell"], row["pass"], hidden, dtype, row["arch"]]

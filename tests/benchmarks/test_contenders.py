@@ -10,8 +10,8 @@ import torch
 
 import seqnets
 from benchmarks.cases import LayerCase, TrainCase
-from benchmarks.contenders import CONTENDERS, Settings
-from benchmarks.problem import Arrays, Oracle, make_arrays
+from benchmarks.contenders import CONTENDERS, Arrays, Settings
+from benchmarks.problem import Oracle, make_arrays
 from benchmarks.worker import Contender, answer
 
 TINY = LayerCase("layer", cell="lstm", mode="train", T=2, B=2, I=3, H=4)

@@ -10,9 +10,10 @@ from benchmarks.cases import LayerCase, TrainCase
 from benchmarks.compare import compare, print_comparison
 from benchmarks.cuda import cudnn_algorithm
 from benchmarks.plots import draw_all
-from benchmarks.results import figures, read_results, spread, work_of, write_csv, write_results
+from benchmarks.results import figures, read_results, spread, work_of, write_csv
 from benchmarks.tables import tables
 from seqnets.errors import DataError
+from seqnets.training.run_folder import write_json
 from tests.benchmarks.runs import measured, results_of
 
 CASE = LayerCase("layer", mode="train", T=10, B=2, I=3, H=4)
@@ -49,7 +50,7 @@ def test_work_counts_products_and_bytes_once():
 
 def test_results_are_written_and_read_again(tmp_path):
     results = results_of(measured(CASE, seqnets=[1.5], torch=[2.5]))
-    write_results(tmp_path, results)
+    write_json(tmp_path / "results.json", results)
     assert read_results(tmp_path) == read_results(tmp_path / "results.json") == results
 
 
@@ -155,7 +156,7 @@ class TestCompare:
             (tmp_path / name).mkdir()
             if name == "new":
                 results["results"]["seqnets"] = {"status": "wrong", "why": "y is off"}
-            write_results(tmp_path / name, results_of(results))
+            write_json(tmp_path / name / "results.json", results_of(results))
         assert print_comparison(tmp_path / "old", tmp_path / "new", 0.05) == 1
         assert "was timed, is wrong: y is off" in capsys.readouterr().out
         assert print_comparison(tmp_path / "old", tmp_path / "old", 0.05) == 0
