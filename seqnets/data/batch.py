@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """One batch. For text: ``inputs`` (B, T) int64 token ids, ``targets`` (B,) int64 labels."""
+    """One batch: ``inputs`` (B, T) int64 token ids or (B, T, I) numbers, ``targets`` (B,) int64 labels."""
 
     inputs: Tensor
     targets: Tensor

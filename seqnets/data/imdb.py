@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from seqnets.data.batch import Batch
 from seqnets.data.cache import Arrays, cached
-from seqnets.data.loader import EncodedTexts, ResumableLoader, eval_loader, train_loader
+from seqnets.data.in_memory import InMemory, Loaded, check_integers
+from seqnets.data.loader import Examples
 from seqnets.data.reviews import Reviews, Split
 from seqnets.data.sources import check_choice, find_reviews
 from seqnets.data.text import FIRST_WORD, TextEncoder
@@ -24,7 +23,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 1  # of what is cached: count up when encoding or splitting changes
 
 
-class IMDB(LightningDataModule):
+class IMDB(InMemory):
     """Film reviews, negative (0) or positive (1), as batches of (B, T) int64 ids and (B,) int64 labels.
 
     Args:
@@ -63,40 +62,21 @@ class IMDB(LightningDataModule):
         cache_dir: str | os.PathLike[str] | None = None,
         encoder: TextEncoder | None = None,
     ) -> None:
-        super().__init__()
-        for name, value, least in (
-            ("vocab_size", vocab_size, FIRST_WORD + 1),
-            ("max_tokens", max_tokens, 1),
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("seed", seed, 0),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name} is {value!r}, but must be an integer of at least {least}.")
-        if not 0 <= validation_fraction < 1:
-            raise ConfigError(f"validation_fraction is {validation_fraction}, but must be at least 0 and below 1.")
+        super().__init__(batch_size, eval_batch_size, validation_fraction, num_workers, seed)
+        check_integers(vocab_size=(vocab_size, FIRST_WORD + 1), max_tokens=(max_tokens, 1))
         check_choice(path, source)
         self.path, self.source = path, source
         self.vocab_size, self.max_tokens = vocab_size, max_tokens
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.validation_fraction, self.num_workers, self.seed = validation_fraction, num_workers, seed
         self.cache_dir = cache_directory() if cache_dir is None else Path(cache_dir).expanduser()
         self._given = encoder
-        self._data: dict[str, EncodedTexts] = {}
-        self._provenance: dict[str, Any] = {}
 
-    def prepare_data(self) -> None:
-        """Finds, encodes and caches the reviews, once per machine."""
-        self.setup()
+    def example(self) -> Tensor:
+        return self.encoder.encode(["a"])
 
-    def setup(self, stage: str | None = None) -> None:
-        """Loads all splits; ``encoder`` and the loaders exist from here on."""
-        if self._data:
-            return
+    def _load(self) -> Loaded:
         reviews = find_reviews(self.path, self.source)
         fingerprint = reviews.fingerprint()
-        splits = self._splits(reviews)
+        splits = self._split(reviews)
         key = {
             "format": _FORMAT,
             "reviews": fingerprint,
@@ -107,19 +87,20 @@ class IMDB(LightningDataModule):
         }
         arrays = cached("imdb", key, lambda: self._encode(reviews, splits), self.cache_dir)
         self.encoder = TextEncoder(arrays["words"].tobytes().decode().split("\n"), self.max_tokens)
-        self._data = {
-            name: EncodedTexts(torch.from_numpy(arrays[f"{name}_inputs"]), torch.from_numpy(split.labels))
+        examples = {
+            name: Examples(torch.from_numpy(arrays[f"{name}_inputs"]), torch.from_numpy(split.labels))
             for name, split in splits.items()
         }
-        self._provenance = {
+        provenance = {
             "source": reviews.source,
             "location": reviews.location,
-            "rows": {name: len(data) for name, data in self._data.items()},
+            "rows": {name: len(data) for name, data in examples.items()},
             "fingerprint": fingerprint,
             "note": reviews.note,
         }
+        return Loaded(examples, provenance)
 
-    def _splits(self, reviews: Reviews) -> dict[str, Split]:
+    def _split(self, reviews: Reviews) -> dict[str, Split]:
         if not self.validation_fraction:
             return {"train": reviews.train, "test": reviews.test}
         train, validation = reviews.train.hold_out(self.validation_fraction)
@@ -140,19 +121,3 @@ class IMDB(LightningDataModule):
             except ValueError as error:
                 raise DataError(f"{reviews.location}, {name} split: {error}.") from error
         return arrays
-
-    def train_dataloader(self) -> ResumableLoader:
-        return train_loader(self._data["train"], self.batch_size, self.seed, self.num_workers)
-
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """The validation loader, or an empty list, Lightning's way to say that there is none."""
-        if "validation" not in self._data:
-            return []
-        return eval_loader(self._data["validation"], self.eval_batch_size, self.num_workers)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return eval_loader(self._data["test"], self.eval_batch_size, self.num_workers)
-
-    def provenance(self) -> dict[str, Any]:
-        """Source, location, rows per split, fingerprint (SHA-256 of the reviews) and note, as plain types."""
-        return dict(self._provenance)

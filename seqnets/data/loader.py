@@ -16,8 +16,10 @@ from seqnets.errors import ConfigError
 _STRIDE = 1_000_003
 
 
-class EncodedTexts(Dataset[Batch]):
-    """Rows of token ids with their labels; batches are int64 however compactly ``inputs`` (N, T) is kept."""
+class Examples(Dataset[Batch]):
+    """Rows of inputs with their targets, however compactly they are kept: integers come out as int64, images of uint8 as
+    float32 from 0 to 1.
+    """
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self.inputs, self.targets = inputs, targets
@@ -26,12 +28,18 @@ class EncodedTexts(Dataset[Batch]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> Batch:
-        return Batch(self.inputs[index].long(), self.targets[index].long())
+        return Batch(_unpacked(self.inputs[index]), _unpacked(self.targets[index]))
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """The whole batch at once; DataLoader asks for it where it exists."""
         rows = torch.tensor(indices)
-        return Batch(self.inputs[rows].long(), self.targets[rows].long())
+        return Batch(_unpacked(self.inputs[rows]), _unpacked(self.targets[rows]))
+
+
+def _unpacked(values: Tensor) -> Tensor:
+    if values.dtype is torch.uint8:
+        return values.float() / 255
+    return values if values.dtype.is_floating_point else values.long()
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -92,13 +100,13 @@ class ResumableLoader(DataLoader[Batch]):
         }
 
 
-def train_loader(data: EncodedTexts, batch_size: int, seed: int, num_workers: int = 0) -> ResumableLoader:
+def train_loader(data: Examples, batch_size: int, seed: int, num_workers: int = 0) -> ResumableLoader:
     """Batches in an order that depends on (``seed``, epoch) alone."""
     sampler: DistributedSampler = DistributedSampler(data, num_replicas=1, rank=0, seed=_STRIDE * seed)
     return ResumableLoader(data, batch_size, sampler=sampler, **_common(num_workers))
 
 
-def eval_loader(data: EncodedTexts, batch_size: int, num_workers: int = 0) -> DataLoader[Batch]:
+def eval_loader(data: Examples, batch_size: int, num_workers: int = 0) -> DataLoader[Batch]:
     """Batches in one fixed order, shuffled once and for all: files lie sorted by label, and a part of the batches
     (``limit_test_batches``) must be a fair sample."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()

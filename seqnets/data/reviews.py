@@ -64,7 +64,3 @@ class Reviews:
                 raw = text.encode()
                 digest.update(f"{label},{len(raw)};".encode() + raw)
         return digest.hexdigest()
-
-
-class Unavailable(DataError):
-    """A source is not there at all, unlike one that is there and damaged: `auto` tries the next."""

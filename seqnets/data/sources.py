@@ -3,21 +3,17 @@
 import importlib.resources
 import logging
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any
 
 from seqnets.data.folder import read_folder
-from seqnets.data.reviews import Reviews, Split, Unavailable
+from seqnets.data.hub import Unavailable, load_from_hub, split_of
+from seqnets.data.reviews import Reviews, Split
 from seqnets.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
 HUB_NAME = "stanfordnlp/imdb"
-HUB_SECONDS = 5.0  # then the hub counts as unreachable; `datasets` on its own retries for more than 20
 PACKAGE_ROWS, PACKAGE_TEST_ROWS = 25_000, 5_000
 
 
@@ -69,53 +65,13 @@ def _local() -> Reviews:
 
 
 def _hub() -> Reviews:
-    try:
-        import datasets
-    except ImportError as error:
-        raise Unavailable(f"The package datasets cannot be imported ({error}): `pip install datasets`.") from error
-    failure = "offline mode is on" if datasets.config.HF_HUB_OFFLINE else _hub_failure(HUB_SECONDS)
-    try:
-        with _offline(datasets.config) if failure else nullcontext():
-            loaded = datasets.load_dataset(HUB_NAME)
-    except Exception as error:  # `datasets` has no common base for its errors
-        reason = f"{failure}, and no copy is cached" if failure else f"{type(error).__name__}: {error}"
-        raise Unavailable(f"{HUB_NAME} cannot be had ({reason}): connect to the Hugging Face hub.") from error
+    loaded, note = load_from_hub(HUB_NAME)
 
     def split(name: str) -> Split:
-        if name not in loaded:
-            raise DataError(f"{HUB_NAME} has no {name} split: empty the Hugging Face cache, or use another source.")
-        return Split.checked(f"{HUB_NAME}, {name}", list(loaded[name]["text"]), list(loaded[name]["label"]))
+        rows = split_of(loaded, HUB_NAME, name)
+        return Split.checked(f"{HUB_NAME}, {name}", list(rows["text"]), list(rows["label"]))
 
-    return Reviews("hub", HUB_NAME, split("train"), split("test"), f"Cached copy: {failure}." if failure else "")
-
-
-def _hub_failure(seconds: float) -> str | None:
-    """Why the hub does not answer within ``seconds``, or None if it does."""
-    from huggingface_hub import HfApi
-
-    answer: SimpleQueue[str | None] = SimpleQueue()
-
-    def ask() -> None:
-        try:
-            HfApi().dataset_info(HUB_NAME, timeout=seconds)
-            answer.put(None)
-        except Exception as error:  # whatever it is, it is the reason
-            answer.put(f"{type(error).__name__}: {error}".splitlines()[0])
-
-    threading.Thread(target=ask, daemon=True).start()  # no timeout of a request bounds the look-up of a name
-    try:
-        return answer.get(timeout=seconds)
-    except Empty:
-        return f"no answer within {seconds:g} s"
-
-
-@contextmanager
-def _offline(config: Any) -> Iterator[None]:
-    before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        config.HF_HUB_OFFLINE = before
+    return Reviews("hub", HUB_NAME, split("train"), split("test"), note)
 
 
 def _package() -> Reviews:

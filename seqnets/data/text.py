@@ -41,6 +41,8 @@ class TextEncoder:
     Source: ``keras.datasets.imdb.load_data`` and ``keras.preprocessing.text.Tokenizer``.
     """
 
+    kind, usage = "texts", '"I did not expect to like it"'
+
     def __init__(self, words: Sequence[str], max_tokens: int) -> None:
         self.words, self.max_tokens = list(words), max_tokens
         ids = {word: k for k, word in enumerate(self.words, FIRST_WORD)}
@@ -86,7 +88,7 @@ class TextEncoder:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything the encoder is, as plain types that ``torch.load(weights_only=True)`` accepts."""
-        return {"words": list(self.words), "max_tokens": self.max_tokens}
+        return {"kind": self.kind, "words": list(self.words), "max_tokens": self.max_tokens}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "TextEncoder":

@@ -23,17 +23,22 @@ class Classification(LightningModule):
         model: maps ``Batch.inputs`` to logits ``(B,)`` for two classes (binary cross-entropy), else ``(B, num_classes)``.
         optimizer: makes the optimiser of the parameters, such as ``partial(torch.optim.Adam, lr=1e-3)``.
         num_classes: number of classes.
+        scheduler: makes the schedule of the learning rate from the optimiser, stepped after each training step.
 
     Logs ``train/loss_step`` and ``train/accuracy_step``, those of one batch, every ``log_every_n_steps``, and the means
     over all examples ``train/loss``, ``train/accuracy``, ``val/…`` and ``test/…`` by epoch.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer], num_classes: int = 2
+        self,
+        model: nn.Module,
+        optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer],
+        num_classes: int = 2,
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.optimizer = optimizer
+        self.optimizer, self.scheduler = optimizer, scheduler
         self.binary = num_classes == 2
         options: dict[str, Any] = (
             {"task": "binary"} if self.binary else {"task": "multiclass", "num_classes": num_classes}
@@ -84,8 +89,11 @@ class Classification(LightningModule):
         loss, logits = self._loss(batch)
         self._log_means("test", self._update("test", loss, logits, batch))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer(self.parameters())
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not self.trainer.is_last_batch:  # in mid-epoch its means go on after a resume; at its end they are done with

@@ -22,9 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from seqnets.errors import ConfigError, SeqnetsError
 
 KEYS = {
-    "name", "seed", "ckpt_path", "run_dir", "task", "data", "model", "optimizer", "trainer", "callbacks", "logger",
+    "name", "seed", "ckpt_path", "run_dir", "task", "data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger",
 }  # fmt: skip
-MODEL_KEYS = {"net", "cell", "backend", "init"}
+MODEL_KEYS = {"net", "cell", "backend", "init", "input_size"}
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 
 # callbacks have a group of their own; `trainer.logger=false` still turns the loggers off
@@ -56,6 +56,8 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"seed is {config['seed']!r}; it must be an integer from 0 to {2**32 - 1}")
     _check_targets(config, "")
     parts = {name: config[name] for name in ("data", "task", "optimizer")} | {"model.net": config["model"]["net"]}
+    if config["scheduler"] is not None:
+        parts["scheduler"] = config["scheduler"]
     for group in ("callbacks", "logger"):
         config[group] = {name: node for name, node in (config.get(group) or {}).items() if node is not None}
         parts |= {f"{group}.{name}": node for name, node in config[group].items()}

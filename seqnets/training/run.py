@@ -65,7 +65,8 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     seed_everything(config["seed"], workers=True, verbose=False)  # after the data: a cache must not move the weights
     model = build(config["model"]["net"], "model.net", nn.Module)
     optimizer = build(config["optimizer"], "optimizer")
-    task = build(config["task"], "task", LightningModule, model=model, optimizer=optimizer)
+    scheduler = build(config["scheduler"], "scheduler") if config["scheduler"] else None
+    task = build(config["task"], "task", LightningModule, model=model, optimizer=optimizer, scheduler=scheduler)
     _check_monitors(config, callbacks, data, task)
     if resumed is not None:
         _refuse_other(resumed, config, task, data)
@@ -155,19 +156,19 @@ def _check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data
 
 
 def _refuse_model(task: Any, data: Any, trainer: Trainer) -> None:
-    """Raise, by trying it on one text, where the model cannot take the data or its backend cannot serve it."""
+    """Raise, by trying it on one example, where the model cannot take the data or its backend cannot serve it."""
     device = trainer.strategy.root_device
     trainer.precision_plugin.convert_module(task).to(device).eval()  # in place; in eval mode nothing is drawn
     try:
         with trainer.precision_plugin.forward_context():
-            probabilities = task.probabilities(data.encoder.encode(["a"]).to(device))
+            probabilities = task.probabilities(data.example().to(device))
     except SeqnetsError:
         raise
     except Exception as error:  # whatever the modules raise
         raise ConfigError(f"model.net cannot take the data: {type(error).__name__}: {error}") from error
     if probabilities.shape != (1, len(data.labels)):
         raise ConfigError(
-            f"model.net and task give probabilities {tuple(probabilities.shape)} for one text, but the data have the "
+            f"model.net and task give probabilities {tuple(probabilities.shape)} for one example, but the data have the "
             f"{len(data.labels)} labels {', '.join(data.labels)}; set model.net.num_classes={len(data.labels)}"
         )
     task.train()
@@ -205,7 +206,7 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Lightni
         )
     if then["encoder"] != data.encoder.to_dict():
         raise DataError(
-            f"the data give another vocabulary than the one {path} was trained with ({sentence(then['data'])}); "
+            f"the data are encoded otherwise (another vocabulary, say) than those that {path} was trained with ({sentence(then['data'])}); "
             "resume with the same data and data settings"
         )
     done = {
@@ -218,7 +219,11 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Lightni
                 f"{path} has all of trainer.{limit}={config['trainer'][limit]} behind it; raise trainer.{limit} to "
                 f"train on, or test it with python evaluate.py ckpt_path={path}"
             )
-    if changed := differences(then["config"]["optimizer"], config["optimizer"], "optimizer", set()):
+    if changed := [
+        difference
+        for part in ("optimizer", "scheduler")
+        for difference in differences(then["config"][part], config[part], part, set())
+    ]:
         raise ConfigError(
             f"{path} goes on with the optimizer it holds, settings included, so these would do nothing: "
             f"{'; '.join(changed)}. Resume without them"
@@ -228,7 +233,7 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Lightni
     parts = ("seed", "task", "data")
     changed = [d for key in parts for d in differences(then["config"][key], config[key], key, free)]
     if then["data"]["fingerprint"] != data.provenance()["fingerprint"]:
-        changed.append(f"the reviews are not those of {sentence(then['data'])}")
+        changed.append(f"the data are not those of {sentence(then['data'])}")
     if changed:
         log.warning("resuming, but not as the first run would have gone on: %s", "; ".join(changed))
 
@@ -238,7 +243,7 @@ def _figures(trainer: Trainer) -> dict[str, float]:
     return {n: float(v) for n, v in trainer.callback_metrics.items() if not n.endswith(("_step", "_epoch"))}
 
 
-def _summarise(folder: Path, result: dict[str, Any], callbacks: dict[str, Callback], **_: Any) -> None:
+def _summarise(folder: Path, result: dict[str, Any], data: Any, callbacks: dict[str, Callback], **_: Any) -> None:
     figures = sorted(result["metrics"].items())
     rows: dict[str, Any] = {name: value for name, value in figures if name.startswith(("test/", "val/"))}
     log.info("finished: %s", ", ".join(f"{name} {value:.4f}" for name, value in rows.items()))
@@ -253,5 +258,5 @@ def _summarise(folder: Path, result: dict[str, Any], callbacks: dict[str, Callba
             score = f"{c.monitor} {c.score:.4f}"
             lines.append(f"best on validation ({score}): python evaluate.py ckpt_path={shown(c.best)}")
     if last.exists():
-        lines.append(f'try it: python predict.py {shown(last)} "I did not expect to like it"')
+        lines.append(f"try it: python predict.py {shown(last)} {data.encoder.usage}")
     print_table(f"{result['name']}: {result['epochs']} epochs, {result['steps']:,} steps", rows, *lines)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from seqnets import Mask
 from seqnets.cells import get_cell
-from seqnets.data import TextEncoder
+from seqnets.data import Encoder, encoder_from_dict
 from seqnets.errors import CheckpointError
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.config import build
@@ -35,7 +35,7 @@ class Trained:
     Attributes:
         path: the file.
         task: the LightningModule with the trained weights, in eval mode, on the CPU.
-        encoder: text -> (B, T) int64 ids, as in training.
+        encoder: what a user gives -> inputs, as in training.
         labels: the names of the classes, by target.
         config: the run's configuration, plain.
         data: where the data came from.
@@ -43,20 +43,20 @@ class Trained:
 
     path: Path
     task: LightningModule
-    encoder: TextEncoder
+    encoder: Encoder
     labels: tuple[str, ...]
     config: dict[str, Any]
     data: dict[str, Any]
 
     @torch.inference_mode()
-    def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-        """(B, classes) probabilities of each text.
+    def probabilities(self, given: Sequence[str], batch_size: int = 64) -> Tensor:
+        """(B, classes) probabilities of each text or image file.
 
         Raises:
-            ValueError: a text holds no word; the message names it.
+            ValueError: a text holds no word, or a file no image; the message names it.
         """
-        ids = self.encoder.encode(list(texts)).split(batch_size)
-        return torch.cat([self.task.probabilities(batch) for batch in ids])  # type: ignore[operator]
+        inputs = self.encoder.encode(list(given)).split(batch_size)
+        return torch.cat([self.task.probabilities(batch) for batch in inputs])  # type: ignore[operator]
 
 
 def load_trained(path: Path, trust_cells: bool = False) -> Trained:
@@ -80,7 +80,7 @@ def load_trained(path: Path, trust_cells: bool = False) -> Trained:
     task = build(config["task"], "task", LightningModule, model=model, optimizer=optimizer)
     try:
         task.load_state_dict(checkpoint["state_dict"])
-        encoder = TextEncoder.from_dict(content["encoder"])
+        encoder = encoder_from_dict(content["encoder"])
     except (RuntimeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its weights or words do not fit its own configuration: {error}") from error
     return Trained(path, task.eval(), encoder, tuple(content["labels"]), config, content["data"])

@@ -1,5 +1,7 @@
-"""Small made reviews, in every form that real ones come in."""
+"""Small made reviews and digits, in every form that real ones come in."""
 
+import gzip
+import hashlib
 import json
 import random
 
@@ -56,3 +58,24 @@ def keras(folder, train=40, test=20):
     np.savez(folder / "imdb.npz", **arrays)
     (folder / "imdb_word_index.json").write_text(json.dumps(index))
     return folder / "imdb.npz"
+
+
+def mnist(folder, monkeypatch, train=40, test=20):
+    """Four files in MNIST's form, of random digits, in `folder`; their checksums are taken for MNIST's."""
+    from seqnets.data import mnist as module
+
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    files = {}
+    for split, count in (("train", train), ("test", test)):
+        (images, _), (labels, _) = module.FILES[split]
+        arrays = generator.integers(0, 256, (count, 28, 28)), np.arange(count) % 10
+        sums = []
+        for name, array in zip((images, labels), arrays, strict=True):
+            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            content = head + array.astype(np.uint8).tobytes()
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+            sums.append((name, hashlib.sha256(content).hexdigest()))
+        files[split] = tuple(sums)
+    monkeypatch.setattr(module, "FILES", files)
+    return folder

@@ -5,14 +5,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from seqnets.data.loader import EncodedTexts, eval_loader, train_loader
+from seqnets.data.loader import Examples, eval_loader, train_loader
 from seqnets.errors import ConfigError
 
 ROWS, BATCH, STEPS = 22, 4, 6  # the last batch of an epoch is a short one
 
 
 def rows():
-    return EncodedTexts(torch.arange(ROWS * 2, dtype=torch.int32).view(ROWS, 2), torch.arange(ROWS))
+    return Examples(torch.arange(ROWS * 2, dtype=torch.int32).view(ROWS, 2), torch.arange(ROWS))
 
 
 def ids(batches):

@@ -179,7 +179,7 @@ def test_a_path_is_never_fallen_through(tmp_path, monkeypatch):
 def hub(monkeypatch):
     """A hub that is within reach; returns its data set, to be changed by the test."""
     content = {name: {"text": split.texts, "label": split.labels.tolist()} for name, split in EXPECTED.items()}
-    monkeypatch.setattr(sources, "_hub_failure", lambda seconds: None)
+    monkeypatch.setattr(hub_module, "_failure", lambda name, seconds: None)
     monkeypatch.setattr("datasets.load_dataset", lambda name: {**content, "unsupervised": {}})
     return content
 
@@ -206,7 +206,7 @@ def test_unreachable_hub_asks_for_the_cached_copy_only(hub, monkeypatch):
         return load(name)
 
     monkeypatch.setattr(datasets, "load_dataset", offline_only)
-    monkeypatch.setattr(sources, "_hub_failure", lambda seconds: "no answer within 5 s")
+    monkeypatch.setattr(hub_module, "_failure", lambda name, seconds: "no answer within 5 s")
     check(found := find_reviews(source="hub"), "hub")
     assert found.note == "Cached copy: no answer within 5 s."
     assert not datasets.config.HF_HUB_OFFLINE
@@ -214,7 +214,7 @@ def test_unreachable_hub_asks_for_the_cached_copy_only(hub, monkeypatch):
 
 def test_offline_mode_does_not_ask_the_hub(hub, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(sources, "_hub_failure", lambda seconds: pytest.fail("asked"))
+    monkeypatch.setattr(hub_module, "_failure", lambda name, seconds: pytest.fail("asked"))
     assert "offline mode is on" in find_reviews(source="hub").note
 
 
@@ -227,7 +227,7 @@ def test_a_hub_that_does_not_answer_is_given_up(monkeypatch):
     monkeypatch.undo()  # the real probe
     hang = threading.Event()
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *args, **kwargs: hang.wait(60))
-    assert sources._hub_failure(0.05) == "no answer within 0.05 s"
+    assert hub_module._failure("stanfordnlp/imdb", 0.05) == "no answer within 0.05 s"
     hang.set()
 
 
@@ -238,9 +238,9 @@ def test_why_the_hub_failed(monkeypatch):
         raise ConnectionError("refused\nby a proxy")
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
-    assert sources._hub_failure(60) == "ConnectionError: refused"
+    assert hub_module._failure("stanfordnlp/imdb", 60) == "ConnectionError: refused"
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *args, **kwargs: types.SimpleNamespace())
-    assert sources._hub_failure(60) is None
+    assert hub_module._failure("stanfordnlp/imdb", 60) is None
 
 
 # --- the package
@@ -307,7 +307,7 @@ def test_auto_takes_them_in_order(tmp_path, monkeypatch, caplog, hub):
     assert find_reviews().source == "local"
     assert find_reviews(source="hub").source == "hub"
     monkeypatch.delenv("SEQNETS_DATA")
-    monkeypatch.setattr(sources, "_hub_failure", lambda seconds: "no cable")
+    monkeypatch.setattr(hub_module, "_failure", lambda name, seconds: "no cable")
     monkeypatch.setattr("datasets.load_dataset", _absent)
     caplog.clear()
     with caplog.at_level("INFO"):

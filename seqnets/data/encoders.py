@@ -1,0 +1,39 @@
+"""What turns that which a user gives into inputs of a model, by the kind that checkpoints name."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from seqnets.data.images import ImageEncoder
+from seqnets.data.text import TextEncoder
+
+
+class Encoder(Protocol):
+    """Of texts, of image files.
+
+    Attributes:
+        kind: of what, in the plural.
+        usage: what to give to predict.py, as one types it.
+    """
+
+    kind: str
+    usage: str
+
+    def encode(self, given: Sequence[str]) -> Tensor:
+        """(B, …) inputs. Raises ValueError where one cannot be encoded; the message names it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything the encoder is, ``kind`` included, as plain types."""
+
+
+ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in (TextEncoder, ImageEncoder)}
+
+
+def encoder_from_dict(state: dict[str, Any]) -> Encoder:
+    """The encoder that `Encoder.to_dict` described.
+
+    Raises:
+        LookupError, TypeError, ValueError: there is none like that.
+    """
+    return ENCODERS[state.get("kind", TextEncoder.kind)].from_dict(state)

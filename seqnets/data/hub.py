@@ -1,0 +1,71 @@
+"""Data sets from the Hugging Face hub, or from the copy that an earlier run left."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from seqnets.errors import DataError
+
+SECONDS = 5.0  # then the hub counts as unreachable; `datasets` on its own retries for more than 20
+
+
+class Unavailable(DataError):
+    """A source is not there at all, unlike one that is there and damaged: `auto` tries the next."""
+
+
+def load_from_hub(name: str, *config: str) -> tuple[Any, str]:
+    """The splits of a data set by name, and a note where they are a cached copy.
+
+    Raises:
+        Unavailable: it cannot be had; the message says why.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise Unavailable(f"The package datasets cannot be imported ({error}): `pip install datasets`.") from error
+    failure = "offline mode is on" if datasets.config.HF_HUB_OFFLINE else _failure(name, SECONDS)
+    try:
+        with _offline(datasets.config) if failure else nullcontext():
+            loaded = datasets.load_dataset(name, *config)
+    except Exception as error:  # `datasets` has no common base for its errors
+        reason = f"{failure}, and no copy is cached" if failure else f"{type(error).__name__}: {error}"
+        raise Unavailable(f"{name} cannot be had ({reason}): connect to the Hugging Face hub.") from error
+    return loaded, f"Cached copy: {failure}." if failure else ""
+
+
+def split_of(loaded: Any, name: str, split: str) -> Any:
+    """Raises DataError where a data set lacks a split."""
+    if split not in loaded:
+        raise DataError(f"{name} has no {split} split: empty the Hugging Face cache, or use another source.")
+    return loaded[split]
+
+
+def _failure(name: str, seconds: float) -> str | None:
+    """Why the hub does not answer within ``seconds``, or None if it does."""
+    from huggingface_hub import HfApi
+
+    answer: SimpleQueue[str | None] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            HfApi().dataset_info(name, timeout=seconds)
+            answer.put(None)
+        except Exception as error:  # whatever it is, it is the reason
+            answer.put(f"{type(error).__name__}: {error}".splitlines()[0])
+
+    threading.Thread(target=ask, daemon=True).start()  # no timeout of a request bounds the look-up of a name
+    try:
+        return answer.get(timeout=seconds)
+    except Empty:
+        return f"no answer within {seconds:g} s"
+
+
+@contextmanager
+def _offline(config: Any) -> Iterator[None]:
+    before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before

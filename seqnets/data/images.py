@@ -1,0 +1,103 @@
+"""Images read row by row: each is a sequence of as many steps as it is high."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqnets.data.in_memory import InMemory, Loaded
+from seqnets.data.loader import Examples
+from seqnets.errors import DataError
+
+
+class ImageEncoder:
+    """Turns image files into rows of pixels from 0 (background) to 1, as handwritten digits have them.
+
+    Args:
+        size: height and width that images are brought to.
+    """
+
+    kind, usage = "images", "digit.png"
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def encode(self, paths: Sequence[str]) -> Tensor:
+        """``(B, size, size)`` of the files: greyscale, inverted where the background is light.
+
+        Raises:
+            ValueError: a file is no image that can be read; the message names it.
+        """
+        return torch.stack([self._read(Path(path)) for path in paths])
+
+    def _read(self, path: Path) -> Tensor:
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(path) as image:
+                grey = image.convert("L").resize((self.size, self.size))
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"{path} is no image that can be read: {error}") from error
+        pixels = torch.from_numpy(np.array(grey, dtype=np.float32)) / 255
+        border = torch.cat([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        return 1 - pixels if border.median() > 0.5 else pixels
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "size": self.size}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "ImageEncoder":
+        return cls(state["size"])
+
+
+class Images(InMemory):
+    """Square greyscale images as batches of ``(B, size, size)``, pixels from 0 to 1, and int64 classes. A subclass reads them.
+
+    The arguments are those of `InMemory`, and ``encoder``: that of a trained model, which has to be of the same size.
+    """
+
+    size: int
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        eval_batch_size: int = 256,
+        validation_fraction: float = 0.0,
+        num_workers: int = 0,
+        seed: int = 0,
+        encoder: ImageEncoder | None = None,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, validation_fraction, num_workers, seed)
+        self.encoder = ImageEncoder(self.size) if encoder is None else encoder
+
+    def example(self) -> Tensor:
+        return torch.zeros(1, self.size, self.size)
+
+    def _read(self) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Any]]:
+        """``train`` and ``test``, uint8 images and their classes; and source, location and note."""
+        raise NotImplementedError
+
+    def _load(self) -> Loaded:
+        read, origin = self._read()
+        digest = hashlib.sha256()
+        for name, (images, classes) in read.items():
+            if images.shape != (len(classes), self.size, self.size) or classes.min() < 0 or classes.max() >= len(self.labels):
+                raise DataError(
+                    f"{origin['location']}, {name}: {images.shape} images with classes {classes.min()} to {classes.max()}, where "
+                    f"(N, {self.size}, {self.size}) and 0 to {len(self.labels) - 1} belong."
+                )
+            digest.update(images.tobytes() + classes.astype(np.int64).tobytes())
+        splits = {name: (torch.from_numpy(images), torch.from_numpy(classes.astype(np.int64))) for name, (images, classes) in read.items()}
+        if self.validation_fraction:
+            images, classes = splits["train"]
+            order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(0))
+            held = round(self.validation_fraction * len(classes))
+            splits["train"] = images[order[held:]], classes[order[held:]]
+            splits["validation"] = images[order[:held]], classes[order[:held]]
+        examples = {name: Examples(*split) for name, split in splits.items()}
+        rows = {name: len(split) for name, split in examples.items()}
+        return Loaded(examples, origin | {"rows": rows, "fingerprint": digest.hexdigest()})

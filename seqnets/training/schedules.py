@@ -1,0 +1,21 @@
+"""Schedules of the learning rate that torch does not have, by step."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class InverseTime(LRScheduler):
+    """The rate that the optimiser began with, divided by 1 + `decay` · step: Keras's ``decay=`` of old.
+
+    Raises:
+        ValueError: `decay` is negative.
+    """
+
+    def __init__(self, optimizer: Optimizer, decay: float) -> None:
+        if decay < 0:
+            raise ValueError(f"decay is {decay}, but must not be negative")
+        self.decay = decay
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        return [base / (1 + self.decay * self.last_epoch) for base in self.base_lrs]
