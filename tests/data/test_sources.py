@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from seqnets.data import folder as folder_module
+from seqnets.data import hub as hub_module
 from seqnets.data import sources
 from seqnets.data.reviews import Split
 from seqnets.data.sources import find_reviews

@@ -89,10 +89,10 @@ class Plain(LightningDataModule):
         self.encoder, self.provenance = self.inner.encoder, self.inner.provenance
 
     def train_dataloader(self):
-        return DataLoader(self.inner._data["train"], 4, shuffle=True, collate_fn=lambda batch: batch)
+        return DataLoader(self.inner._splits["train"], 4, shuffle=True, collate_fn=lambda batch: batch)
 
     def val_dataloader(self):
-        return DataLoader(self.inner._data["test"], 4, collate_fn=lambda batch: batch)
+        return DataLoader(self.inner._splits["test"], 4, collate_fn=lambda batch: batch)
 
     test_dataloader = val_dataloader
 
@@ -233,4 +233,4 @@ def test_what_makes_a_resumed_run_another_is_said_and_nothing_else(finished, rev
     assert "gone on: seed was 0, is 5" in line
     parquet(moved / "test.parquet", *made_reviews(20, 5))
     (line,) = said("others", path=moved)
-    assert "the reviews are not those of local" in line
+    assert "the data are not those of local" in line

@@ -18,18 +18,27 @@ import train as train_script
 from seqnets.errors import CheckpointError, ConfigError, RunFolderError
 from seqnets.training import evaluate, load_trained, train
 from seqnets.training.config import build
-from tests.data.made import parquet, parquet_folder
+from tests.data.made import mnist, parquet, parquet_folder
 from tests.data.made import reviews as made_reviews
 from tests.training.helpers import CONF, compose, ended_by, small_run
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 
 
+PARAMETERS = {  # as published, or as Keras counts
+    "imdb_bilstm": 2_757_761,
+    "imdb_cnn_lstm": 2_638_895,
+    "imdb_lstm": 213_301,
+    "mnist_lstm": 220_874,
+}
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_runs_a_batch_as_it_is(experiment, reviews, tmp_path):
+def test_every_experiment_runs_a_batch_as_it_is(experiment, reviews, tmp_path, monkeypatch):
+    path = mnist(tmp_path / "mnist", monkeypatch) if experiment.startswith("mnist") else reviews
     cfg = compose(
         f"+experiment={experiment}",
-        f"data.path={reviews}",
+        f"data.path={path}",
         f"run_dir={tmp_path / 'run'}",
         "trainer.accelerator=cpu",
         "trainer.max_epochs=1",
@@ -41,10 +50,11 @@ def test_every_experiment_runs_a_batch_as_it_is(experiment, reviews, tmp_path):
     assert objects["trainer"].global_step == 1
 
 
-def test_the_main_experiment_has_the_parameters_of_the_published_model():
-    config = OmegaConf.to_container(compose("+experiment=imdb_bilstm", "run_dir=nowhere"), resolve=True)
+@pytest.mark.parametrize("experiment", PARAMETERS)
+def test_the_published_models_have_their_number_of_parameters(experiment):
+    config = OmegaConf.to_container(compose(f"+experiment={experiment}", "run_dir=nowhere"), resolve=True)
     model = build(config["model"]["net"], "model.net")
-    assert sum(p.numel() for p in model.parameters()) == 2_757_761
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[experiment]
 
 
 def test_a_run_without_a_step_names_no_backend(reviews, tmp_path):
