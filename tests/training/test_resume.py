@@ -86,7 +86,7 @@ class Plain(LightningDataModule):
 
     def setup(self, stage=None):
         self.inner.setup(stage)
-        self.encoder, self.provenance = self.inner.encoder, self.inner.provenance
+        self.encoder, self.provenance, self.example = self.inner.encoder, self.inner.provenance, self.inner.example
 
     def train_dataloader(self):
         return DataLoader(self.inner._splits["train"], 4, shuffle=True, collate_fn=lambda batch: batch)
