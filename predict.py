@@ -1,28 +1,41 @@
-"""python predict.py CHECKPOINT "I didn't like it: 3/10" […]: label and probability of each text, one per line.
+"""python predict.py CHECKPOINT "I didn't like it: 3/10" […]: what a trained model says to each text, one answer per line.
 
-With ``-`` in place of the texts, the lines on standard input that are not blank. Not Hydra: its grammar rejects ordinary sentences.
+A classifier gives the label and its probability, a language model goes on with the text, a translator translates it, a model of
+music writes a MIDI file of the name given. With ``-`` in place of the texts, the lines on standard input that are not blank; with none on
+a terminal, a prompt. Not Hydra: its grammar rejects ordinary sentences.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from seqnets.errors import SeqnetsError
+
+OPTIONS = {  # those of all tasks; each says in `options` which it takes
+    "length": (int, "N", "how many steps to generate"),
+    "temperature": (float, "T", "below 1 more predictable, above 1 more surprising"),
+    "seed": (int, "S", "of what is drawn: equal seeds give equal answers"),
+    "beam": (int, "K", "translations kept at each step of the search; 1 is greedy"),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="runs/…/checkpoints/last.ckpt")
-    parser.add_argument("text", nargs="+", help="what to judge; - reads lines from standard input")
+    parser.add_argument("text", nargs="*", help="what to judge or to go on from; - reads lines from standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.add_argument("--trust-cells", action="store_true", help="import the modules of the checkpoint's own cells")
+    for name, (kind, metavar, meaning) in OPTIONS.items():
+        parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=meaning)
     args = parser.parse_args(arguments)
-    texts = args.text
-    if texts == ["-"]:
-        texts = [line for line in sys.stdin.read().splitlines() if line.strip()]
-    if not texts:
-        parser.error("there is no text on standard input")
+    prompting = not args.text and sys.stdin.isatty()
+    texts = [line for line in sys.stdin.read().splitlines() if line.strip()] if args.text == ["-"] else args.text
+    if not texts and not prompting:
+        parser.error("there is no text on standard input" if args.text else "give a text, or - for standard input")
     for number, text in enumerate(texts, 1):
         if not text.strip():
             parser.error(f"text {number} of {len(texts)} is empty; there is nothing to judge")
@@ -33,17 +46,33 @@ def main(arguments: list[str] | None = None) -> None:
         trained = load_trained(args.checkpoint, args.trust_cells)
     except SeqnetsError as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    try:
-        probabilities = trained.probabilities(texts)
-    except ValueError as error:  # a text without a word, such as "!?"
-        parser.error(str(error))
-    width = max(map(len, trained.labels))
-    for text, row in zip(texts, probabilities, strict=True):
-        probability, label = float(row.max()), trained.labels[int(row.argmax())]
-        if args.json:
-            print(json.dumps({"label": label, "probability": round(probability, 6), "text": text}, ensure_ascii=False))
-        else:
-            print(f"{label:{width}}  {probability:.4f}  {text}")
+    options = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
+    for given in _typed() if prompting else [texts]:
+        try:
+            _print(trained.answer(given, **options), args.json)
+        except ValueError as error:  # a text without a word, such as "!?"
+            if not prompting:
+                parser.error(str(error))
+            print(error, file=sys.stderr)
+
+
+def _typed() -> Iterator[list[str]]:
+    """One text at a time, until the end of the input or an interrupt."""
+    with suppress(ImportError):  # not on Windows
+        import readline  # noqa: F401  lines can be edited and recalled
+    while True:
+        try:
+            text = input("> ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if text.strip():
+            yield [text]
+
+
+def _print(answers: Iterable[Any], as_json: bool) -> None:
+    for line, fields in answers:
+        print(json.dumps(fields, ensure_ascii=False) if as_json else line, flush=True)
 
 
 if __name__ == "__main__":

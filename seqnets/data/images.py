@@ -74,9 +74,6 @@ class Images(InMemory):
         super().__init__(batch_size, eval_batch_size, validation_fraction, num_workers, seed)
         self.encoder = ImageEncoder(self.size) if encoder is None else encoder
 
-    def example(self) -> Tensor:
-        return torch.zeros(1, self.size, self.size)
-
     def _read(self) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Any]]:
         """``train`` and ``test``, uint8 images and their classes; and source, location and note."""
         raise NotImplementedError
@@ -85,13 +82,20 @@ class Images(InMemory):
         read, origin = self._read()
         digest = hashlib.sha256()
         for name, (images, classes) in read.items():
-            if images.shape != (len(classes), self.size, self.size) or classes.min() < 0 or classes.max() >= len(self.labels):
+            if (
+                images.shape != (len(classes), self.size, self.size)
+                or classes.min() < 0
+                or classes.max() >= len(self.labels)
+            ):
                 raise DataError(
                     f"{origin['location']}, {name}: {images.shape} images with classes {classes.min()} to {classes.max()}, where "
                     f"(N, {self.size}, {self.size}) and 0 to {len(self.labels) - 1} belong."
                 )
             digest.update(images.tobytes() + classes.astype(np.int64).tobytes())
-        splits = {name: (torch.from_numpy(images), torch.from_numpy(classes.astype(np.int64))) for name, (images, classes) in read.items()}
+        splits = {
+            name: (torch.from_numpy(images), torch.from_numpy(classes.astype(np.int64)))
+            for name, (images, classes) in read.items()
+        }
         if self.validation_fraction:
             images, classes = splits["train"]
             order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(0))

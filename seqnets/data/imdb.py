@@ -3,11 +3,9 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from seqnets.data.cache import Arrays, cached
 from seqnets.data.in_memory import InMemory, Loaded, check_integers
@@ -69,9 +67,6 @@ class IMDB(InMemory):
         self.vocab_size, self.max_tokens = vocab_size, max_tokens
         self.cache_dir = cache_directory() if cache_dir is None else Path(cache_dir).expanduser()
         self._given = encoder
-
-    def example(self) -> Tensor:
-        return self.encoder.encode(["a"])
 
     def _load(self) -> Loaded:
         reviews = find_reviews(self.path, self.source)

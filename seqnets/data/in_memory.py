@@ -1,21 +1,24 @@
 """Data that lie in memory: splits of examples, loaders over them, where they came from."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from seqnets.data.batch import Batch
-from seqnets.data.loader import Examples, ResumableLoader, eval_loader, train_loader
+from seqnets.data.loader import ResumableLoader, eval_loader, train_loader
 from seqnets.errors import ConfigError
 
 
 class Loaded(NamedTuple):
-    """What `InMemory._load` gives: ``train`` and ``test``, perhaps ``validation``, and their origin as plain types."""
+    """What `InMemory._load` gives: ``train`` and ``test``, perhaps ``validation``, and their origin as plain types.
 
-    splits: dict[str, Examples]
+    A split, such as `Examples`, has ``__len__`` and, for a list of indices, ``__getitems__``, a whole `Batch`.
+    """
+
+    splits: Mapping[str, Any]
     provenance: dict[str, Any]
 
 
@@ -51,16 +54,16 @@ class InMemory(LightningDataModule):
             raise ConfigError(f"validation_fraction is {validation_fraction}, but must be at least 0 and below 1.")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.validation_fraction, self.num_workers, self.seed = validation_fraction, num_workers, seed
-        self._splits: dict[str, Examples] = {}
+        self._splits: Mapping[str, Any] = {}
         self._provenance: dict[str, Any] = {}
 
     @abstractmethod
     def _load(self) -> Loaded:
         """Called once."""
 
-    @abstractmethod
-    def example(self) -> Tensor:
-        """An input (1, …) to try a model on, once `setup` ran."""
+    def example(self) -> Batch:
+        """A batch of one to try a model on, once `setup` ran."""
+        return self._splits["train"].__getitems__([0])
 
     def prepare_data(self) -> None:
         """Finds, encodes and caches the data, once per machine."""

@@ -19,21 +19,33 @@ _STRIDE = 1_000_003
 class Examples(Dataset[Batch]):
     """Rows of inputs with their targets, however compactly they are kept: integers come out as int64, images of uint8 as
     float32 from 0 to 1.
+
+    Args:
+        inputs: ``(N, T, …)``.
+        targets: ``(N, …)``.
+        lengths: ``(N,)`` int64, steps of each row; batches are then cut to the longest of theirs, targets by step too.
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
-        self.inputs, self.targets = inputs, targets
+    def __init__(self, inputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> None:
+        self.inputs, self.targets, self.lengths = inputs, targets, lengths
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> Batch:
-        return Batch(_unpacked(self.inputs[index]), _unpacked(self.targets[index]))
+        return Batch(*(x if x is None else x[0] for x in self.__getitems__([index])))
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """The whole batch at once; DataLoader asks for it where it exists."""
         rows = torch.tensor(indices)
-        return Batch(_unpacked(self.inputs[rows]), _unpacked(self.targets[rows]))
+        inputs, targets = self.inputs[rows], self.targets[rows]
+        if self.lengths is None:
+            return Batch(_unpacked(inputs), _unpacked(targets))
+        lengths = self.lengths[rows]
+        longest = int(lengths.max())
+        if targets.shape[:2] == inputs.shape[:2]:
+            targets = targets[:, :longest]
+        return Batch(_unpacked(inputs[:, :longest]), _unpacked(targets), lengths)
 
 
 def _unpacked(values: Tensor) -> Tensor:
@@ -100,13 +112,13 @@ class ResumableLoader(DataLoader[Batch]):
         }
 
 
-def train_loader(data: Examples, batch_size: int, seed: int, num_workers: int = 0) -> ResumableLoader:
+def train_loader(data: Dataset[Batch], batch_size: int, seed: int, num_workers: int = 0) -> ResumableLoader:
     """Batches in an order that depends on (``seed``, epoch) alone."""
     sampler: DistributedSampler = DistributedSampler(data, num_replicas=1, rank=0, seed=_STRIDE * seed)
     return ResumableLoader(data, batch_size, sampler=sampler, **_common(num_workers))
 
 
-def eval_loader(data: Examples, batch_size: int, num_workers: int = 0) -> DataLoader[Batch]:
+def eval_loader(data: Dataset[Batch], batch_size: int, num_workers: int = 0) -> DataLoader[Batch]:
     """Batches in one fixed order, shuffled once and for all: files lie sorted by label, and a part of the batches
     (``limit_test_batches``) must be a fair sample."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()

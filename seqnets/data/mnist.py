@@ -4,18 +4,16 @@ the small ones that scikit-learn carries.
 
 import gzip
 import hashlib
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqnets.data.hub import Unavailable, load_from_hub, split_of
+from seqnets.data.hub import load_from_hub, split_of
 from seqnets.data.images import ImageEncoder, Images
-from seqnets.errors import ConfigError, DataError
-
-log = logging.getLogger(__name__)
+from seqnets.data.origins import check_choice, first_available, local_folder
+from seqnets.errors import DataError
 
 HUB_NAME = "ylecun/mnist"
 DIGITS = tuple(map(str, range(10)))
@@ -62,24 +60,14 @@ class MNIST(Images):
         encoder: ImageEncoder | None = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, validation_fraction, num_workers, seed, encoder)
-        if source not in ("auto", "local", "hub"):
-            raise ConfigError(f"There is no source {source!r}: choose among auto, local, hub.")
-        if path is not None and source == "hub":
-            raise ConfigError("A path is read from disk, never from source=hub: leave one of the two out.")
+        check_choice(path, source, ("local", "hub"))
         self.path, self.source = path, source
 
     def _read(self) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Any]]:
         if self.path is not None:
-            return read_folder(Path(self.path).expanduser())
-        reasons = []
-        for name, read in {"local": _local, "hub": _hub}.items():
-            if self.source in ("auto", name):
-                try:
-                    return read()
-                except Unavailable as error:
-                    log.info("MNIST: nothing from source %s. %s", name, error)
-                    reasons.append(f"  {name}: {error}")
-        raise DataError("\n".join([f"There is no MNIST at hand; any one of these would do, {WAY_OUT}.", *reasons]))
+            return read_folder(local_folder(self.path, "mnist"))
+        sources = {"local": lambda: read_folder(local_folder(None, "mnist")), "hub": _hub}
+        return first_available("MNIST digits", sources, self.source, f", {WAY_OUT}")
 
 
 class ScikitDigits(Images):
@@ -117,7 +105,9 @@ def read_folder(folder: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]],
     else:
         names = ", ".join(f"{name}.gz" for parts in FILES.values() for name, _ in parts)
         raise DataError(f"{folder} has none of MNIST's files: put {names} there, {WAY_OUT}.")
-    splits = {split: (_read_idx(place, *images), _read_idx(place, *labels)) for split, (images, labels) in FILES.items()}
+    splits = {
+        split: (_read_idx(place, *images), _read_idx(place, *labels)) for split, (images, labels) in FILES.items()
+    }
     return splits, {"source": "local", "location": str(folder), "note": ""}
 
 
@@ -135,19 +125,12 @@ def _read_idx(folder: Path, name: str, checksum: str) -> np.ndarray:
         raise DataError(f"{file} cannot be read ({error}): put it there anew.") from error
     found = hashlib.sha256(content).hexdigest()
     if found != checksum:
-        raise DataError(f"{file} is not MNIST's: its content has the SHA-256 {found}, not {checksum}; put it there anew.")
+        raise DataError(
+            f"{file} is not MNIST's: its content has the SHA-256 {found}, not {checksum}; put it there anew."
+        )
     # magic number: two zeros, the type (8: bytes), the number of dimensions; then each, and the data
     dimensions = np.frombuffer(content, ">i4", content[3], 4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(dimensions).copy()
-
-
-def _local() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Any]]:
-    if not (root := os.environ.get("SEQNETS_DATA")):
-        raise Unavailable("Set SEQNETS_DATA to the folder that holds mnist/, or give data.path=<the folder of its files>.")
-    folder = Path(root).expanduser() / "mnist"
-    if not folder.exists():
-        raise Unavailable(f"SEQNETS_DATA is {root}, where there is no folder mnist: put the files there.")
-    return read_folder(folder)
 
 
 def _hub() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Any]]:

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from seqnets.data import origins
 from seqnets.data.folder import read_folder
 from seqnets.data.hub import Unavailable, load_from_hub, split_of
+from seqnets.data.origins import first_available, local_folder
 from seqnets.data.reviews import Reviews, Split
-from seqnets.errors import ConfigError, DataError
+from seqnets.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +29,8 @@ def find_reviews(path: str | os.PathLike[str] | None = None, source: str = "auto
     check_choice(path, source)
     if path is not None:
         reviews = read_folder(Path(path).expanduser())
-    elif source != "auto":
-        reviews = _SOURCES[source]()
     else:
-        reviews = _first_available()
+        reviews = first_available("IMDB reviews", _SOURCES, source)
     sizes = f"{len(reviews.train.texts):,} training and {len(reviews.test.texts):,} test reviews"
     log.info("IMDB: %s from source %s, %s. %s", sizes, reviews.source, reviews.location, reviews.note)
     return reviews
@@ -38,30 +38,11 @@ def find_reviews(path: str | os.PathLike[str] | None = None, source: str = "auto
 
 def check_choice(path: str | os.PathLike[str] | None, source: str) -> None:
     """Raises ConfigError if there is no such source, or if it takes no path."""
-    if source != "auto" and source not in _SOURCES:
-        raise ConfigError(f"There is no source {source!r}: choose among auto, {', '.join(_SOURCES)}.")
-    if path is not None and source not in ("auto", "local"):
-        raise ConfigError(f"A path is read from disk, never from source={source}: leave one of the two out.")
-
-
-def _first_available() -> Reviews:
-    reasons = []
-    for name, read in _SOURCES.items():
-        try:
-            return read()
-        except Unavailable as error:
-            log.info("IMDB: nothing from source %s. %s", name, error)
-            reasons.append(f"  {name}: {error}")
-    raise DataError("\n".join(["There are no IMDB reviews at hand; any one of these would do.", *reasons]))
+    origins.check_choice(path, source, _SOURCES)
 
 
 def _local() -> Reviews:
-    if not (root := os.environ.get("SEQNETS_DATA")):
-        raise Unavailable("Set SEQNETS_DATA to the folder that holds imdb/, or give the path of the reviews.")
-    folder = Path(root).expanduser() / "imdb"
-    if not folder.exists():
-        raise Unavailable(f"SEQNETS_DATA is {root}, where there is no folder imdb: put the reviews there.")
-    return read_folder(folder)
+    return read_folder(local_folder(None, "imdb"))
 
 
 def _hub() -> Reviews:

@@ -1,5 +1,6 @@
 """What is learnt: LightningModules that give a model its loss and metrics."""
 
 from seqnets.tasks.classification import Classification
+from seqnets.tasks.task import Answer, Task
 
-__all__ = ["Classification"]
+__all__ = ["Answer", "Classification", "Task"]

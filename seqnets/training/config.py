@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seqnets.errors import ConfigError, SeqnetsError
 
 KEYS = {
-    "name", "seed", "ckpt_path", "run_dir", "task", "data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger",
+    "name", "seed", "ckpt_path", "run_dir", "test_on", "task", "data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger",
 }  # fmt: skip
 MODEL_KEYS = {"net", "cell", "backend", "init", "input_size"}
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
@@ -54,6 +54,8 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
     refuse_unknown(config["trainer"], TRAINER, "trainer.")
     if not (type(config["seed"]) is int and 0 <= config["seed"] < 2**32):  # True would be an integer
         raise ConfigError(f"seed is {config['seed']!r}; it must be an integer from 0 to {2**32 - 1}")
+    if config["test_on"] not in ("last", "best"):
+        raise ConfigError(f"test_on is {config['test_on']!r}; it must be last or best")
     _check_targets(config, "")
     parts = {name: config[name] for name in ("data", "task", "optimizer")} | {"model.net": config["model"]["net"]}
     if config["scheduler"] is not None:

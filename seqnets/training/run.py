@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from omegaconf import DictConfig
 from torch import nn
 
 from seqnets.errors import CheckpointError, ConfigError, DataError, SeqnetsError
+from seqnets.tasks import Task
 from seqnets.training.backend_report import BackendReport
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.checkpoints import BestCheckpoint, SelfContained
@@ -66,7 +67,7 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     model = build(config["model"]["net"], "model.net", nn.Module)
     optimizer = build(config["optimizer"], "optimizer")
     scheduler = build(config["scheduler"], "scheduler") if config["scheduler"] else None
-    task = build(config["task"], "task", LightningModule, model=model, optimizer=optimizer, scheduler=scheduler)
+    task = build(config["task"], "task", Task, model=model, optimizer=optimizer, scheduler=scheduler)
     _check_monitors(config, callbacks, data, task)
     if resumed is not None:
         _refuse_other(resumed, config, task, data)
@@ -86,7 +87,7 @@ def _run(
     folder: Path,
     config: dict[str, Any],
     data: Any,
-    task: LightningModule,
+    task: Task,
     callbacks: dict[str, Callback],
     trainer: Trainer,
 ) -> dict[str, Any]:
@@ -108,6 +109,9 @@ def _run(
     try:
         trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"])
         metrics = _figures(trainer)
+        if config["test_on"] == "best" and (best := _best(callbacks)) is not None and best.best is not None:
+            task.load_state_dict(read_checkpoint(best.best)["state_dict"])
+            result["tested"] = str(best.best)
         trainer.test(task, datamodule=data, verbose=False)
         metrics |= _figures(trainer)
     except BaseException as error:
@@ -135,10 +139,19 @@ def _run(
     return result
 
 
-def _check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data: Any, task: LightningModule) -> None:
+def _best(callbacks: dict[str, Callback]) -> BestCheckpoint | None:
+    return next((c for c in callbacks.values() if isinstance(c, BestCheckpoint)), None)
+
+
+def _check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data: Any, task: Task) -> None:
     """Raise where a callback watches validation data that are not there; warn where the task does not log its metric."""
     loaders = data.val_dataloader()
     validates = config["trainer"]["limit_val_batches"] != 0 and not (isinstance(loaders, list) and not loaders)
+    if config["test_on"] == "best" and (not validates or _best(callbacks) is None):
+        raise ConfigError(
+            "test_on=best tests the checkpoint that was best on validation data, but there are no such data or "
+            "no callbacks.best_checkpoint: test_on=last tests the weights that training ended with"
+        )
     logged = getattr(task, "logged", ())  # another task need not say
     for name, callback in callbacks.items():
         monitor = getattr(callback, "monitor", None)
@@ -161,16 +174,11 @@ def _refuse_model(task: Any, data: Any, trainer: Trainer) -> None:
     trainer.precision_plugin.convert_module(task).to(device).eval()  # in place; in eval mode nothing is drawn
     try:
         with trainer.precision_plugin.forward_context():
-            probabilities = task.probabilities(data.example().to(device))
+            task.check(data)
     except SeqnetsError:
         raise
     except Exception as error:  # whatever the modules raise
         raise ConfigError(f"model.net cannot take the data: {type(error).__name__}: {error}") from error
-    if probabilities.shape != (1, len(data.labels)):
-        raise ConfigError(
-            f"model.net and task give probabilities {tuple(probabilities.shape)} for one example, but the data have the "
-            f"{len(data.labels)} labels {', '.join(data.labels)}; set model.net.num_classes={len(data.labels)}"
-        )
     task.train()
 
 
@@ -187,7 +195,7 @@ def _refuse_optimizer(optimizer: Callable[[list[nn.Parameter]], Any], trainer: T
         )
 
 
-def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: LightningModule, data: Any) -> None:
+def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Task, data: Any) -> None:
     """Raise where the checkpoint does not fit this run; warn where the run will go on, but not as it would have."""
     path, then = config["ckpt_path"], resumed["seqnets"]
     saved = {name: tuple(value.shape) for name, value in resumed["state_dict"].items()}
@@ -257,6 +265,6 @@ def _summarise(folder: Path, result: dict[str, Any], data: Any, callbacks: dict[
         if isinstance(c, BestCheckpoint) and c.best and c.best.exists():
             score = f"{c.monitor} {c.score:.4f}"
             lines.append(f"best on validation ({score}): python evaluate.py ckpt_path={shown(c.best)}")
-    if last.exists():
+    if last.exists() and data.encoder.usage:
         lines.append(f"try it: python predict.py {shown(last)} {data.encoder.usage}")
     print_table(f"{result['name']}: {result['epochs']} epochs, {result['steps']:,} steps", rows, *lines)

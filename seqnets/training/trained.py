@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from hydra.utils import get_object
-from lightning.pytorch import LightningDataModule, LightningModule
-from torch import Tensor, nn
+from lightning.pytorch import LightningDataModule
+from torch import nn
 
 from seqnets import Mask
 from seqnets.cells import get_cell
 from seqnets.data import Encoder, encoder_from_dict
 from seqnets.errors import CheckpointError
+from seqnets.tasks import Answer, Task
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.config import build
 
@@ -42,21 +43,29 @@ class Trained:
     """
 
     path: Path
-    task: LightningModule
+    task: Task
     encoder: Encoder
     labels: tuple[str, ...]
     config: dict[str, Any]
     data: dict[str, Any]
 
     @torch.inference_mode()
-    def probabilities(self, given: Sequence[str], batch_size: int = 64) -> Tensor:
-        """(B, classes) probabilities of each text or image file.
+    def answer(self, given: Sequence[str], **options: Any) -> list[Answer]:
+        """What the model says to each text, image file, … .
+
+        Args:
+            given: one each.
+            options: of ``task.options``.
 
         Raises:
-            ValueError: a text holds no word, or a file no image; the message names it.
+            ValueError: one cannot be encoded, or an option is wrong; the message names it.
         """
-        inputs = self.encoder.encode(list(given)).split(batch_size)
-        return torch.cat([self.task.probabilities(batch) for batch in inputs])  # type: ignore[operator]
+        if unknown := options.keys() - self.task.options.keys():
+            known = ", ".join(self.task.options) or "none"
+            raise ValueError(
+                f"{type(self.task).__name__} takes no {', '.join(sorted(unknown))}; its options are: {known}"
+            )
+        return self.task.answer(self.encoder, self.labels, given, **options)
 
 
 def load_trained(path: Path, trust_cells: bool = False) -> Trained:
@@ -77,7 +86,7 @@ def load_trained(path: Path, trust_cells: bool = False) -> Trained:
         refuse_untrusted(node, path, MODEL, trust_cells)
     model = build(network, "model.net", nn.Module)
     optimizer = build(config["optimizer"], "optimizer")
-    task = build(config["task"], "task", LightningModule, model=model, optimizer=optimizer)
+    task = build(config["task"], "task", Task, model=model, optimizer=optimizer)
     try:
         task.load_state_dict(checkpoint["state_dict"])
         encoder = encoder_from_dict(content["encoder"])

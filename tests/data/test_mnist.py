@@ -87,7 +87,7 @@ def test_scikit_learn_has_small_ones():
     data = loaded(ScikitDigits(batch_size=10))
     assert data.provenance()["rows"] == {"train": 1497, "test": 300}
     assert next(iter(data.train_dataloader())).inputs.shape == (10, 8, 8)
-    assert data.example().shape == (1, 8, 8)
+    assert data.example().inputs.shape == (1, 8, 8)
 
 
 def test_image_files_become_what_digits_are(tmp_path):

@@ -188,7 +188,8 @@ def test_predict(run, reviews, capsys, monkeypatch):
     predict.main([checkpoint, "-", "--json"])
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [o["text"] for o in objects] == texts
-    expected = load_trained(run[0] / "checkpoints" / "last.ckpt").probabilities(texts)
+    trained = load_trained(run[0] / "checkpoints" / "last.ckpt")
+    expected = trained.task.probabilities(trained.encoder.encode(texts))
     assert [o["probability"] for o in objects] == pytest.approx(expected.amax(1).tolist(), abs=1e-5)
     assert [o["label"] for o in objects] == [("negative", "positive")[k] for k in expected.argmax(1)]
     assert torch.allclose(expected.sum(1), torch.ones(2))

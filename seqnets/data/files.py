@@ -1,0 +1,107 @@
+"""Data sets that are a few files with known contents: read from a folder, or downloaded once."""
+
+import gzip
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seqnets.data.hub import Unavailable
+from seqnets.data.origins import first_available, local_folder
+from seqnets.errors import DataError
+from seqnets.folders import cache_directory
+
+log = logging.getLogger(__name__)
+
+SECONDS = 10.0  # without an answer a host counts as unreachable
+
+
+class File(NamedTuple):
+    """A file of a data set: the SHA-256 of its content, unpacked, and where it is published (packed where ``.gz``)."""
+
+    sha256: str
+    url: str
+
+
+def find_files(
+    name: str, files: Mapping[str, File], path: str | os.PathLike[str] | None = None, source: str = "auto"
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The contents of all `files`, by name, and their source, location and note.
+
+    From "local" (the folder `path`, else ``$SEQNETS_DATA/<name>``), "download" (kept in the cache folder), or with "auto" the
+    first of them.
+
+    Raises:
+        DataError: they cannot be had, or one is not what it should be; the message says what to put where.
+    """
+
+    def local() -> tuple[dict[str, bytes], dict[str, Any]]:
+        return _read(local_folder(path, name), files), {"source": "local", "location": str(local_folder(path, name))}
+
+    def download() -> tuple[dict[str, bytes], dict[str, Any]]:
+        folder = _downloaded(name, files)
+        return _read(folder, files), {"source": "download", "location": str(folder)}
+
+    sources = {"local": local} if path is not None else {"local": local, "download": download}
+    contents, origin = first_available(name, sources, source)
+    log.info("%s: from source %s, %s.", name, origin["source"], origin["location"])
+    return contents, origin | {"note": ""}
+
+
+def fingerprint(contents: Mapping[str, bytes]) -> str:
+    """SHA-256 of all files, in order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(contents):
+        digest.update(hashlib.sha256(contents[name]).digest())
+    return digest.hexdigest()
+
+
+def _read(folder: Path, files: Mapping[str, File]) -> dict[str, bytes]:
+    contents = {}
+    for name, file in files.items():
+        place = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+        if place is None:
+            raise DataError(f"{folder} lacks {name}: download {file.url} and put it there.")
+        try:
+            raw = place.read_bytes()
+            contents[name] = gzip.decompress(raw) if place.suffix == ".gz" else raw
+        except (OSError, EOFError) as error:
+            raise DataError(f"{place} cannot be read ({error}): download {file.url} and put it there anew.") from error
+        if (found := hashlib.sha256(contents[name]).hexdigest()) != file.sha256:
+            raise DataError(
+                f"{place} is not the file that is published: its content has the SHA-256 {found}, not {file.sha256}; "
+                f"download {file.url} and put it there anew."
+            )
+    return contents
+
+
+def _downloaded(name: str, files: Mapping[str, File]) -> Path:
+    """The folder of the cache that holds all files, fetched where they are not yet there."""
+    try:
+        import pooch
+        from requests import RequestException
+    except ImportError as error:
+        raise Unavailable(f"The package pooch cannot be imported ({error}): `pip install pooch`.") from error
+    folder = cache_directory() / "downloads" / name
+    quiet = logging.getLogger("pooch")
+    level = quiet.level
+    quiet.setLevel(logging.WARNING)
+    try:
+        for file in files.values():
+            packed = file.url.endswith(".gz")  # the checksum is of what is inside
+            log.info("%s: downloading %s", name, file.url)
+            pooch.retrieve(
+                file.url, None if packed else file.sha256, file.url.rsplit("/", 1)[1], folder,
+                downloader=pooch.HTTPDownloader(progressbar=True, timeout=SECONDS),
+            )  # fmt: skip
+    except (OSError, RequestException, ValueError) as error:  # ValueError: the checksum is another
+        reason = str(error).splitlines()[0]
+        urls = ", ".join(file.url for file in files.values())
+        raise Unavailable(
+            f"cannot be downloaded ({reason}). Fetch {urls} and give data.path=<their folder>."
+        ) from error
+    finally:
+        quiet.setLevel(level)
+    return folder

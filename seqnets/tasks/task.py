@@ -1,0 +1,151 @@
+"""What every task shares: optimiser, schedule, and figures that are means over an epoch and survive a resume."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+from seqnets.data.batch import Batch
+from seqnets.errors import ConfigError
+
+PARTS = {"fit": "train", "val": "val", "test": "test"}  # "train" is a method of every module
+
+MakesOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
+MakesScheduler = Callable[..., torch.optim.lr_scheduler.LRScheduler]
+
+
+class Answer(NamedTuple):
+    """What a trained model says to one thing it was given: a line to read, and the same as JSON types."""
+
+    line: str
+    fields: dict[str, Any]
+
+
+class Task(LightningModule):
+    """A model with its loss and figures. A subclass says in `loss` what is minimised.
+
+    Args:
+        model: what is trained.
+        optimizer: makes the optimiser of the parameters, such as ``partial(torch.optim.Adam, lr=1e-3)``.
+        scheduler: makes the schedule of the learning rate from the optimiser, stepped after each training step; it gets
+            the number of all steps as ``total_steps`` if it takes such an argument.
+
+    Logs, for each figure of `figures`, the means over an epoch as ``train/<figure>``, ``val/<figure>`` and ``test/<figure>``,
+    and those of `of_step` for one batch as ``train/<figure>_step`` every ``log_every_n_steps``.
+    """
+
+    options: ClassVar[Mapping[str, str]] = {}  # what `answer` takes beside what is given: name -> what it does
+
+    def __init__(self, model: nn.Module, optimizer: MakesOptimizer, scheduler: MakesScheduler | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer, self.scheduler = optimizer, scheduler
+
+    # ---- what a subclass says
+
+    def figures(self) -> dict[str, Metric]:
+        """New metrics, which `update` feeds."""
+        return {"loss": MeanMetric()}
+
+    def loss(self, batch: Batch, part: str) -> tuple[Tensor, Any]:
+        """What is minimised, a scalar, and what `update` and `of_step` need to know of it, such as logits.
+
+        Args:
+            part: "fit", "val" or "test".
+        """
+        raise NotImplementedError
+
+    def update(self, figures: Any, loss: Tensor, found: Any, batch: Batch) -> None:
+        figures["loss"].update(loss.detach(), weight=len(batch.targets))
+
+    def of_step(self, loss: Tensor, found: Any, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": loss}
+
+    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
+        """What `predict.py` prints.
+
+        Raises:
+            ValueError: one of `given` cannot be encoded, or an option is out of range; the message names it.
+        """
+        raise ValueError(f"{type(self).__name__} has nothing to say to what one types: its data are made or measured")
+
+    def check(self, data: Any) -> None:
+        """Tries the model on one example, in eval mode.
+
+        Raises:
+            ConfigError: it does not fit the data; whatever the modules raise is for the caller to wrap.
+        """
+        loss, _ = self.loss(Batch(*(x if x is None else x.to(self.device) for x in data.example())), "val")
+        if loss.dim():
+            raise ConfigError(f"the loss of {type(self).__name__} is no scalar: it has the shape {tuple(loss.shape)}")
+
+    # ---- what Lightning asks
+
+    def setup(self, stage: str) -> None:
+        if not hasattr(self, "means"):
+            self.means = nn.ModuleDict({part: nn.ModuleDict(self.figures()) for part in PARTS}).to(self.device)
+
+    @property
+    def logged(self) -> list[str]:
+        """The names of all means."""
+        return [f"{part}/{name}" for part in PARTS.values() for name in self.figures()]
+
+    def on_train_start(self) -> None:
+        self._logged_epoch = -1
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss, found = self.loss(batch, "fit")
+        means = self._update("fit", loss, found, batch)
+        # logging costs more than the metrics themselves: only where something is kept
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
+            for name, value in self.of_step(loss, found, batch).items():
+                self.log(f"train/{name}_step", value, prog_bar=True)
+        # once an epoch: Lightning asks the metrics themselves when it ends, if cut short too
+        if self._logged_epoch != self.current_epoch:
+            self._logged_epoch = self.current_epoch
+            self._log_means("train", means)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_means("val", self._update("val", *self.loss(batch, "val"), batch), prog_bar=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log_means("test", self._update("test", *self.loss(batch, "test"), batch))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        counts = "total_steps" in inspect.signature(self.scheduler).parameters
+        steps = {"total_steps": int(self.trainer.estimated_stepping_batches)} if counts else {}
+        schedule = {"scheduler": self.scheduler(optimizer, **steps), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not self.trainer.is_last_batch:  # in mid-epoch its means go on after a resume; at its end they are done with
+            checkpoint["train_means"] = {name: metric.metric_state for name, metric in self._fit_means()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint.get("train_means", {})
+        for name, metric in self._fit_means():
+            for state, value in states.get(name, {}).items():
+                setattr(metric, state, value.to(self.device))
+
+    def _fit_means(self) -> Any:
+        return self.means["fit"].items()  # type: ignore[operator]
+
+    def _update(self, part: str, loss: Tensor, found: Any, batch: Batch) -> Any:
+        means = self.means[part]
+        self.update(means, loss, found, batch)
+        return means
+
+    def _log_means(self, part: str, means: Any, prog_bar: bool = False) -> None:
+        for name, metric in means.items():
+            self.log(f"{part}/{name}", metric, on_step=False, on_epoch=True, prog_bar=prog_bar)
