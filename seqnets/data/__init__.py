@@ -1,6 +1,7 @@
 """Data sets for training: where they come from, how what is read becomes tensors, loaders that resume."""
 
 from seqnets.data.batch import Batch
+from seqnets.data.corpora import PennTreebank, TinyShakespeare, WikiText2
 from seqnets.data.encoders import Encoder, encoder_from_dict
 from seqnets.data.images import ImageEncoder
 from seqnets.data.imdb import IMDB
@@ -9,5 +10,6 @@ from seqnets.data.mnist import MNIST, ScikitDigits
 from seqnets.data.text import TextEncoder
 
 __all__ = [
-    "IMDB", "MNIST", "Batch", "Encoder", "ImageEncoder", "ResumableLoader", "ScikitDigits", "TextEncoder", "encoder_from_dict",
+    "IMDB", "MNIST", "Batch", "Encoder", "ImageEncoder", "PennTreebank", "ResumableLoader", "ScikitDigits", "TextEncoder",
+    "TinyShakespeare", "WikiText2", "encoder_from_dict",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from seqnets.data.images import ImageEncoder
 from seqnets.data.text import TextEncoder
+from seqnets.data.vocabulary import CharacterEncoder, WordEncoder
 
 
 class Encoder(Protocol):
@@ -43,7 +44,9 @@ class NoEncoder:
         return cls()
 
 
-ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in (TextEncoder, ImageEncoder, NoEncoder)}
+ENCODERS: dict[str, Any] = {
+    encoder.kind: encoder for encoder in (TextEncoder, ImageEncoder, CharacterEncoder, WordEncoder, NoEncoder)
+}
 
 
 def encoder_from_dict(state: dict[str, Any]) -> Encoder:

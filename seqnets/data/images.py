@@ -97,11 +97,11 @@ class Images(InMemory):
             for name, (images, classes) in read.items()
         }
         if self.validation_fraction:
-            images, classes = splits["train"]
-            order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(0))
-            held = round(self.validation_fraction * len(classes))
-            splits["train"] = images[order[held:]], classes[order[held:]]
-            splits["validation"] = images[order[:held]], classes[order[:held]]
+            pixels, targets = splits["train"]
+            order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
+            held = round(self.validation_fraction * len(targets))
+            splits["train"] = pixels[order[held:]], targets[order[held:]]
+            splits["validation"] = pixels[order[:held]], targets[order[:held]]
         examples = {name: Examples(*split) for name, split in splits.items()}
         rows = {name: len(split) for name, split in examples.items()}
         return Loaded(examples, origin | {"rows": rows, "fingerprint": digest.hexdigest()})

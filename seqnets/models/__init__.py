@@ -2,5 +2,6 @@
 
 from seqnets.models.classifier import SequenceClassifier
 from seqnets.models.front import ConvFront
+from seqnets.models.language_model import LanguageModel
 
-__all__ = ["ConvFront", "SequenceClassifier"]
+__all__ = ["ConvFront", "LanguageModel", "SequenceClassifier"]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
@@ -29,7 +30,8 @@ class BackendReport(Callback):
 
         def ask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             handle.remove()
-            backends[name] = explain(layer, *args, **kwargs).backend or "none"
+            with torch.random.fork_rng():  # weights that are dropped out draw when they are read
+                backends[name] = explain(layer, *args, **kwargs).backend or "none"
 
         handle = layer.register_forward_pre_hook(ask, with_kwargs=True)
 

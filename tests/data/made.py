@@ -79,3 +79,35 @@ def mnist(folder, monkeypatch, train=40, test=20):
         files[split] = tuple(sums)
     monkeypatch.setattr(module, "FILES", files)
     return folder
+
+
+def published(folder, monkeypatch, files, contents):
+    """Files with these contents in `folder`, by name; their checksums take the place of those in `files`, the real ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        raw = content.encode() if isinstance(content, str) else content
+        (folder / name).write_bytes(raw)
+        monkeypatch.setitem(files, name, files[name]._replace(sha256=hashlib.sha256(raw).hexdigest()))
+    return folder
+
+
+def play(folder, monkeypatch, characters=2000):
+    """A text by character, in the form of tinyshakespeare."""
+    from seqnets.data import TinyShakespeare
+
+    text = "".join(random.Random(0).choices("abc de\n", k=characters))
+    return published(folder, monkeypatch, TinyShakespeare.FILES, {"input.txt": text})
+
+
+def sentences(folder, monkeypatch, lines=60):
+    """A text by word, in the form of the Penn Treebank."""
+    from seqnets.data import PennTreebank
+
+    draw = random.Random(0)
+    contents = {
+        name: "".join(
+            f" {' '.join(draw.choices(['the', 'company', 'said', '<unk>', 'N'], k=9))} \n" for _ in range(count)
+        )
+        for name, count in zip(PennTreebank.FILES, (lines, lines // 2, lines // 3), strict=True)
+    }
+    return published(folder, monkeypatch, PennTreebank.FILES, contents)

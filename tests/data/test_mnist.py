@@ -26,7 +26,7 @@ def test_digits_are_rows_of_pixels_from_0_to_1(tmp_path, monkeypatch):
     data = loaded(MNIST(path=mnist(tmp_path / "mnist", monkeypatch), batch_size=8))
     batch = next(iter(data.train_dataloader()))
     assert batch.inputs.shape == (8, 28, 28) and batch.inputs.dtype == torch.float32
-    assert 0 <= batch.inputs.min() and batch.inputs.max() <= 1 and batch.targets.dtype == torch.int64
+    assert batch.inputs.min() >= 0 and batch.inputs.max() <= 1 and batch.targets.dtype == torch.int64
     assert data.provenance()["rows"] == {"train": 40, "test": 20}
     assert sum(len(b.targets) for b in data.test_dataloader()) == 20
     assert data.val_dataloader() == []
@@ -69,7 +69,9 @@ def test_files_that_are_not_mnists_are_refused(tmp_path, monkeypatch):
 def test_without_mnist_it_is_said_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz.*data=digits"):
         loaded(MNIST(path=tmp_path))
-    with pytest.raises(DataError, match=r"(?s)any one of these would do.*Set SEQNETS_DATA.*hub: ylecun/mnist cannot be had"):
+    with pytest.raises(
+        DataError, match=r"(?s)any one of these would do.*Set SEQNETS_DATA.*hub: ylecun/mnist cannot be had"
+    ):
         loaded(MNIST())
     monkeypatch.setenv("SEQNETS_DATA", str(tmp_path))
     with pytest.raises(DataError, match="there is no folder mnist"):
@@ -77,7 +79,12 @@ def test_without_mnist_it_is_said_what_to_do(tmp_path, monkeypatch):
 
 
 def test_wrong_arguments_are_refused():
-    for arguments in ({"source": "disk"}, {"source": "hub", "path": "x"}, {"batch_size": 0}, {"validation_fraction": 1.0}):
+    for arguments in (
+        {"source": "disk"},
+        {"source": "hub", "path": "x"},
+        {"batch_size": 0},
+        {"validation_fraction": 1.0},
+    ):
         with pytest.raises(ConfigError):
             MNIST(**arguments)
 

@@ -1,0 +1,42 @@
+"""What a language model writes as it learns."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Samples(Callback):
+    """Appends, after each epoch, what the model goes on with after `prompt` to ``samples.txt``.
+
+    Args:
+        folder: of the run.
+        prompt: to go on from.
+        length: tokens drawn.
+        temperature: divides the logits that are drawn from.
+        seed: of the draws, which leave the run's own random state alone.
+    """
+
+    def __init__(self, folder: str, prompt: str, length: int = 300, temperature: float = 0.8, seed: int = 0) -> None:
+        self.file = Path(folder) / "samples.txt"
+        self.prompt, self.length, self.temperature, self.seed = prompt, length, temperature, seed
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        module: Any = pl_module
+        encoder = trainer.datamodule.encoder  # type: ignore[attr-defined]
+        prompt = encoder.encode([self.prompt])[0].to(module.device)
+        generator = torch.Generator().manual_seed(self.seed)
+        module.eval()
+        with torch.inference_mode():
+            goes_on = module.generate(prompt, self.length, self.temperature, generator)
+        module.train()
+        text = encoder.decode([*prompt.tolist(), *goes_on.tolist()])
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"=== epoch {trainer.current_epoch + 1}, temperature {self.temperature:g}\n{text}\n\n")
+        log.info("a sample: %s …", " ".join(text[:160].split()))

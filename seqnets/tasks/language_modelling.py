@@ -1,0 +1,162 @@
+"""Next token prediction over a long text, by truncated backpropagation through time with a state that is carried on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, Metric
+
+from seqnets.data.batch import Batch
+from seqnets.errors import ConfigError
+from seqnets.models.language_model import Modelled, State
+from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
+
+
+class Perplexity(MeanMetric):
+    """exp of the mean loss in nats."""
+
+    def compute(self) -> Tensor:
+        return super().compute().exp()
+
+
+class Bits(MeanMetric):
+    """The mean loss in bits."""
+
+    def compute(self) -> Tensor:
+        return super().compute() / math.log(2)
+
+
+FIGURES: dict[str, type[MeanMetric]] = {"perplexity": Perplexity, "bits_per_character": Bits}
+
+
+class LanguageModelling(Task):
+    """Cross-entropy of the next token, in nats, mean over tokens.
+
+    The state after a batch is where the next one starts, cut from its gradient (Williams and Peng 1990); it starts from zeros with each
+    epoch, and travels in checkpoints, so that a run resumes in mid-epoch.
+
+    Args:
+        model: as `LanguageModel`.
+        figure: "perplexity" or "bits_per_character", beside the loss.
+        activation_penalty: times the mean square of the last layer's outputs after dropout, added to what is minimised.
+        slowness_penalty: times the mean square of their change from step to step, before dropout.
+        steps: T that the learning rate is meant for: where T varies, gradients are scaled by T / steps. None: no scaling.
+        optimizer, scheduler: as `Task` takes them.
+
+    Raises:
+        ConfigError: there is no such figure.
+
+    Source of penalties and scaling: Merity, Keskar and Socher, ICLR 2018 (arXiv:1708.02182).
+    """
+
+    options: ClassVar = {
+        "length": "tokens to go on with",
+        "temperature": "divides the logits that are drawn from",
+        "seed": "of the draws",
+    }
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: MakesOptimizer,
+        scheduler: MakesScheduler | None = None,
+        figure: str = "perplexity",
+        activation_penalty: float = 0.0,
+        slowness_penalty: float = 0.0,
+        steps: int | None = None,
+    ) -> None:
+        super().__init__(model, optimizer, scheduler)
+        if figure not in FIGURES:
+            raise ConfigError(f"There is no figure {figure!r}: choose among {', '.join(FIGURES)}.")
+        self.figure, self.steps = figure, steps
+        self.activation_penalty, self.slowness_penalty = activation_penalty, slowness_penalty
+        self._carried: dict[str, tuple[int, State]] = {}  # by part: the epoch it belongs to, and the state
+
+    def figures(self) -> dict[str, Metric]:
+        return {"loss": MeanMetric(), self.figure: FIGURES[self.figure]()}
+
+    def loss(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
+        epoch = self.current_epoch
+        at, state = self._carried.get(part, (epoch, None))
+        found: Modelled = self.model(batch.inputs, state if at == epoch else None)
+        self._carried[part] = epoch, tuple(tuple(s.detach() for s in layer) for layer in found.state)
+        plain = F.cross_entropy(found.logits.flatten(0, 1).float(), batch.targets.flatten())
+        minimised = plain
+        if part == "fit" and self.activation_penalty:
+            minimised = minimised + self.activation_penalty * found.dropped.pow(2).mean()
+        if part == "fit" and self.slowness_penalty and len(found.outputs) > 1:
+            minimised = minimised + self.slowness_penalty * found.outputs.diff(dim=0).pow(2).mean()
+        self._chunk = batch.inputs.shape[1]
+        return minimised, plain.detach()
+
+    def update(self, figures: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
+        for metric in figures.values():
+            metric.update(found, weight=batch.targets.numel())
+
+    def of_step(self, loss: Tensor, found: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": found}
+
+    def on_validation_epoch_start(self) -> None:
+        self._carried.pop("val", None)
+
+    def on_test_epoch_start(self) -> None:
+        self._carried.pop("test", None)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if self.steps is not None:
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self._chunk / self.steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if not self.trainer.is_last_batch and "fit" in self._carried:
+            checkpoint["carried"] = self._carried["fit"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if "carried" in checkpoint:
+            epoch, state = checkpoint["carried"]
+            self._carried["fit"] = epoch, tuple(tuple(s.to(self.device) for s in layer) for layer in state)
+
+    def check(self, data: Any) -> None:
+        logits = self.model(data.example().inputs.to(self.device)).logits
+        if logits.shape[-1] != len(data.encoder):
+            raise ConfigError(
+                f"model.net gives logits of {logits.shape[-1]} tokens, but the training text has {len(data.encoder)}: "
+                f"set data.vocab_size={len(data.encoder)}"
+            )
+
+    def generate(self, tokens: Tensor, length: int, temperature: float, generator: torch.Generator) -> Tensor:
+        """``(length,)`` tokens that go on after ``tokens (T,)``, each drawn from the softmax of logits / temperature.
+
+        Near temperature 0 each is the likeliest.
+        """
+        drawn, state, given = [], None, tokens.unsqueeze(0)
+        for _ in range(length):
+            logits, state, *_ = self.model(given, state)
+            chances = (logits[0, -1].double() / max(temperature, 1e-6)).softmax(-1)
+            given = torch.multinomial(chances.cpu(), 1, generator=generator).to(tokens.device).unsqueeze(0)
+            drawn.append(given[0])
+        return torch.cat(drawn) if drawn else tokens[:0]
+
+    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
+        length, temperature = options.get("length", 200), options.get("temperature", 1.0)
+        if length < 0 or temperature < 0:
+            raise ValueError(f"length and temperature must not be negative, got {length} and {temperature}")
+        generator = torch.Generator().manual_seed(options.get("seed", 0))
+        answers = []
+        for text in given:
+            prompt = encoder.encode([text])[0]
+            goes_on = self.generate(prompt, length, temperature, generator)
+            whole = encoder.decode([*prompt.tolist(), *goes_on.tolist()])
+            answers.append(Answer(whole, {"text": text, "continued": whole}))
+        return answers

@@ -1,0 +1,123 @@
+"""Averages of the weights over the course of training."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from seqnets.errors import ConfigError
+
+
+class NTASGD(Optimizer):
+    """Plain SGD that starts to average its iterates once the validation loss stops improving.
+
+    θ ← θ - lr · (∇ + weight_decay · θ); from the trigger on also θ̄ ← θ̄ + (θ - θ̄) / n, with n counted from there. The trigger: a loss
+    given to `observe` that is above the lowest of all but the last `patience` ones before it.
+
+    Args:
+        params: as of every optimiser.
+        lr: learning rate.
+        weight_decay: L2 penalty.
+        patience: n of the trigger.
+
+    Source: Merity, Keskar and Socher, "Regularizing and optimizing LSTM language models", ICLR 2018, algorithm 1.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float = 0.0, patience: int = 5) -> None:
+        if lr <= 0 or weight_decay < 0 or patience < 1:
+            raise ValueError(
+                f"lr must be positive, weight_decay not negative, patience at least 1: {lr}, {weight_decay}, {patience}"
+            )
+        super().__init__(
+            params, {"lr": lr, "weight_decay": weight_decay, "patience": patience, "losses": [], "count": None}
+        )
+
+    @property
+    def averaging(self) -> bool:
+        return self.param_groups[0]["count"] is not None
+
+    def observe(self, loss: float) -> None:
+        """Take the validation loss of now into account, and start to average where it is time."""
+        for group in self.param_groups:
+            earlier = group["losses"][: -group["patience"]]
+            if group["count"] is None and earlier and loss > min(earlier):
+                group["count"] = 0
+            group["losses"] = [*group["losses"], loss]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["count"] is not None:
+                group["count"] += 1
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(parameter.grad, alpha=-group["lr"])
+                if group["count"] is not None:
+                    mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
+                    mean.lerp_(parameter, 1 / group["count"])
+        return loss
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange weights and their averages, where there are any."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if "mean" in (state := self.state[parameter]):
+                    held = parameter.clone()
+                    parameter.copy_(state["mean"])
+                    state["mean"].copy_(held)
+
+
+class AveragedWeights(Callback):
+    """With `NTASGD`: tells it the validation loss, and has validation, tests and checkpoints see the averages.
+
+    Args:
+        monitor: what is told.
+    """
+
+    def __init__(self, monitor: str = "val/loss") -> None:
+        self.monitor = monitor
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(trainer.optimizers[0], NTASGD):
+            raise ConfigError(
+                f"callbacks.averaged_weights goes with optimizer=ntasgd, not with {type(trainer.optimizers[0]).__name__}"
+            )
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._optimizer(trainer).swap()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._optimizer(trainer).swap()
+        self._optimizer(trainer).observe(float(trainer.callback_metrics[self.monitor]))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._optimizer(trainer).swap()  # what training leaves is the average
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        means = self._means(trainer, pl_module)
+        checkpoint["iterates"] = {name: checkpoint["state_dict"][name] for name in means}
+        checkpoint["state_dict"] = checkpoint["state_dict"] | means
+
+    @torch.no_grad()
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        for name, parameter in pl_module.named_parameters(remove_duplicate=False):
+            if name in checkpoint.get("iterates", {}):
+                parameter.copy_(checkpoint["iterates"][name])
+
+    def _means(self, trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
+        state = self._optimizer(trainer).state
+        named = module.named_parameters(remove_duplicate=False)
+        return {name: state[p]["mean"] for name, p in named if "mean" in state.get(p, {})}
+
+    @staticmethod
+    def _optimizer(trainer: Trainer) -> NTASGD:
+        return trainer.optimizers[0]  # type: ignore[return-value]

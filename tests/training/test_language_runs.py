@@ -1,0 +1,127 @@
+"""Runs of language models: resumed in mid-epoch, with averages, samples and texts that go on."""
+
+import json
+
+import pytest
+import torch
+
+import predict
+from seqnets.errors import ConfigError
+from seqnets.training import evaluate, train
+from tests.data import made
+from tests.training.helpers import assert_same, compose, ended_by
+
+SMALL = [
+    "data.batch_size=2", "data.steps=20", "model.net.embedding_dim=4", "model.net.hidden_size=6", "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1", "trainer.max_epochs=2", "callbacks.last_checkpoint.every_n_train_steps=3",
+]  # fmt: skip
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Makes a configuration: of an experiment, in a folder of its own, on made texts."""
+    play, ptb = made.play(tmp_path / "play", monkeypatch, 500), made.sentences(tmp_path / "ptb", monkeypatch, 30)
+
+    def configuration(experiment, folder, *overrides):
+        where = (
+            [f"data.path={play}", "data.vocab_size=7"]
+            if "shakespeare" in experiment
+            else [f"data.path={ptb}", "data.vocab_size=6"]
+        )
+        short = ["callbacks.samples.length=5"] if experiment in ("tinyshakespeare_charlm", "ptb_wordlm") else []
+        short += ["callbacks.samples.prompt='a b'"] if "shakespeare" in experiment else []
+        return compose(f"+experiment={experiment}", *where, *SMALL, *short, f"run_dir={tmp_path / folder}", *overrides)
+
+    return configuration
+
+
+EAGER = [
+    "optimizer.patience=1",
+    "trainer.max_epochs=4",
+    "optimizer.lr=50",
+    "task.activation_penalty=0",
+]  # averages from early on
+
+
+@pytest.mark.parametrize(
+    ("experiment", "step", "options"),
+    [
+        ("tinyshakespeare_charlm", 8, []),
+        ("tinyshakespeare_charlm", 17, ["model/cell=gru", "model.backend=reference"]),
+        ("ptb_wordlm", 11, []),
+        ("ptb_wordlm_awd", 4, []),  # weights dropped, chunks of many lengths
+        ("ptb_wordlm_awd", 25, EAGER),
+    ],
+)
+def test_a_resumed_run_equals_one_that_was_not_stopped(experiment, step, options, runs, tmp_path):
+    whole, objects = train(runs(experiment, "whole", *options))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(runs(experiment, "ended", *options, *ended_by("Fail", step)))
+    torch.manual_seed(99)
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] not in (0, step)
+    resumed, _ = train(runs(experiment, "resumed", *options, f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
+    if options is EAGER:
+        assert objects["trainer"].optimizers[0].averaging
+
+
+def test_checkpoints_and_tests_have_the_averages(runs, tmp_path):
+    figures, objects = train(runs("ptb_wordlm_awd", "run", *EAGER, "test_on=last"))
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    states = objects["trainer"].optimizers[0].state
+    assert checkpoint["iterates"]
+    for name, value in objects["task"].named_parameters():
+        assert torch.equal(value, checkpoint["state_dict"][name])  # left swapped at the end of training
+        assert torch.equal(states[value]["mean"], checkpoint["iterates"][name])
+    assert evaluate(
+        compose(
+            f"ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "trainer.accelerator=cpu", name="evaluate"
+        )
+    )["test/loss"] == pytest.approx(figures["test/loss"])
+
+
+def test_the_best_checkpoint_is_tested(runs, tmp_path):
+    figures, _ = train(runs("tinyshakespeare_charlm", "run", "optimizer.lr=0.5", "trainer.max_epochs=4"))
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["tested"] == str(best)
+    tested = evaluate(compose(f"ckpt_path={best}", "trainer.accelerator=cpu", name="evaluate"))
+    assert tested["test/loss"] == pytest.approx(figures["test/loss"])
+
+
+def test_the_best_needs_something_to_be_best_on(runs, tmp_path):
+    with pytest.raises(ConfigError, match=r"test_on=best .* no callbacks\.best_checkpoint"):
+        train(runs("ptb_wordlm", "run", "callbacks.best_checkpoint=null"))
+    with pytest.raises(ConfigError, match="must be last or best"):
+        train(runs("ptb_wordlm", "run", "test_on=first"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_samples_and_typed_prompts_go_on(runs, tmp_path, capsys):
+    train(runs("tinyshakespeare_charlm", "run"))
+    samples = (tmp_path / "run" / "samples.txt").read_text()
+    assert samples.count("=== epoch") == 2
+    assert samples.splitlines()[1].startswith("a b")
+    last = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    capsys.readouterr()
+    texts = []
+    for options in (["--seed", "1"], ["--seed", "1"], ["--seed", "2"], ["--json", "--temperature", "0.5"]):
+        predict.main([last, "abc", "--length", "30", *options])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert len(texts[0].rstrip("\n")) <= 33
+    assert json.loads(texts[3])["continued"].startswith("abc")
+    with pytest.raises(SystemExit):
+        predict.main([last, "xyz"])
+    assert "has 'x', which the training text has not" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predict.main([last, "abc", "--beam", "3"])
+    assert "LanguageModelling takes no beam; its options are: length, temperature, seed" in capsys.readouterr().err
+
+
+def test_a_model_of_another_vocabulary_is_refused(runs, tmp_path):
+    with pytest.raises(ConfigError, match=r"logits of 9 tokens, but the training text has 7: set data\.vocab_size=7"):
+        train(runs("tinyshakespeare_charlm", "run", "data.vocab_size=9"))
+    with pytest.raises(ConfigError, match="goes with optimizer=ntasgd, not with Adam"):
+        train(runs("ptb_wordlm", "other", "callbacks=averaged_weights"))
