@@ -6,11 +6,12 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from seqnets.data.images import ImageEncoder
+from seqnets.data.series import SeriesEncoder
 from seqnets.data.text import TextEncoder
 
 
 class Encoder(Protocol):
-    """Of texts, of image files.
+    """Of texts, of image files, of numbers.
 
     Attributes:
         kind: of what, in the plural.
@@ -43,7 +44,14 @@ class NoEncoder:
         return cls()
 
 
-ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in (TextEncoder, ImageEncoder, NoEncoder)}
+class MusicEncoder(NoEncoder):
+    """Of music, where one gives the name of the file to write."""
+
+    kind, usage = "music", "new.mid --length 64"
+
+
+KINDS = (TextEncoder, ImageEncoder, NoEncoder, MusicEncoder, SeriesEncoder)
+ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in KINDS}
 
 
 def encoder_from_dict(state: dict[str, Any]) -> Encoder:

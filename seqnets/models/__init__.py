@@ -2,5 +2,7 @@
 
 from seqnets.models.classifier import SequenceClassifier
 from seqnets.models.front import ConvFront
+from seqnets.models.regressor import SequenceRegressor
+from seqnets.models.step_predictor import StepPredictor
 
-__all__ = ["ConvFront", "SequenceClassifier"]
+__all__ = ["ConvFront", "SequenceClassifier", "SequenceRegressor", "StepPredictor"]

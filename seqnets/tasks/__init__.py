@@ -1,6 +1,8 @@
 """What is learnt: LightningModules that give a model its loss and metrics."""
 
 from seqnets.tasks.classification import Classification
+from seqnets.tasks.forecasting import Forecasting
+from seqnets.tasks.polyphony import Polyphony
 from seqnets.tasks.task import Answer, Task
 
-__all__ = ["Answer", "Classification", "Task"]
+__all__ = ["Answer", "Classification", "Forecasting", "Polyphony", "Task"]
