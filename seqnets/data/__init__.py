@@ -1,15 +1,18 @@
 """Data sets for training: where they come from, how what is read becomes tensors, loaders that resume."""
 
 from seqnets.data.batch import Batch
+from seqnets.data.chorales import Chorales
 from seqnets.data.corpora import PennTreebank, TinyShakespeare, WikiText2
 from seqnets.data.encoders import Encoder, encoder_from_dict
 from seqnets.data.images import ImageEncoder
 from seqnets.data.imdb import IMDB
 from seqnets.data.loader import ResumableLoader
+from seqnets.data.made import AddingProblem, CopyMemory
 from seqnets.data.mnist import MNIST, ScikitDigits
+from seqnets.data.series import Series
 from seqnets.data.text import TextEncoder
 
 __all__ = [
-    "IMDB", "MNIST", "Batch", "Encoder", "ImageEncoder", "PennTreebank", "ResumableLoader", "ScikitDigits", "TextEncoder",
-    "TinyShakespeare", "WikiText2", "encoder_from_dict",
+    "IMDB", "MNIST", "AddingProblem", "Batch", "Chorales", "CopyMemory", "Encoder", "ImageEncoder", "PennTreebank",
+    "ResumableLoader", "ScikitDigits", "Series", "TextEncoder", "TinyShakespeare", "WikiText2", "encoder_from_dict",
 ]  # fmt: skip

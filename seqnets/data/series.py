@@ -1,0 +1,187 @@
+"""One series of numbers over time, as windows and what follows them: the sunspots, or a series of one's own."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqnets.data.in_memory import InMemory, Loaded, check_integers
+from seqnets.data.loader import Examples
+from seqnets.errors import ConfigError, DataError
+
+
+class SeriesEncoder:
+    """Turns numbers into what the model reads: the last ``window`` of them, as ``(x - mean) / std``.
+
+    Args:
+        mean, std: of the training values.
+        window: T.
+        recent: the last ones of the series, as an example of what to give.
+    """
+
+    kind = "series"
+
+    def __init__(self, mean: float, std: float, window: int, recent: Sequence[float]) -> None:
+        self.mean, self.std, self.window, self.recent = mean, std, window, list(recent)
+
+    @property
+    def usage(self) -> str:
+        return '"' + " ".join(f"{value:g}" for value in self.recent) + '"'
+
+    def encode(self, given: Sequence[str]) -> Tensor:
+        """B lines of numbers, from the oldest to the newest, as ``(B, window, 1)``.
+
+        Raises:
+            ValueError: something is no number, or there are fewer than ``window``; the message names the line.
+        """
+        return self.scale(torch.tensor([self._numbers(line) for line in given])).unsqueeze(-1)
+
+    def _numbers(self, line: str) -> list[float]:
+        numbers = []
+        for word in line.replace(",", " ").split():
+            try:
+                numbers.append(float(word))
+            except ValueError:
+                raise ValueError(
+                    f"{word!r} is no number: give numbers with spaces between them, the newest last"
+                ) from None
+        if len(numbers) < self.window:
+            raise ValueError(
+                f"the model looks back {self.window} steps, but {line[:40]!r} has {len(numbers)} numbers: give {self.window} or more"
+            )
+        return numbers[-self.window :]
+
+    def scale(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self.std
+
+    def unscale(self, values: Tensor) -> Tensor:
+        return values * self.std + self.mean
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = {"mean": self.mean, "std": self.std, "window": self.window, "recent": self.recent}
+        return {"kind": self.kind, **fields}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "SeriesEncoder":
+        return cls(state["mean"], state["std"], state["window"], state["recent"])
+
+
+class Series(InMemory):
+    """Windows of a series as inputs ``(B, window, 1)``, and the ``horizon`` values after each as targets ``(B, horizon)``, both scaled.
+
+    The splits follow each other in time: training, validation, test. A window is of the split that has all its targets; it may
+    look back into the one before, as a forecaster could. Mean and deviation are those of the training values alone.
+
+    Args:
+        path: a CSV file with the columns ``time,value``, in order of time; None: the yearly sunspot numbers 1700-2008, which statsmodels
+            carries.
+        window: T, steps to look back.
+        horizon: steps to forecast at once.
+        test_fraction: part of the series, its end, held out to test.
+        validation_fraction: part of what is before, its end, held out for validation.
+        season: steps after which the series about repeats, for a baseline: 11 years for the sunspots.
+        batch_size, eval_batch_size, num_workers, seed: as `InMemory` takes them.
+        encoder: that of a trained model.
+
+    Attributes:
+        times: ``N`` names of the steps.
+        values: ``(N,)`` float32, unscaled.
+        starts: the splits' first steps, by name, and ``"end"``: N.
+
+    Raises:
+        ConfigError: an argument cannot work.
+        DataError: the series is missing, damaged or too short.
+    """
+
+    encoder: SeriesEncoder
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        window: int = 33,
+        horizon: int = 1,
+        test_fraction: float = 0.2,
+        validation_fraction: float = 0.2,
+        season: int = 11,
+        batch_size: int = 16,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 0,
+        encoder: SeriesEncoder | None = None,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, validation_fraction, num_workers, seed)
+        check_integers(window=(window, 1), horizon=(horizon, 1), season=(season, 1))
+        if not 0 < test_fraction < 1:
+            raise ConfigError(f"test_fraction is {test_fraction}, but must be above 0 and below 1.")
+        if season > window:
+            raise ConfigError(
+                f"season={season} is beyond window={window}: the seasonal baseline looks back a whole season."
+            )
+        if encoder is not None and encoder.window != window:
+            raise ConfigError(f"window is {window}, but the trained model looks back {encoder.window} steps.")
+        self.path, self.window, self.horizon, self.season = path, window, horizon, season
+        self.test_fraction, self._trained_encoder = test_fraction, encoder
+
+    def _load(self) -> Loaded:
+        (self.times, numbers), origin = _sunspots() if self.path is None else _read_csv(Path(self.path).expanduser())
+        self.values = torch.tensor(numbers)
+        self.starts = self._split(len(numbers), origin["location"])
+        train = self.values[: self.starts.get("validation", self.starts["test"])].double()
+        if not train.std() > 0:
+            raise DataError(f"{origin['location']}: all values to train on are equal, so there is nothing to forecast.")
+        recent = numbers[-self.window :]
+        fitted = SeriesEncoder(float(train.mean()), float(train.std()), self.window, recent)
+        self.encoder = self._trained_encoder or fitted
+        scaled, ends = self.encoder.scale(self.values), [*list(self.starts.values())[1:]]
+        splits = {}
+        for (name, start), end in zip(list(self.starts.items())[:-1], ends, strict=True):
+            first = max(start, self.window)  # of the targets
+            windows = scaled[first - self.window : end].unfold(0, self.window + self.horizon, 1)
+            splits[name] = Examples(windows[:, : self.window, None], windows[:, self.window :])
+        digest = hashlib.sha256(repr((self.times, numbers)).encode()).hexdigest()
+        rows = {name: len(split) for name, split in splits.items()}
+        return Loaded(splits, origin | {"rows": rows, "fingerprint": digest})
+
+    def _split(self, count: int, where: str) -> dict[str, int]:
+        test = count - round(self.test_fraction * count)
+        validation = test - round(self.validation_fraction * test)
+        starts = {"train": 0} | ({"validation": validation} if validation < test else {}) | {"test": test, "end": count}
+        for (name, start), end in zip(list(starts.items())[:-1], list(starts.values())[1:], strict=True):
+            if end - max(start, self.window) < self.horizon:
+                raise DataError(
+                    f"{where} has {count} values, of which {end - start} are for {name}: too few for a window of {self.window} and a "
+                    f"horizon of {self.horizon}. Give a longer series, or smaller ones of data.window, data.horizon and the fractions."
+                )
+        return starts
+
+
+def _sunspots() -> tuple[tuple[list[str], list[float]], dict[str, Any]]:
+    try:
+        import statsmodels
+        from statsmodels.datasets import sunspots
+    except ImportError as error:
+        raise DataError(
+            f'statsmodels, which carries the sunspots, cannot be imported ({error}): pip install -e ".[experiments]", or give data.path='
+        ) from error
+    table = sunspots.load_pandas().data
+    read = [str(int(year)) for year in table["YEAR"]], [float(value) for value in table["SUNACTIVITY"]]
+    return read, {"source": "package", "location": f"statsmodels {statsmodels.__version__}", "note": "yearly sunspots"}
+
+
+def _read_csv(file: Path) -> tuple[tuple[list[str], list[float]], dict[str, Any]]:
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            rows = list(csv.DictReader(opened))
+        times, values = [row["time"] for row in rows], [float(row["value"]) for row in rows]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file} is no CSV file with the columns time,value and a number in each row: {type(error).__name__}: {error}"
+        ) from error
+    if not all(map(torch.isfinite, torch.tensor(values))):
+        raise DataError(f"{file} has a value that is no finite number: leave that time out, or fill it in.")
+    return (times, values), {"source": "local", "location": str(file), "note": ""}

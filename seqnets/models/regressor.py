@@ -1,0 +1,37 @@
+"""Many to one: numbers for a sequence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from seqnets.layers import Recurrent
+
+
+class SequenceRegressor(nn.Module):
+    """Recurrent stack, each direction's final state, dropout, one linear layer.
+
+    Args:
+        recurrent: the recurrent stack; its `batch_first` must be False, as sequences are laid out time first.
+        out_features: numbers to give for a sequence.
+        dropout: probability of dropout on what the linear layer reads.
+
+    Raises:
+        ValueError: `recurrent` is batch first, or there are no outputs.
+    """
+
+    def __init__(self, recurrent: Recurrent, out_features: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        if recurrent.batch_first:
+            raise ValueError("the recurrent stack of a SequenceRegressor must have batch_first=False")
+        if out_features < 1:
+            raise ValueError(f"a regression needs an output or more, got out_features={out_features}")
+        self.recurrent = recurrent
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(recurrent.output_size * recurrent.num_directions, out_features)
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``(B, T, I)``, and ``(B,)`` lengths where they differ -> ``(B, out_features)``."""
+        _, state, *_ = self.recurrent(inputs.transpose(0, 1), None, lengths)
+        last = state[0] if isinstance(state, tuple) else state
+        return self.head(self.dropout(torch.cat(last[-self.recurrent.num_directions :].unbind(0), dim=-1)))

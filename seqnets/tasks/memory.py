@@ -1,0 +1,47 @@
+"""What long memory is measured by: a number for a sequence, symbols recalled at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, Metric
+
+from seqnets.data.batch import Batch
+from seqnets.errors import ConfigError
+from seqnets.tasks.task import Task
+
+
+class Regression(Task):
+    """Mean squared error of a model that gives ``(B, K)`` for targets ``(B, K)``. The arguments are those of `Task`."""
+
+    def loss(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
+        found = self.model(batch.inputs).float()
+        if found.shape != batch.targets.shape:
+            raise ConfigError(
+                f"model.net gives {tuple(found.shape)} for targets {tuple(batch.targets.shape)}; set model.net.out_features"
+            )
+        return F.mse_loss(found, batch.targets), found.detach()
+
+
+class Recall(Task):
+    """Cross-entropy per step, in nats, of a model that gives logits ``(B, T, V)`` for targets ``(B, T)``; accuracy of the steps whose
+    target is not blank (0). The arguments are those of `Task`.
+    """
+
+    def figures(self) -> dict[str, Metric]:
+        return {"loss": MeanMetric(), "accuracy": MeanMetric()}
+
+    def loss(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
+        logits = self.model(batch.inputs).float()
+        return F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()), logits.detach()
+
+    def update(self, figures: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
+        super().update(figures, loss, found, batch)
+        asked = batch.targets != 0
+        figures["accuracy"].update((found.argmax(-1) == batch.targets)[asked].float())
+
+    def of_step(self, loss: Tensor, found: Tensor, batch: Batch) -> dict[str, Tensor]:
+        asked = batch.targets != 0
+        return {"loss": loss, "accuracy": (found.argmax(-1) == batch.targets)[asked].float().mean()}

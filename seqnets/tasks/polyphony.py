@@ -1,0 +1,134 @@
+"""Many to many, aligned: which notes sound next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, Metric
+
+from seqnets.data.batch import Batch
+from seqnets.data.midi import KEYS, write_midi
+from seqnets.optional import needed
+from seqnets.recurrence import active_steps
+from seqnets.tasks.task import Answer, Task
+
+LENGTH = 64  # steps of a composition, where none is asked for
+
+
+class Polyphony(Task):
+    """Piano rolls, note by note independent given the past: for a model that gives logits ``(B, T, 88)``.
+
+    The loss is the negative log-likelihood of a step in nats, the mean over the T steps of all sequences of
+
+        -log p(x_t | x_1 … x_{t-1}) = Σ_k softplus(o_tk) - x_tk · o_tk,   p(x_tk = 1 | …) = σ(o_tk)
+
+    and the accuracy that of Bay, Ehmann and Downie (ISMIR 2009) for notes with p > ½: true positives over true and false
+    positives and false negatives. Figures are those of all steps, whatever the batches. Steps beyond ``Batch.lengths`` do not matter.
+
+    The loss is that of Boulanger-Lewandowski et al. (ICML 2012). The arguments are those of `Task`.
+    """
+
+    options = {  # noqa: RUF012  of the base class
+        "length": "steps of the composition",
+        "temperature": "divides the logits",
+        "seed": "of the notes drawn",
+    }
+
+    def figures(self) -> dict[str, Metric]:
+        return {"loss": MeanMetric(), "accuracy": MeanMetric()}
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.model(inputs, lengths)
+
+    def loss(self, batch: Batch, part: str) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        logits, notes = self(batch.inputs, batch.lengths).float(), batch.targets
+        if logits.shape != notes.shape:
+            raise ValueError(
+                f"the model gives {tuple(logits.shape)} for notes {tuple(notes.shape)}; set model.net.out_features={KEYS}"
+            )
+        if batch.lengths is not None:  # left out rather than multiplied by 0: what is there might be NaN
+            active = active_steps(batch.lengths, notes.shape[1], notes.device).squeeze(-1).T
+            logits, notes = logits[active], notes[active]
+        logits, notes = logits.flatten(0, -2), notes.flatten(0, -2)
+        return F.binary_cross_entropy_with_logits(logits, notes, reduction="sum") / len(notes), (logits.detach(), notes)
+
+    def update(self, figures: Any, loss: Tensor, found: tuple[Tensor, Tensor], batch: Batch) -> None:
+        figures["loss"].update(loss.detach(), weight=len(found[1]))
+        hits, of = _hits(*found)
+        figures["accuracy"].update(hits / of.clamp(min=1), weight=of)
+
+    def of_step(self, loss: Tensor, found: tuple[Tensor, Tensor], batch: Batch) -> dict[str, Tensor]:
+        hits, of = _hits(*found)
+        return {"loss": loss, "accuracy": hits / of.clamp(min=1)}
+
+    @torch.no_grad()
+    def compose(
+        self, length: int = LENGTH, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """A piano roll ``(length, 88)`` of 0 and 1, drawn step by step from nothing on; without dropout.
+
+        Raises:
+            ValueError: the length or the temperature is not positive.
+        """
+        if length < 1:
+            raise ValueError(f"length is {length}, but a piece has one step at least")
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}, but must be above 0: logits are divided by it")
+        training = self.training
+        self.eval()
+        notes, state, steps = torch.zeros(1, KEYS), None, []
+        for _ in range(length):
+            logits, state = self.model.step(notes.to(self.device), state)
+            notes = torch.bernoulli((logits.float().cpu() / temperature).sigmoid(), generator=generator)
+            steps.append(notes)
+        self.train(training)
+        return torch.cat(steps).to(torch.uint8)
+
+    def answer(
+        self,
+        encoder: Any,
+        labels: Sequence[str],
+        given: Sequence[str],
+        *,
+        length: int = LENGTH,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[Answer]:
+        """Writes a MIDI file of each name given; with several, each is another piece of the same seed.
+
+        Raises:
+            ValueError: a name does not end in .mid, is taken, or cannot be written; nothing was composed then.
+        """
+        needed("mido", "writing a MIDI file")
+        for name in given:
+            if (file := Path(name)).suffix.lower() not in (".mid", ".midi"):
+                raise ValueError(f"{name} does not end in .mid: give the name of the MIDI file to write")
+            if file.exists():
+                raise ValueError(f"{name} exists and is not overwritten: give another name, or move it away")
+            if not file.parent.is_dir():
+                raise ValueError(f"{name} cannot be written: there is no folder {file.parent}")
+        if len(set(given)) < len(given):
+            raise ValueError("a name is given twice: give each file a name of its own")
+        generator = torch.Generator().manual_seed(seed)
+        answers = []
+        for name in given:
+            roll = self.compose(length, temperature, generator)
+            try:
+                notes = len(write_midi(roll, Path(name)))
+            except OSError as error:
+                raise ValueError(f"{name} cannot be written: {error.strerror}") from error
+            fields = {"file": name, "steps": length, "notes": notes, "temperature": temperature, "seed": seed}
+            line = f"wrote {name}: {length} quarters, {notes} notes, temperature {temperature:g}, seed {seed}"
+            answers.append(Answer(line, fields))
+        return answers
+
+
+def _hits(logits: Tensor, notes: Tensor) -> tuple[Tensor, Tensor]:
+    """True positives, and those with all false ones."""
+    predicted, notes = logits > 0, notes > 0
+    return (predicted & notes).sum(), (predicted | notes).sum()
