@@ -63,7 +63,13 @@ class Made(InMemory):
             inputs, targets = self.draw(count, torch.Generator().manual_seed(number))
             digest.update(inputs.numpy().tobytes() + targets.numpy().tobytes())
             splits[name] = Examples(inputs, targets)
-        origin = {"source": "made", "location": f"T = {self.length}", "rows": self.sizes, "unit": "sequences", "note": ""}
+        origin = {
+            "source": "made",
+            "location": f"T = {self.length}",
+            "rows": self.sizes,
+            "unit": "sequences",
+            "note": "",
+        }
         return Loaded(splits, origin | {"fingerprint": digest.hexdigest(), "guess": self.guess})
 
 

@@ -15,18 +15,24 @@ class SequenceRegressor(nn.Module):
         recurrent: the recurrent stack; its `batch_first` must be False, as sequences are laid out time first.
         out_features: numbers to give for a sequence.
         dropout: probability of dropout on what the linear layer reads.
+        recurrent_gain: times which the recurrent weights start: above 1, to see gradients explode.
 
     Raises:
         ValueError: `recurrent` is batch first, or there are no outputs.
     """
 
-    def __init__(self, recurrent: Recurrent, out_features: int = 1, dropout: float = 0.0) -> None:
+    def __init__(
+        self, recurrent: Recurrent, out_features: int = 1, dropout: float = 0.0, recurrent_gain: float = 1.0
+    ) -> None:
         super().__init__()
         if recurrent.batch_first:
             raise ValueError("the recurrent stack of a SequenceRegressor must have batch_first=False")
         if out_features < 1:
             raise ValueError(f"a regression needs an output or more, got out_features={out_features}")
         self.recurrent = recurrent
+        with torch.no_grad():
+            for weights in recurrent.direction_weights():
+                weights.weight_hh.mul_(recurrent_gain)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(recurrent.output_size * recurrent.num_directions, out_features)
 

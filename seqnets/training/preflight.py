@@ -14,9 +14,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from seqnets.errors import ConfigError, SeqnetsError
-from seqnets.training.config import check_config
+from seqnets.training.config import build, check_config
 from seqnets.training.run_folder import refuse_used, remove_empty
-from seqnets.training.summary import print_sweep
+from seqnets.training.sweep import read_jobs, report_sweep
 
 
 def full_errors() -> bool:
@@ -78,7 +78,10 @@ class Preflight(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if self._jobs:
-            print_sweep(Path(config.hydra.sweep.dir).absolute(), self._jobs)
+            folder, jobs = Path(config.hydra.sweep.dir).absolute(), read_jobs(self._jobs)
+            report_sweep(folder, jobs)
+            if picture := config.get("sweep_picture"):
+                build(OmegaConf.to_container(picture, resolve=True), "sweep_picture")(folder, jobs)
         if self._failed:
             sys.exit("\n".join([f"{len(self._failed)} of the sweep's jobs failed:", *self._failed]))
 

@@ -1,0 +1,36 @@
+"""The jobs of a sweep side by side."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqnets.analysis.style import colour, figure, plain
+from seqnets.training.sweep import Job, by_seed
+
+
+class Bars:
+    """``sweep.png``: a panel for each test figure, the seconds of an epoch and the parameters; a bar for all jobs that differ in the
+    seed alone, at their mean, with a dot for each.
+    """
+
+    def __call__(self, folder: Path, jobs: Sequence[Job]) -> None:
+        groups = by_seed(jobs)
+        if not groups:
+            return
+        names = list(next(iter(groups.values()))[0].figures())
+        picture = figure(3.1 * len(names), 1.4 + 0.45 * len(groups))
+        for panel, (axes, name) in enumerate(
+            zip(picture.subplots(1, len(names), squeeze=False)[0], names, strict=True)
+        ):
+            for row, (group, members) in enumerate(groups.items()):
+                values = [job.figures().get(name, float("nan")) for job in members]
+                axes.barh(row, statistics.fmean(values), color=colour(group.rsplit("=", 1)[-1], row), height=0.62)
+                if len(values) > 1 and name != "parameters":
+                    axes.plot(values, [row] * len(values), "o", color="#222222", markersize=3, alpha=0.7)
+            axes.set_yticks(range(len(groups)), list(groups) if panel == 0 else [""] * len(groups))
+            axes.invert_yaxis()
+            axes.set_title(name, fontsize=10, loc="left")
+            if name == "test/accuracy":
+                axes.set_xlim(0.5, 1.0)
+            plain(axes, "x")
+        picture.savefig(folder / "sweep.png", dpi=150)

@@ -1,0 +1,191 @@
+"""Vanishing and exploding gradients: how much of the loss reaches back to each time step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from seqnets import Recurrent, use_backend
+from seqnets.analysis.style import colour, figure, plain
+from seqnets.data.batch import Batch
+from seqnets.errors import ConfigError
+from seqnets.training.sweep import Job
+
+FILE = "gradient_flow.csv"
+BEFORE, AFTER = "before training", "after training"
+DIVERGED = 1e3  # a loss above this is out of the picture
+
+
+class _StepByStep(nn.Module):
+    """A recurrent layer as a loop over its steps, which keeps the state after each."""
+
+    num_directions = 1
+
+    def __init__(self, layer: Recurrent) -> None:
+        super().__init__()
+        self.layer = layer
+        self.states: list[Any] = []
+
+    def forward(self, x: Tensor, state: Any = None, lengths: None = None) -> tuple[Tensor, Any]:
+        outputs = []
+        for x_t in x:
+            _, state = self.layer.step(x_t, state)
+            self.states.append(state)
+            for s in state:
+                s.retain_grad()
+            outputs.append(state[0][-1])  # not the output beside it, a tensor of its own that no later step reads
+        return torch.stack(outputs), state
+
+
+def gradient_norms(model: nn.Module, batch: Batch, criterion: Any) -> dict[str, Tensor]:
+    """``‖∂loss/∂s_t‖`` for each state s of the recurrent layer, ``(T,)``: at every step t the mean of the norms over the batch.
+
+    The derivative is the total one, along all later steps. It is taken step by step in the cell's own operations, as kernels do not
+    keep it.
+
+    Args:
+        model: gives outputs for ``batch.inputs``, through one recurrent layer of one direction.
+        criterion: of outputs and targets, the loss.
+
+    Raises:
+        ConfigError: the model has other recurrent layers.
+
+    Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
+    """
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Recurrent)]
+    if len(layers) != 1 or layers[0][1].num_layers != 1 or layers[0][1].bidirectional:
+        raise ConfigError("gradient norms by step are of models with one recurrent layer of one direction")
+    (name, layer), *_ = layers
+    loop = _StepByStep(layer)
+    model.set_submodule(name, loop)
+    try:
+        with use_backend("reference"), torch.enable_grad():
+            criterion(model(batch.inputs), batch.targets).backward()
+    finally:
+        model.set_submodule(name, layer)
+        model.zero_grad(set_to_none=True)
+
+    def norms(state: str) -> Tensor:
+        after = [getattr(s, state) for s in loop.states]
+        return torch.stack([s.new_zeros(()) if s.grad is None else s.grad.norm(dim=-1).mean() for s in after])
+
+    return {state: norms(state) for state in layer.cell.states}
+
+
+class GradientFlow(Callback):
+    """Writes, before and after training, `gradient_norms` of a batch of validation data to ``gradient_flow.csv``, and draws them.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self._rows: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0:  # not in a run that goes on
+            self._measure(trainer, pl_module, BEFORE)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._measure(trainer, pl_module, AFTER)
+        table = pd.DataFrame(self._rows)
+        table.to_csv(self.folder / FILE, index=False)
+        _draw_run(table, self.folder / "gradient_flow.png")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._rows = list(state_dict["rows"])
+
+    def _measure(self, trainer: Trainer, module: Any, when: str) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        batch = module.transfer_batch_to_device(next(iter(data.val_dataloader())), module.device, 0)
+        with torch.random.fork_rng():
+            norms = gradient_norms(module.model, batch, nn.functional.mse_loss)
+        for name, values in norms.items():
+            for t, value in enumerate(values.tolist(), 1):
+                self._rows.append({"when": when, "state": name, "t": t, "norm": value})
+
+
+class GradientFlowOfCells:
+    """``gradient_flow.png`` of a sweep over cells, with and without clipping, and over the size of the recurrent weights: a row for each
+    size; gradient norms before and after training, and the training loss.
+
+    Args:
+        row: the override that rows are for.
+        row_name: what it is called in the picture.
+    """
+
+    def __init__(self, row: str, row_name: str) -> None:
+        self.row, self.row_name = row, row_name
+
+    def __call__(self, folder: Path, jobs: Sequence[Job]) -> None:
+        jobs = [job for job in jobs if (job.folder / FILE).exists()]
+        rows = list(dict.fromkeys(job.overrides.get(self.row, "") for job in jobs))
+        if not jobs:
+            return
+        picture = figure(13.5, 4.0 * len(rows))
+        for value, line in zip(rows, picture.subplots(len(rows), 3, squeeze=False), strict=True):
+            for job in [job for job in jobs if job.overrides.get(self.row, "") == value]:
+                cell = job.overrides.get("model/cell", "")
+                clipped = job.overrides.get("trainer.gradient_clip_val", "null") != "null"
+                table = pd.read_csv(job.folder / FILE)
+                if not clipped:  # before training, clipping makes no difference
+                    _draw_norms(line[0], table[table["when"] == BEFORE], colour(cell), cell)
+                _draw_norms(line[1], table[table["when"] == AFTER], colour(cell), None, "-" if clipped else ":")
+                _draw_loss(line[2], job.folder / "metrics.csv", colour(cell), "-" if clipped else ":")
+            line[0].set_title(f"{self.row_name} {value}: before training", loc="left", fontsize=10)
+            line[1].set_title("after training", loc="left", fontsize=10)
+            line[2].set_title("training loss", loc="left", fontsize=10)
+            line[2].axhline(jobs[0].result["data"]["guess"], color="0.5", linewidth=0.8, linestyle="--")
+            line[0].legend(frameon=False, fontsize=9)
+            line[2].plot([], [], color="0.3", label="clipped")
+            line[2].plot([], [], color="0.3", linestyle=":", label="not clipped")
+            line[2].legend(frameon=False, fontsize=9)
+            for axes in line[:2]:
+                axes.set(yscale="log", xlabel="time step t", ylabel="‖∂loss / ∂h_t‖")
+            line[2].set(yscale="log", xlabel="training step", ylabel="mean squared error", ylim=(None, DIVERGED))
+            for axes in line:
+                plain(axes)
+        picture.savefig(folder / "gradient_flow.png", dpi=150)
+
+
+def _draw_run(table: pd.DataFrame, file: Path) -> None:
+    picture = figure(7.2, 4.2)
+    axes = picture.subplots()
+    for when, style in ((BEFORE, ":"), (AFTER, "-")):
+        for number, (state, of) in enumerate(table[table["when"] == when].groupby("state", sort=False)):
+            _draw_norms(axes, of, colour("", number), f"{state}, {when}", style)
+    axes.set(yscale="log", xlabel="time step t", ylabel="‖∂loss / ∂state_t‖")
+    axes.legend(frameon=False, fontsize=9)
+    plain(axes)
+    picture.savefig(file, dpi=150)
+
+
+def _draw_norms(axes: Any, table: pd.DataFrame, paint: str, label: str | None, style: str = "-") -> None:
+    first = table[
+        table["state"] == table["state"].iloc[0]
+    ]  # h; what else a cell carries is in the picture of its own run
+    shown = first[first["norm"] > 0]  # neither what has vanished altogether nor NaN
+    axes.plot(shown["t"], shown["norm"], color=paint, linestyle=style, linewidth=1.6, label=label)
+
+
+def _draw_loss(axes: Any, metrics: Path, paint: str, style: str) -> None:
+    table = pd.read_csv(metrics)
+    if "train/loss_step" in table:
+        losses = table.set_index("step")["train/loss_step"].dropna()
+        axes.plot(
+            losses.index,
+            losses.ewm(halflife=max(1, len(losses) / 60)).mean(),
+            color=paint,
+            linestyle=style,
+            linewidth=1.4,
+        )

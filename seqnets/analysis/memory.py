@@ -1,0 +1,63 @@
+"""How long cells remember: what is left of the loss of guessing, by length."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqnets.analysis.style import colour, figure, plain
+from seqnets.training.sweep import Job
+
+
+class SolvedLengths:
+    """``solved.png``: the test loss as a share of that of guessing, against the length of the problem, a line for each cell.
+
+    Args:
+        x: the override that is the length.
+        line: the override that lines are drawn for.
+        solved: the share below which a problem counts as solved.
+    """
+
+    def __init__(self, x: str = "data.length", line: str = "model/cell", solved: float = 0.1) -> None:
+        self.x, self.line, self.solved = x, line, solved
+
+    def __call__(self, folder: Path, jobs: Sequence[Job]) -> None:
+        points: dict[str, dict[int, list[float]]] = {}
+        for job in jobs:
+            if job.finished and self.x in job.overrides:
+                share = job.result["metrics"]["test/loss"] / job.result["data"]["guess"]
+                name = job.overrides.get(self.line, "all")
+                points.setdefault(name, {}).setdefault(int(job.overrides[self.x]), []).append(share)
+        if not points:
+            return
+        picture = figure(7.2, 4.4)
+        axes = picture.subplots()
+        for number, (name, of) in enumerate(points.items()):
+            lengths = sorted(of)
+            paint = colour(name, number)
+            axes.plot(
+                lengths, [statistics.fmean(of[t]) for t in lengths], color=paint, linewidth=1.8, label=name, zorder=3
+            )
+            for t in lengths:
+                for share in of[t]:
+                    full = share < self.solved
+                    axes.plot(
+                        t, share, "o", color=paint, markerfacecolor=paint if full else "white", markersize=8, zorder=4
+                    )
+        every = sorted({t for of in points.values() for t in of})
+        for level, told in ((1.0, "guessing"), (self.solved, "solved below")):
+            axes.axhline(level, color="0.45", linewidth=0.9, linestyle=":")
+            axes.annotate(
+                told,
+                (1.0, level),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                color="0.35",
+                fontsize=9,
+            )
+        axes.set(xscale="log", yscale="log", xlabel="length T", ylabel="test loss / loss of guessing")
+        axes.set_xticks(every, [str(t) for t in every])
+        axes.minorticks_off()
+        axes.legend(frameon=False, title="filled: solved", fontsize=9)
+        plain(axes)
+        picture.savefig(folder / "solved.png", dpi=150)
