@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("text", nargs="*", help="what to judge or to go on from; - reads lines from standard input")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.add_argument("--trust-cells", action="store_true", help="import the modules of the checkpoint's own cells")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw gates and states as the text is read")
     for name, (kind, metavar, meaning) in OPTIONS.items():
         parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=meaning)
     args = parser.parse_args(arguments)
@@ -36,6 +37,10 @@ def main(arguments: list[str] | None = None) -> None:
     texts = [line for line in sys.stdin.read().splitlines() if line.strip()] if args.text == ["-"] else args.text
     if not texts and not prompting:
         parser.error("there is no text on standard input" if args.text else "give a text, or - for standard input")
+    if args.plot and len(texts) != 1:
+        parser.error(f"--plot draws one text, not {len(texts)}")
+    if args.plot and (args.plot.exists() or args.plot.suffix != ".png" or not args.plot.absolute().parent.is_dir()):
+        parser.error(f"--plot {args.plot}: give the name of a new .png file in a folder that exists")
     for number, text in enumerate(texts, 1):
         if not text.strip():
             parser.error(f"text {number} of {len(texts)} is empty; there is nothing to judge")
@@ -50,6 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
     for given in _typed() if prompting else [texts]:
         try:
             _print(trained.answer(given, **options), args.json)
+            if args.plot:
+                trained.draw(given[0], args.plot)
+                print(f"gates and states: {args.plot}", file=sys.stderr)
         except ValueError as error:  # a text without a word, such as "!?"
             if not prompting:
                 parser.error(str(error))

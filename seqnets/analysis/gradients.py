@@ -36,10 +36,11 @@ class _StepByStep(nn.Module):
         outputs = []
         for x_t in x:
             _, state = self.layer.step(x_t, state)
-            self.states.append(state)
-            for s in state:
+            own = (state,) if isinstance(state, Tensor) else tuple(state)
+            self.states.append(own)
+            for s in own:
                 s.retain_grad()
-            outputs.append(state[0][-1])  # not the output beside it, a tensor of its own that no later step reads
+            outputs.append(own[0][-1])  # not the output beside it, a tensor of its own that no later step reads
         return torch.stack(outputs), state
 
 
@@ -71,11 +72,11 @@ def gradient_norms(model: nn.Module, batch: Batch, criterion: Any) -> dict[str, 
         model.set_submodule(name, layer)
         model.zero_grad(set_to_none=True)
 
-    def norms(state: str) -> Tensor:
-        after = [getattr(s, state) for s in loop.states]
+    def norms(number: int) -> Tensor:
+        after = [states[number] for states in loop.states]
         return torch.stack([s.new_zeros(()) if s.grad is None else s.grad.norm(dim=-1).mean() for s in after])
 
-    return {state: norms(state) for state in layer.cell.states}
+    return {state: norms(number) for number, state in enumerate(layer.cell.states)}
 
 
 class GradientFlow(Callback):

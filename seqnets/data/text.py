@@ -86,6 +86,11 @@ class TextEncoder:
         ids[short, padding[short] - 1] = START
         return ids
 
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """What each id stands for; padding for nothing."""
+        own = {PAD: "", START: "<start>", UNKNOWN: "<unk>"}
+        return [own[k] if k < FIRST_WORD else self.words[k - FIRST_WORD] for k in map(int, ids)]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything the encoder is, as plain types that ``torch.load(weights_only=True)`` accepts."""
         return {"kind": self.kind, "words": list(self.words), "max_tokens": self.max_tokens}

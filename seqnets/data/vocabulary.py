@@ -49,6 +49,9 @@ class CharacterEncoder:
                 raise ValueError(f"{text[:60]!r} has {unknown[0]!r}, which the training text has not: leave it out")
         return torch.tensor([[self._ids[character] for character in text] for text in texts])
 
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        return [self.characters[k] for k in ids]
+
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(self.characters[k] for k in ids)
 
@@ -96,6 +99,9 @@ class WordEncoder:
             if not row:
                 raise ValueError(f"{text!r} has no word: give it at least one")
         return torch.tensor(rows)
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        return [self.words[k] for k in ids]
 
     def decode(self, ids: Iterable[int]) -> str:
         return " ".join("\n" if self.words[k] == END else self.words[k] for k in ids).replace(" \n ", "\n")

@@ -29,6 +29,12 @@ class ConvFront(nn.Module):
         self.convolution = nn.Conv1d(in_channels, out_channels, kernel_size)
         self.pool_size = pool_size
 
+    def windows(self, steps: int) -> list[tuple[int, int]]:
+        """The input steps, from and to, that each output step sees."""
+        kernel = self.convolution.kernel_size[0]
+        outputs = max(0, (steps - kernel + 1) // self.pool_size)
+        return [(k * self.pool_size, (k + 1) * self.pool_size + kernel - 1) for k in range(outputs)]
+
     def forward(self, x: Tensor) -> Tensor:
         least = self.convolution.kernel_size[0] + self.pool_size - 1
         if x.shape[0] < least:

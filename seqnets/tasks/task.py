@@ -76,6 +76,14 @@ class Task(LightningModule):
         """
         raise ValueError(f"{type(self).__name__} has nothing to say to what one types: its data are made or measured")
 
+    def read(self, encoder: Any, given: str) -> list[str]:
+        """Runs the model over what is given, and says what it read at each step; "" is padding."""
+        inputs = encoder.encode([given])
+        self.model(inputs)
+        return (
+            encoder.tokens(inputs[0]) if hasattr(encoder, "tokens") else list(map(str, range(1, inputs.shape[1] + 1)))
+        )
+
     def check(self, data: Any) -> None:
         """Tries the model on one example, in eval mode.
 

@@ -67,6 +67,17 @@ class Trained:
             )
         return self.task.answer(self.encoder, self.labels, given, **options)
 
+    def draw(self, given: str, file: Path) -> None:
+        """Write a picture (PNG) of the gates and states of all recurrent layers as they read `given`.
+
+        Raises:
+            ValueError: it cannot be encoded; the message names it.
+        """
+        from seqnets.analysis.inside import draw_inside, watch
+
+        labels, inside = watch(self.task, self.encoder, given)
+        draw_inside(labels, inside, given if len(given) < 100 else f"{given[:97]}…", file)
+
 
 def load_trained(path: Path, trust_cells: bool = False) -> Trained:
     """The model in the checkpoint `path`, with all that predicting needs. Its backend is chosen anew for this machine.

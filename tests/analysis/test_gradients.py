@@ -57,7 +57,7 @@ def test_a_run_has_them_before_and_after_training(tmp_path):
             "trainer.max_epochs=1",
             "trainer.accelerator=cpu",
             f"run_dir={tmp_path / 'run'}",
-        )  # fmt: skip
+        )
     )
     table = pd.read_csv(tmp_path / "run" / "gradient_flow.csv")
     assert table.groupby(["when", "state"]).size().to_dict() == {

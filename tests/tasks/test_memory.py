@@ -50,7 +50,7 @@ def test_a_run_ends_once_its_problem_is_solved(experiment, tmp_path):
             "model.net.recurrent.hidden_size=5",
             f"run_dir={tmp_path / 'run'}",
             solved,
-        )  # fmt: skip
+        )
     )
     assert objects["result"]["epochs"] == 1
     assert 0 < figures["test/loss"] < 10

@@ -1,0 +1,193 @@
+"""What happens inside a trained model as it reads: the gates and states of its recurrent layers at every step."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from seqnets import Recurrent
+from seqnets.analysis.style import figure, plain
+from seqnets.recurrence import Direction, layer_by_layer, project_input
+from seqnets.scan import scan
+
+SQUASHING = {
+    "sigmoid",
+    "tanh",
+    "relu",
+    "exp",
+    "softplus",
+    "logsigmoid",
+    "hardsigmoid",
+    "hardtanh",
+    "clamp",
+    "softmax",
+    "erf",
+}
+GATES = ("#3b6fb6", "#c2504f", "#6b6b6b", "#3a8f7b", "#9a6fb0", "#d9822b")
+MOST_COLUMNS = 120  # steps that labels can be read of
+
+
+class Inside(NamedTuple):
+    """One direction of one recurrent layer, as it read one sequence.
+
+    Attributes:
+        name: which.
+        gates: name -> ``(T, H)``, what the cell's nonlinearity made of each: for a sigmoid, from 0 (closed) to 1 (open).
+        states: name -> ``(T, H)``, after each step.
+        reverse: whether it read from the end.
+    """
+
+    name: str
+    gates: dict[str, Tensor]
+    states: dict[str, Tensor]
+    reverse: bool = False
+
+
+class _Watch(TorchFunctionMode):
+    """Keeps the first nonlinear function of each gate: the one whose input hangs on that gate, and else on ones kept before."""
+
+    def __init__(self, gates: Sequence[str], *projections: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.found: dict[str, Tensor] = {}
+        self._of = {
+            id(tensor): frozenset({name}) for each in projections for name, tensor in zip(gates, each, strict=True)
+        }
+        self._alive: list[Any] = []  # an id is a tensor's only while it lives
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        of = frozenset().union(*(self._of.get(id(leaf), frozenset()) for leaf in tree_leaves((args, kwargs or {}))))
+        if isinstance(result, Tensor) and of:
+            self._of[id(result)] = of
+            self._alive.append(result)
+            new = of - self.found.keys()
+            if getattr(func, "__name__", "") in SQUASHING and len(new) == 1:
+                self.found[next(iter(new))] = result
+        return result
+
+
+class _Watched:
+    """A cell, and what its gates were at each step."""
+
+    def __init__(self, cell: Any) -> None:
+        self.cell, self.gates = cell, cell.gates
+        self.names = cell.gate_names or tuple(str(k) for k in range(cell.gates))
+        self.every: list[dict[str, Tensor]] = []
+
+    def __call__(self, x: Any, r: Any, *rest: Any) -> Any:
+        with _Watch(self.names, x, r) as watch:
+            new = self.cell(x, r, *rest)
+        sums = zip(self.names, x, r, strict=True)
+        self.every.append({name: watch.found.get(name, x_g + r_g) for name, x_g, r_g in sums})
+        return new
+
+
+@torch.no_grad()
+def look_inside(layer: Recurrent, name: str, *call: Any, **options: Any) -> list[Inside]:
+    """All directions of all layers, for the first sequence of a call of `layer`, computed by the cell's own step."""
+    seen: list[Inside] = []
+
+    def run(direction: Direction) -> Sequence[Tensor]:
+        cell, x, state, weights, active, reverse = direction
+        watched: Any = _Watched(cell)
+        states = scan(watched, project_input(weights, x), state, weights, active, reverse)
+        every = watched.every[::-1] if reverse else watched.every
+        gates = {gate: torch.stack([step[gate][0] for step in every]) for gate in every[0]}
+        which = f"{name} layer {len(seen) // layer.num_directions + 1}" if layer.num_layers > 1 else name
+        which += (", backward" if reverse else ", forward") if layer.bidirectional else ""
+        seen.append(
+            Inside(which, gates, {s: value[:, 0] for s, value in zip(cell.states, states, strict=True)}, reverse)
+        )
+        return states
+
+    problem = layer._problem(*_call(*call, **options))
+    layer_by_layer(layer._draw_masks(problem, training=False), run)
+    return seen
+
+
+def _call(x: Tensor, state: Any = None, lengths: Any = None, return_all_states: Any = None) -> tuple[Any, ...]:
+    return x, state, lengths, return_all_states
+
+
+@torch.inference_mode()
+def watch(task: Any, encoder: Any, given: str) -> tuple[list[str], list[Inside]]:
+    """What `task` reads of `given`, step by step, and the inside of every recurrent layer as it does.
+
+    Raises:
+        ValueError: it cannot be encoded.
+    """
+    seen: list[Inside] = []
+
+    def look(name: str) -> Any:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen.extend(look_inside(module, name, *args, **kwargs))  # type: ignore[arg-type]
+
+        return before
+
+    hooks = [
+        module.register_forward_pre_hook(look(name), with_kwargs=True)
+        for name, module in task.model.named_modules()
+        if isinstance(module, Recurrent)
+    ]
+    try:
+        labels = task.read(encoder, given)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return labels, seen
+
+
+def draw_inside(labels: Sequence[str], inside: Sequence[Inside], title: str, file: Path) -> None:
+    """Write a PNG: for each layer and direction its gates, the mean over units, above its output, unit by unit; steps without a label,
+    such as padding, are left out. Of what has a sign, such as a candidate, the root of the mean square is drawn.
+    """
+    columns = [t for t, label in enumerate(labels) if label][-MOST_COLUMNS:]
+    width = max(7.0, 1.8 + 0.26 * len(columns))
+    picture = figure(width, 1.6 + 3.3 * len(inside))
+    picture.suptitle("\n".join(textwrap.wrap(title.replace("$", r"\$"), int(11 * width))), fontsize=11)
+    panels = picture.subplots(2 * len(inside), 1, sharex=True, squeeze=False, height_ratios=[1.0, 1.3] * len(inside))[
+        :, 0
+    ]
+    for one, above, below in zip(inside, panels[::2], panels[1::2], strict=True):
+        for number, (name, values) in enumerate(one.gates.items()):
+            signed = bool(values.min() < 0)
+            drawn = values[columns].float()
+            of_all = drawn.square().mean(-1).sqrt() if signed else drawn.mean(-1)
+            above.plot(
+                of_all,
+                color=GATES[number % len(GATES)],
+                marker="o",
+                markersize=3,
+                label=f"{name}, rms" if signed else name,
+            )
+        above.set_title(f"{one.name}: gates, mean over units", loc="left", fontsize=9)
+        above.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        plain(above)
+        name, state = next(iter(one.states.items()))
+        state = state[columns].float()
+        end = 0 if one.reverse else -1
+        bound = float(state.abs().max()) or 1.0
+        painted = below.imshow(
+            state[:, state[end].argsort(descending=True)].T.numpy(),
+            aspect="auto",
+            vmin=-bound,
+            vmax=bound,
+            cmap="RdBu_r",
+            interpolation="nearest",
+        )
+        below.set_ylabel(f"{name}, {state.shape[-1]} units", fontsize=9)
+        below.set_yticks([])
+        picture.colorbar(painted, ax=below, fraction=0.02, pad=0.01)
+    panels[-1].set_xticks(range(len(columns)), [_printable(labels[t]) for t in columns], rotation=90, fontsize=8)
+    picture.savefig(file, dpi=150)
+
+
+def _printable(label: str) -> str:
+    return {" ": "␣", "\n": "⏎"}.get(label, label).replace("$", r"\$")
