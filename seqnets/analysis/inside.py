@@ -161,7 +161,7 @@ def draw_inside(labels: Sequence[str], inside: Sequence[Inside], title: str, fil
             drawn = values[columns].float()
             of_all = drawn.square().mean(-1).sqrt() if signed else drawn.mean(-1)
             above.plot(
-                of_all,
+                of_all.numpy(),
                 color=GATES[number % len(GATES)],
                 marker="o",
                 markersize=3,

@@ -1,11 +1,11 @@
 """What a model of music composes, to listen to and to look at beside a real piece."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -14,8 +14,8 @@ from seqnets.optional import needed
 
 log = logging.getLogger(__name__)
 
-REAL, COMPOSED = "#3b6fb6", "#d9822b"
-C = 12  # notes to an octave; multiples of it are Cs, 60 is C4
+COLOURS = ("#3b6fb6", "#d9822b")
+OCTAVE = 12  # its multiples are Cs: 60 is C4
 
 
 class PianoRoll(Callback):
@@ -24,6 +24,9 @@ class PianoRoll(Callback):
     Args:
         folder: where to.
         length, temperature, seed: of the sample, as `Polyphony.answer` takes them.
+
+    Raises:
+        ConfigError: mido, which writes the file, is not installed.
     """
 
     def __init__(self, folder: str, length: int = 64, temperature: float = 1.0, seed: int = 0) -> None:
@@ -36,31 +39,29 @@ class PianoRoll(Callback):
         write_midi(sample, self.folder / "sample.mid")
         real = trainer.datamodule.test_dataloader().dataset.__getitems__([0]).targets[0]  # type: ignore[attr-defined]
         temperature = "" if self.temperature == 1 else f", temperature {self.temperature:g}"
-        draw_rolls(
-            {"a piece of the test data": real, f"composed by the model{temperature}": sample},
-            self.folder / "piano_roll.png",
-        )
+        pieces = {"a piece of the test data": real, f"composed by the model{temperature}": sample}
+        draw_rolls(pieces, self.folder / "piano_roll.png")
         log.info("composed %d steps: sample.mid and piano_roll.png", self.length)
 
 
-def draw_rolls(pieces: dict[str, Tensor], picture: Path) -> None:
-    """Draw piano rolls ``(T, 88)`` below each other, by title, on one scale of time and pitch, as a PNG."""
-    figure = Figure(figsize=(10, 2.7 * len(pieces) + 0.4), layout="constrained")
-    columns = figure.subplots(len(pieces), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    steps = min(map(len, pieces.values()))  # the whole of the shortest
-    for axes, (title, roll), colour in zip(columns, pieces.items(), (REAL, COMPOSED), strict=True):
-        _draw(axes, roll[:steps], colour)
+def draw_rolls(pieces: Mapping[str, Tensor], picture: Path) -> None:
+    """Draw two piano rolls ``(T, 88)`` below each other, by title, cut to the shorter one and the pitches there are, as a PNG."""
+    steps = min(map(len, pieces.values()))
+    notes = {title: notes_of(roll[:steps]) for title, roll in pieces.items()}
+    pitches = [note.pitch for part in notes.values() for note in part] or [LOWEST]
+    figure = Figure(figsize=(10, 6.2), layout="constrained")
+    for axes, (title, part), colour in zip(
+        figure.subplots(2, 1, sharex=True, sharey=True), notes.items(), COLOURS, strict=True
+    ):
+        for note in part:
+            bar = (note.start + 0.08, note.steps - 0.16), (note.pitch - 0.4, 0.8)
+            axes.broken_barh([bar[0]], bar[1], color=colour, linewidth=0)
+        octaves = range(OCTAVE * (min(pitches) // OCTAVE), max(pitches) + OCTAVE, OCTAVE)
+        axes.set_yticks(octaves, [f"C{pitch // OCTAVE - 1}" for pitch in octaves])
+        axes.set(ylabel="pitch", xlim=(0, steps), ylim=(min(pitches) - 2, max(pitches) + 2))
         axes.set_title(title, loc="left", fontsize=11)
-    columns[-1].set(xlabel="quarter notes", xlim=(0, steps))
+        axes.grid(axis="y", color="0.88")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("quarter notes")
     figure.savefig(picture, dpi=150)
-
-
-def _draw(axes: Axes, roll: Tensor, colour: str) -> None:
-    for note in notes_of(roll):
-        axes.broken_barh([(note.start + 0.06, note.steps - 0.12)], (note.pitch - 0.42, 0.84), color=colour, linewidth=0)
-    axes.set_ylabel("pitch")
-    octaves = range(LOWEST + C - LOWEST % C, LOWEST + roll.shape[1], C)
-    axes.set_yticks(octaves, [f"C{pitch // C - 1}" for pitch in octaves])
-    axes.grid(axis="y", color="0.88")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

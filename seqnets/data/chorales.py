@@ -5,6 +5,7 @@ Boulanger-Lewandowski, Bengio and Vincent, "Modeling Temporal Dependencies in Hi
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -148,9 +149,6 @@ class PianoRolls(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.pieces)
 
-    def __getitem__(self, index: int) -> Batch:
-        return Batch(*(x if x is None else x[0] for x in self.__getitems__([index])))
-
     def __getitems__(self, indices: list[int]) -> Batch:
         pieces = [self.pieces[k] for k in indices]
         targets = pad_sequence(pieces, batch_first=True).float()
@@ -186,21 +184,24 @@ def _roll(steps: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _music21_chorales() -> dict[str, np.ndarray]:
-    from music21 import converter, corpus
+    from music21 import corpus
 
     console = Console(stderr=True)
     names = list(corpus.chorales.Iterator(returnType="filename"))
-    pieces = []
-    for name in track(names, "Reading chorales", console=console, transient=True, disable=not console.is_terminal):
-        # its own cache is of pickles: neither read nor written
-        score = (
-            converter.parseFile(corpus.getWork(name), forceSource=True, storePickle=False).stripTies().flatten().notes
-        )
-        roll = np.zeros((int(score.highestTime), KEYS), np.uint8)
-        for note in score:
-            # sounding on the quarters: those from its start to before its end
-            on = slice(int(np.ceil(note.offset)), int(np.ceil(note.offset + note.quarterLength)))
-            for pitch in note.pitches:
-                roll[on, pitch.midi - LOWEST] = 1
-        pieces.append(roll)
+    shown = track(names, "Reading chorales", console=console, transient=True, disable=not console.is_terminal)
+    pieces = [music21_roll(name) for name in shown]
     return {"rolls": np.concatenate(pieces), "steps": np.array([len(piece) for piece in pieces])}
+
+
+def music21_roll(name: str) -> np.ndarray:
+    """A piece of music21's corpus, such as ``"bach/bwv269"``, as ``(T, 88)`` uint8: what sounds at each quarter."""
+    from music21 import converter, corpus
+
+    # its own cache is of pickles: neither read nor written
+    score = converter.parseFile(corpus.getWork(name), forceSource=True, storePickle=False).flatten().notes.stream()
+    roll = np.zeros((math.ceil(score.highestTime), KEYS), np.uint8)
+    for note in score:
+        sounding = slice(math.ceil(note.offset), math.ceil(note.offset + note.quarterLength))
+        for pitch in note.pitches:
+            roll[sounding, pitch.midi - LOWEST] = 1
+    return roll

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,9 +48,9 @@ class SeriesEncoder:
             try:
                 numbers.append(float(word))
             except ValueError:
-                raise ValueError(
-                    f"{word!r} is no number: give numbers with spaces between them, the newest last"
-                ) from None
+                numbers.append(math.nan)
+            if not math.isfinite(numbers[-1]):
+                raise ValueError(f"{word!r} is no number: give numbers with spaces between them, the newest last")
         if len(numbers) < self.window:
             raise ValueError(
                 f"the model looks back {self.window} steps, but {line[:40]!r} has {len(numbers)} numbers: give {self.window} or more"
@@ -91,7 +92,7 @@ class Series(InMemory):
     Attributes:
         times: ``N`` names of the steps.
         values: ``(N,)`` float32, unscaled.
-        starts: the splits' first steps, by name, and ``"end"``: N.
+        bounds: each split's first step and the first after it, by name.
 
     Raises:
         ConfigError: an argument cannot work.
@@ -127,19 +128,22 @@ class Series(InMemory):
         self.path, self.window, self.horizon, self.season = path, window, horizon, season
         self.test_fraction, self._trained_encoder = test_fraction, encoder
 
+    @property
+    def train_values(self) -> Tensor:
+        return self.values[: self.bounds["train"][1]]
+
     def _load(self) -> Loaded:
         (self.times, numbers), origin = _sunspots() if self.path is None else _read_csv(Path(self.path).expanduser())
         self.values = torch.tensor(numbers)
-        self.starts = self._split(len(numbers), origin["location"])
-        train = self.values[: self.starts.get("validation", self.starts["test"])].double()
+        self.bounds = self._split(len(numbers), origin["location"])
+        train = self.train_values.double()
         if not train.std() > 0:
             raise DataError(f"{origin['location']}: all values to train on are equal, so there is nothing to forecast.")
-        recent = numbers[-self.window :]
-        fitted = SeriesEncoder(float(train.mean()), float(train.std()), self.window, recent)
+        fitted = SeriesEncoder(float(train.mean()), float(train.std()), self.window, numbers[-self.window :])
         self.encoder = self._trained_encoder or fitted
-        scaled, ends = self.encoder.scale(self.values), [*list(self.starts.values())[1:]]
+        scaled = self.encoder.scale(self.values)
         splits = {}
-        for (name, start), end in zip(list(self.starts.items())[:-1], ends, strict=True):
+        for name, (start, end) in self.bounds.items():
             first = max(start, self.window)  # of the targets
             windows = scaled[first - self.window : end].unfold(0, self.window + self.horizon, 1)
             splits[name] = Examples(windows[:, : self.window, None], windows[:, self.window :])
@@ -147,17 +151,19 @@ class Series(InMemory):
         rows = {name: len(split) for name, split in splits.items()}
         return Loaded(splits, origin | {"rows": rows, "fingerprint": digest})
 
-    def _split(self, count: int, where: str) -> dict[str, int]:
+    def _split(self, count: int, where: str) -> dict[str, tuple[int, int]]:
         test = count - round(self.test_fraction * count)
         validation = test - round(self.validation_fraction * test)
-        starts = {"train": 0} | ({"validation": validation} if validation < test else {}) | {"test": test, "end": count}
-        for (name, start), end in zip(list(starts.items())[:-1], list(starts.values())[1:], strict=True):
+        bounds = {"train": (0, validation), "validation": (validation, test), "test": (test, count)}
+        if validation == test:
+            del bounds["validation"]
+        for name, (start, end) in bounds.items():
             if end - max(start, self.window) < self.horizon:
                 raise DataError(
                     f"{where} has {count} values, of which {end - start} are for {name}: too few for a window of {self.window} and a "
                     f"horizon of {self.horizon}. Give a longer series, or smaller ones of data.window, data.horizon and the fractions."
                 )
-        return starts
+        return bounds
 
 
 def _sunspots() -> tuple[tuple[list[str], list[float]], dict[str, Any]]:
@@ -182,6 +188,6 @@ def _read_csv(file: Path) -> tuple[tuple[list[str], list[float]], dict[str, Any]
         raise DataError(
             f"{file} is no CSV file with the columns time,value and a number in each row: {type(error).__name__}: {error}"
         ) from error
-    if not all(map(torch.isfinite, torch.tensor(values))):
+    if not all(map(math.isfinite, values)):
         raise DataError(f"{file} has a value that is no finite number: leave that time out, or fill it in.")
     return (times, values), {"source": "local", "location": str(file), "note": ""}

@@ -58,7 +58,7 @@ class Forecasting(Task):
 
     def baselines(self, data: Any) -> dict[str, Forecast]:
         """By name, for windows of `Series` in scaled units."""
-        train = data.encoder.scale(data.values[: list(data.starts.values())[1]])
+        train = data.encoder.scale(data.train_values)
         return {
             "persistence": persistence(data.horizon),
             "seasonal": seasonal(data.horizon, data.season),
@@ -104,10 +104,9 @@ class Forecasting(Task):
             values = torch.cat([values, following.unsqueeze(-1)], dim=1)
         return values[:, windows.shape[1] :][:, :length].squeeze(-1)
 
-    def answer(
-        self, encoder: Any, labels: Sequence[str], given: Sequence[str], *, length: int | None = None
-    ) -> list[Answer]:
+    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
         """The values after each line of numbers; ``length`` None: as many as the model gives at once."""
+        length = options.get("length")
         if length is not None and length < 1:
             raise ValueError(f"length is {length}, but must be 1 at least")
         windows = encoder.encode(list(given))

@@ -79,31 +79,24 @@ class Polyphony(Task):
             raise ValueError(f"length is {length}, but a piece has one step at least")
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}, but must be above 0: logits are divided by it")
-        training = self.training
-        self.eval()
+        training = self.model.training
+        model: Any = self.model.eval()
         notes, state, steps = torch.zeros(1, KEYS), None, []
         for _ in range(length):
-            logits, state = self.model.step(notes.to(self.device), state)
+            logits, state = model.step(notes.to(self.device), state)
             notes = torch.bernoulli((logits.float().cpu() / temperature).sigmoid(), generator=generator)
             steps.append(notes)
-        self.train(training)
+        model.train(training)
         return torch.cat(steps).to(torch.uint8)
 
-    def answer(
-        self,
-        encoder: Any,
-        labels: Sequence[str],
-        given: Sequence[str],
-        *,
-        length: int = LENGTH,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[Answer]:
+    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
         """Writes a MIDI file of each name given; with several, each is another piece of the same seed.
 
         Raises:
             ValueError: a name does not end in .mid, is taken, or cannot be written; nothing was composed then.
         """
+        length, temperature = options.get("length", LENGTH), options.get("temperature", 1.0)
+        seed = options.get("seed", 0)
         needed("mido", "writing a MIDI file")
         for name in given:
             if (file := Path(name)).suffix.lower() not in (".mid", ".midi"):

@@ -1,4 +1,4 @@
-"""Small made reviews and digits, in every form that real ones come in."""
+"""Small made reviews, digits and chorales, in every form that real ones come in."""
 
 import gzip
 import hashlib
@@ -111,3 +111,23 @@ def sentences(folder, monkeypatch, lines=60):
         for name, count in zip(PennTreebank.FILES, (lines, lines // 2, lines // 3), strict=True)
     }
     return published(folder, monkeypatch, PennTreebank.FILES, contents)
+
+
+def chorale(steps, draw):
+    """Four voices that move by a note or stay."""
+    voices = [48, 55, 64, 72]
+    piece = []
+    for _ in range(steps):
+        voices = [voice + draw.choice((-1, 0, 0, 1)) for voice in voices]
+        piece.append(sorted(set(voices)))
+    return piece
+
+
+def chorales(folder, monkeypatch, train=20, valid=6, test=5):
+    """The JSON file of the chorales in `folder`, of made ones of 3 to 12 steps; its checksum is taken for the real one's."""
+    from seqnets.data import chorales as module
+
+    draw = random.Random(0)
+    sizes = {"train": train, "valid": valid, "test": test}
+    content = json.dumps({s: [chorale(draw.randint(3, 12), draw) for _ in range(n)] for s, n in sizes.items()})
+    return published(folder, monkeypatch, module.FILES, dict.fromkeys(module.FILES, content))
