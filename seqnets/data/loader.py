@@ -13,7 +13,7 @@ from seqnets.errors import ConfigError
 
 # Of torch's samplers DistributedSampler alone has an order by seed and epoch, and Lightning tells it the epoch.
 # It adds the epoch to the seed: seeds this far apart never share an order.
-_STRIDE = 1_000_003
+STRIDE = 1_000_003
 
 
 class Examples(Dataset[Batch]):
@@ -33,7 +33,8 @@ class Examples(Dataset[Batch]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> Batch:
-        return Batch(*(x if x is None else x[0] for x in self.__getitems__([index])))
+        inputs, targets, lengths = self.__getitems__([index])
+        return Batch(inputs[0], targets[0], None if lengths is None else lengths[0])
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """The whole batch at once; DataLoader asks for it where it exists."""
@@ -91,7 +92,7 @@ class ResumableLoader(DataLoader[Batch]):
                 f"The checkpoint was written after batch {state_dict['batches']} of an epoch in another order "
                 f"({'; '.join(changed)}), so the rest of that epoch is not known. Resume with the same settings."
             )
-        if isinstance(self.sampler, DistributedSampler):
+        if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(state_dict["epoch"])
         self._position = state_dict["epoch"], state_dict["batches"]
         self._resuming = True
@@ -108,24 +109,25 @@ class ResumableLoader(DataLoader[Batch]):
         return {
             "rows": len(self.dataset),  # type: ignore[arg-type]
             "batch_size": self.batch_size,
-            "seed": sampler.seed // _STRIDE if isinstance(sampler, DistributedSampler) else None,
+            "seed": sampler.seed // STRIDE if isinstance(sampler, DistributedSampler) else None,
+            **getattr(sampler, "order", {}),
         }
 
 
-def train_loader(data: Dataset[Batch], batch_size: int, seed: int, num_workers: int = 0) -> ResumableLoader:
+def train_loader(data: Any, batch_size: int, seed: int, num_workers: int = 0) -> ResumableLoader:
     """Batches in an order that depends on (``seed``, epoch) alone."""
-    sampler: DistributedSampler = DistributedSampler(data, num_replicas=1, rank=0, seed=_STRIDE * seed)
-    return ResumableLoader(data, batch_size, sampler=sampler, **_common(num_workers))
+    sampler: DistributedSampler = DistributedSampler(data, num_replicas=1, rank=0, seed=STRIDE * seed)
+    return ResumableLoader(data, batch_size, sampler=sampler, **common_options(num_workers))
 
 
-def eval_loader(data: Dataset[Batch], batch_size: int, num_workers: int = 0) -> DataLoader[Batch]:
+def eval_loader(data: Any, batch_size: int, num_workers: int = 0) -> DataLoader[Batch]:
     """Batches in one fixed order, shuffled once and for all: files lie sorted by label, and a part of the batches
     (``limit_test_batches``) must be a fair sample."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
-    return DataLoader(data, batch_size, sampler=order, **_common(num_workers))
+    return DataLoader(data, batch_size, sampler=order, **common_options(num_workers))
 
 
-def _common(num_workers: int) -> dict[str, Any]:
+def common_options(num_workers: int) -> dict[str, Any]:
     return {
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -81,7 +82,7 @@ class Task(LightningModule):
         Raises:
             ConfigError: it does not fit the data; whatever the modules raise is for the caller to wrap.
         """
-        loss, _ = self.loss(Batch(*(x if x is None else x.to(self.device) for x in data.example())), "val")
+        loss, _ = self.loss(self.transfer_batch_to_device(data.example(), self.device, 0), "val")
         if loss.dim():
             raise ConfigError(f"the loss of {type(self).__name__} is no scalar: it has the shape {tuple(loss.shape)}")
 
@@ -124,9 +125,23 @@ class Task(LightningModule):
         if self.scheduler is None:
             return optimizer
         counts = "total_steps" in inspect.signature(self.scheduler).parameters
-        steps = {"total_steps": int(self.trainer.estimated_stepping_batches)} if counts else {}
+        steps = {"total_steps": self._total_steps()} if counts else {}
         schedule = {"scheduler": self.scheduler(optimizer, **steps), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _total_steps(self) -> int:
+        """Of the whole run. Not Lightning's estimate, which starts the loaders before a resumed run has told them its position."""
+        trainer: Any = self.trainer
+        batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(limit * batches)
+        limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
+        if not limits:
+            raise ConfigError(
+                "the schedule is over the whole run, which has no end: set trainer.max_epochs or max_steps"
+            )
+        return min(limits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not self.trainer.is_last_batch:  # in mid-epoch its means go on after a resume; at its end they are done with

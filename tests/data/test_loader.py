@@ -29,7 +29,7 @@ def test_batches(num_workers):
         batches = list(loader)
         assert len(batches) == len(loader) == STEPS
         assert sorted(flat(ids(batches))) == list(range(ROWS))
-        for inputs, targets in batches:
+        for inputs, targets, _ in batches:
             assert inputs.dtype == targets.dtype == torch.int64
             assert torch.equal(inputs[:, 0], 2 * targets)
     shuffled = flat(ids(batches))  # evaluation: one order for all, in which any part is a fair sample
