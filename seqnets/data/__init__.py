@@ -6,8 +6,11 @@ from seqnets.data.images import ImageEncoder
 from seqnets.data.imdb import IMDB
 from seqnets.data.loader import ResumableLoader
 from seqnets.data.mnist import MNIST, ScikitDigits
+from seqnets.data.multi30k import Multi30k
+from seqnets.data.sentences import SentenceEncoder
 from seqnets.data.text import TextEncoder
 
 __all__ = [
-    "IMDB", "MNIST", "Batch", "Encoder", "ImageEncoder", "ResumableLoader", "ScikitDigits", "TextEncoder", "encoder_from_dict",
+    "IMDB", "MNIST", "Batch", "Encoder", "ImageEncoder", "Multi30k", "ResumableLoader", "ScikitDigits", "SentenceEncoder", "TextEncoder",
+    "encoder_from_dict",
 ]  # fmt: skip

@@ -6,11 +6,12 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from seqnets.data.images import ImageEncoder
+from seqnets.data.sentences import SentenceEncoder
 from seqnets.data.text import TextEncoder
 
 
 class Encoder(Protocol):
-    """Of texts, of image files.
+    """Of texts, of image files, of sentences.
 
     Attributes:
         kind: of what, in the plural.
@@ -43,7 +44,9 @@ class NoEncoder:
         return cls()
 
 
-ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in (TextEncoder, ImageEncoder, NoEncoder)}
+ENCODERS: dict[str, Any] = {
+    encoder.kind: encoder for encoder in (TextEncoder, ImageEncoder, SentenceEncoder, NoEncoder)
+}
 
 
 def encoder_from_dict(state: dict[str, Any]) -> Encoder:

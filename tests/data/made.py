@@ -79,3 +79,30 @@ def mnist(folder, monkeypatch, train=40, test=20):
         files[split] = tuple(sums)
     monkeypatch.setattr(module, "FILES", files)
     return folder
+
+
+def multi30k(folder, monkeypatch, train=40, validation=8, test=10):
+    """Multi30k's files of made captions in its three languages, in `folder`; their checksums are taken for Multi30k's."""
+    from seqnets.data import multi30k as module
+
+    words = {
+        "en": [["A", "The"], ["dog", "man", "girl"], ["runs", "sleeps"], ["in the water.", "on the beach."]],
+        "de": [["Ein", "Der"], ["Hund", "Mann", "Mädchen"], ["läuft", "schläft"], ["im Wasser.", "am Strand."]],
+        "fr": [["Un", "Le"], ["chien", "homme", "fille"], ["court", "dort"], ["dans l'eau.", "sur la plage."]],
+    }
+    draw = random.Random(0)
+    folder.mkdir(parents=True)
+    files = {}
+    for split, count in (("train", train), ("val", validation), ("test_2016_flickr", test)):
+        # short and long ones: one caption, or two joined
+        picks = [
+            [[draw.randrange(len(w)) for w in words["en"]] for _ in range(draw.randint(1, 2))] for _ in range(count)
+        ]
+        for language, slots in words.items():
+            captions = [" ".join(slots[k][j] for one in pick for k, j in enumerate(one)) for pick in picks]
+            content = "".join(f"{caption}\n" for caption in captions).encode()
+            name = f"{split}.{language}"
+            (folder / name).write_bytes(content)
+            files[name] = module.FILES[name]._replace(sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(module, "FILES", files)
+    return folder
