@@ -2,5 +2,6 @@
 
 from seqnets.models.classifier import SequenceClassifier
 from seqnets.models.front import ConvFront
+from seqnets.models.translator import Translator
 
-__all__ = ["ConvFront", "SequenceClassifier"]
+__all__ = ["ConvFront", "SequenceClassifier", "Translator"]
