@@ -2,5 +2,6 @@
 
 from seqnets.tasks.classification import Classification
 from seqnets.tasks.task import Answer, Task
+from seqnets.tasks.translation import Translation
 
-__all__ = ["Answer", "Classification", "Task"]
+__all__ = ["Answer", "Classification", "Task", "Translation"]
