@@ -138,7 +138,9 @@ class Task(LightningModule):
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
             limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
         if not limits:
-            raise ConfigError("the schedule is over the whole run, which has no end: set trainer.max_epochs or max_steps")
+            raise ConfigError(
+                "the schedule is over the whole run, which has no end: set trainer.max_epochs or max_steps"
+            )
         return min(limits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
