@@ -9,10 +9,13 @@ from seqnets.data.imdb import IMDB
 from seqnets.data.loader import ResumableLoader
 from seqnets.data.made import AddingProblem, CopyMemory
 from seqnets.data.mnist import MNIST, ScikitDigits
+from seqnets.data.multi30k import Multi30k
+from seqnets.data.sentences import SentenceEncoder
 from seqnets.data.series import Series
 from seqnets.data.text import TextEncoder
 
 __all__ = [
-    "IMDB", "MNIST", "AddingProblem", "Batch", "Chorales", "CopyMemory", "Encoder", "ImageEncoder", "PennTreebank",
-    "ResumableLoader", "ScikitDigits", "Series", "TextEncoder", "TinyShakespeare", "WikiText2", "encoder_from_dict",
+    "IMDB", "MNIST", "AddingProblem", "Batch", "Chorales", "CopyMemory", "Encoder", "ImageEncoder", "Multi30k", "PennTreebank",
+    "ResumableLoader", "ScikitDigits", "SentenceEncoder", "Series", "TextEncoder", "TinyShakespeare", "WikiText2",
+    "encoder_from_dict",
 ]  # fmt: skip

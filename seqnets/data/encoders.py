@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from seqnets.data.images import ImageEncoder
+from seqnets.data.sentences import SentenceEncoder
 from seqnets.data.series import SeriesEncoder
 from seqnets.data.text import TextEncoder
 from seqnets.data.vocabulary import CharacterEncoder, WordEncoder
@@ -51,7 +52,9 @@ class MusicEncoder(NoEncoder):
     kind, usage = "music", "new.mid --length 64"
 
 
-KINDS = (TextEncoder, ImageEncoder, CharacterEncoder, WordEncoder, SeriesEncoder, MusicEncoder, NoEncoder)
+KINDS = (
+    TextEncoder, ImageEncoder, CharacterEncoder, WordEncoder, SentenceEncoder, SeriesEncoder, MusicEncoder, NoEncoder,
+)  # fmt: skip
 ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in KINDS}
 
 

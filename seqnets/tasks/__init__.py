@@ -6,7 +6,9 @@ from seqnets.tasks.language_modelling import LanguageModelling
 from seqnets.tasks.memory import Recall, Regression
 from seqnets.tasks.polyphony import Polyphony
 from seqnets.tasks.task import Answer, Task
+from seqnets.tasks.translation import Translation
 
 __all__ = [
     "Answer", "Classification", "Forecasting", "LanguageModelling", "Polyphony", "Recall", "Regression", "Task",
+    "Translation",
 ]  # fmt: skip

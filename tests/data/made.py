@@ -131,3 +131,53 @@ def chorales(folder, monkeypatch, train=20, valid=6, test=5):
     sizes = {"train": train, "valid": valid, "test": test}
     content = json.dumps({s: [chorale(draw.randint(3, 12), draw) for _ in range(n)] for s, n in sizes.items()})
     return published(folder, monkeypatch, module.FILES, dict.fromkeys(module.FILES, content))
+
+
+def multi30k(folder, monkeypatch, train=40, validation=8, test=10):
+    """Multi30k's files of made captions in its three languages, in `folder`; their checksums are taken for Multi30k's."""
+    from seqnets.data import multi30k as module
+
+    words = {
+        "en": [["A", "The"], ["dog", "man", "girl"], ["runs", "sleeps"], ["in the water.", "on the beach."]],
+        "de": [["Ein", "Der"], ["Hund", "Mann", "Mädchen"], ["läuft", "schläft"], ["im Wasser.", "am Strand."]],
+        "fr": [["Un", "Le"], ["chien", "homme", "fille"], ["court", "dort"], ["dans l'eau.", "sur la plage."]],
+    }
+    draw = random.Random(0)
+    contents = {}
+    for split, count in (("train", train), ("val", validation), ("test_2016_flickr", test)):
+        # short and long ones: one caption, or two joined
+        picks = [
+            [[draw.randrange(len(w)) for w in words["en"]] for _ in range(draw.randint(1, 2))] for _ in range(count)
+        ]
+        for language, slots in words.items():
+            captions = [" ".join(slots[k][j] for one in pick for k, j in enumerate(one)) for pick in picks]
+            contents[f"{split}.{language}"] = "".join(f"{caption}\n" for caption in captions)
+    return published(folder, monkeypatch, module.FILES, contents)
+
+
+def wikitext(folder):
+    folder.mkdir(parents=True)
+    for name in ("train", "valid", "test"):
+        (folder / f"wiki.{name}.tokens").write_text("".join(f" = {k} = \n some words <unk> \n" for k in range(60)))
+    return folder
+
+
+def data(name, folder, monkeypatch):
+    """Overrides that let an experiment run on made data: those of the data module `name`, in `folder`."""
+    makers = {
+        "IMDB": lambda: [f"data.path={parquet_folder(folder)}"],
+        "MNIST": lambda: [f"data.path={mnist(folder, monkeypatch)}"],
+        "Chorales": lambda: [f"data.path={chorales(folder, monkeypatch)}"],
+        "Multi30k": lambda: [f"data.path={multi30k(folder, monkeypatch)}"],
+        "TinyShakespeare": lambda: [
+            f"data.path={play(folder, monkeypatch)}",
+            "data.vocab_size=7",
+            "callbacks.samples.prompt=ab",
+        ],
+        "PennTreebank": lambda: [f"data.path={sentences(folder, monkeypatch)}", "data.vocab_size=6"],
+        "WikiText2": lambda: [f"data.path={wikitext(folder)}", "data.vocab_size=65"],
+        "AddingProblem": lambda: ["data.length=9", "data.train_size=50", "data.test_size=5", "data.validation_size=5"],
+        "CopyMemory": lambda: ["data.length=9", "data.train_size=50", "data.test_size=5", "data.validation_size=5"],
+        "Series": list,
+    }
+    return makers[name]()

@@ -69,7 +69,9 @@ def test_files_that_are_not_mnists_are_refused(tmp_path, monkeypatch):
 def test_without_mnist_it_is_said_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz.*data=digits"):
         loaded(MNIST(path=tmp_path))
-    with pytest.raises(DataError, match=r"(?s)any one of these would do.*Set SEQNETS_DATA.*hub: ylecun/mnist cannot be had"):
+    with pytest.raises(
+        DataError, match=r"(?s)any one of these would do.*Set SEQNETS_DATA.*hub: ylecun/mnist cannot be had"
+    ):
         loaded(MNIST())
     monkeypatch.setenv("SEQNETS_DATA", str(tmp_path))
     with pytest.raises(DataError, match="there is no folder mnist"):
@@ -77,7 +79,12 @@ def test_without_mnist_it_is_said_what_to_do(tmp_path, monkeypatch):
 
 
 def test_wrong_arguments_are_refused():
-    for arguments in ({"source": "disk"}, {"source": "hub", "path": "x"}, {"batch_size": 0}, {"validation_fraction": 1.0}):
+    for arguments in (
+        {"source": "disk"},
+        {"source": "hub", "path": "x"},
+        {"batch_size": 0},
+        {"validation_fraction": 1.0},
+    ):
         with pytest.raises(ConfigError):
             MNIST(**arguments)
 

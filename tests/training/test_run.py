@@ -18,7 +18,8 @@ import train as train_script
 from seqnets.errors import CheckpointError, ConfigError, RunFolderError
 from seqnets.training import evaluate, load_trained, train
 from seqnets.training.config import build
-from tests.data.made import chorales, mnist, parquet, parquet_folder
+from tests.data import made
+from tests.data.made import parquet, parquet_folder
 from tests.data.made import reviews as made_reviews
 from tests.training.helpers import CONF, compose, ended_by, small_run
 
@@ -34,15 +35,11 @@ PARAMETERS = {  # as published, or as Keras counts
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_runs_a_batch_as_it_is(experiment, reviews, tmp_path, monkeypatch):
-    path = {
-        "mnist": lambda: mnist(tmp_path / "mnist", monkeypatch),
-        "jsb": lambda: chorales(tmp_path / "chorales", monkeypatch),
-        "sunspots": lambda: "null",
-    }.get(experiment.split("_")[0], lambda: reviews)()
+def test_every_experiment_runs_a_batch_as_it_is(experiment, tmp_path, monkeypatch):
+    data = compose(f"+experiment={experiment}").data._target_.rsplit(".")[-1]
     cfg = compose(
         f"+experiment={experiment}",
-        f"data.path={path}",
+        *made.data(data, tmp_path / "made", monkeypatch),
         f"run_dir={tmp_path / 'run'}",
         "trainer.accelerator=cpu",
         "trainer.max_epochs=1",

@@ -1,0 +1,83 @@
+"""Where a translator looks as it writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from seqnets.data.sentences import PAD
+from seqnets.tasks.translation import late
+
+INCH = 0.3  # of a subword
+
+
+class AttentionMaps(Callback):
+    """Draws ``attention.png`` after the test: for each sentence its subwords, those of its translation, and the weights between.
+
+    A dot is before subwords that go on with a word.
+
+    Args:
+        folder: where the picture goes.
+        rows: which sentences of the test split, in the order of its files.
+    """
+
+    def __init__(self, folder: str, rows: Sequence[int] = (0, 1, 2, 3)) -> None:
+        self.picture, self.rows = Path(folder) / "attention.png", list(rows)
+
+    @torch.no_grad()
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        split = data.test_dataloader().dataset
+        training = pl_module.training
+        pl_module.eval()
+        maps = []
+        for row in self.rows:
+            if row < len(split):
+                batch = split.__getitems__([row])
+                inputs, lengths = batch.inputs.to(pl_module.device), batch.lengths.to(pl_module.device)
+                ids, _ = pl_module.translate(inputs, lengths)
+                weights = pl_module.model.attention(inputs, late(ids), lengths)[0].float().cpu()
+                read = [_shown(piece) for piece in data.encoder.pieces(inputs[inputs != PAD], "source")]
+                written = [_shown(piece) for piece in data.encoder.pieces(ids[0])]
+                maps.append((read, [*written, "end"][: len(weights)], weights[: len(written) + 1]))
+        pl_module.train(training)
+        draw(maps, self.picture)
+
+
+def draw(maps: Sequence[tuple[list[str], list[str], torch.Tensor]], picture: Path) -> None:
+    """A panel each of what was read (S), what was written (T), and the weights ``(T, S)``, as a PNG."""
+    columns = min(2, len(maps))
+    rows = -(-len(maps) // columns)
+    width = max(len(read) for read, _, _ in maps) * INCH + 1.3
+    height = max(len(written) for _, written, _ in maps) * INCH + 1.3
+    figure = Figure(figsize=(columns * width + 0.7, rows * height + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(maps) :]:
+        axes.set_visible(False)
+    for axes, (read, written, weights) in zip(grid.flat, maps, strict=False):
+        image = _draw(axes, read, written, weights)
+    bar = figure.colorbar(image, ax=grid, shrink=0.5, aspect=30, pad=0.02)
+    bar.set_label("attention weight")
+    bar.outline.set_visible(False)
+    figure.savefig(picture, dpi=150)
+
+
+def _draw(axes: Axes, read: list[str], written: list[str], weights: torch.Tensor) -> Any:
+    image = axes.pcolormesh(weights.numpy(), cmap="Blues", vmin=0, vmax=1, edgecolors="0.93", linewidth=0.6)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.xaxis.tick_top()
+    axes.set_xticks([k + 0.5 for k in range(len(read))], read, rotation=60, ha="left", rotation_mode="anchor")
+    axes.set_yticks([k + 0.5 for k in range(len(written))], written)
+    axes.tick_params(length=0, labelsize=9)
+    axes.spines[:].set_color("0.8")
+    return image
+
+
+def _shown(piece: str) -> str:
+    """A subword that goes on with a word is marked as one."""
+    return f"·{piece}" if piece[:1].isalnum() else piece.strip()

@@ -1,0 +1,130 @@
+"""Many to many, not aligned: one sequence read whole, another written."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seqnets.layers import Recurrent
+
+
+class Memory(NamedTuple):
+    """What was read.
+
+    Attributes:
+        states: ``(B, S, D)``, the encoder's output at each step of the source; 0 beyond its end.
+        real: ``(B, S)`` bool, False beyond the end.
+    """
+
+    states: Tensor
+    real: Tensor
+
+
+class Translator(nn.Module):
+    """Encoder and decoder (Sutskever, Vinyals and Le, NeurIPS 2014), joined by attention (Bahdanau, Cho and Bengio, ICLR 2015).
+
+    With h_s the encoder's outputs over the source, and y_t those of the decoder over what has been written before t:
+
+        y_t = decoder(E w_{t-1}),  started from tanh(W_0 [h_S→; h_1←])
+        a_t = softmax_s(y_t · W_a h_s)
+        c_t = Σ_s a_ts h_s
+        o_t = tanh(W_c [c_t; y_t])
+        p(w_t) = softmax(E o_t + b)
+
+    This is the global attention with general score of Luong, Pham and Manning (EMNLP 2015), without their input feeding: the
+    recurrence then does not depend on the attention, so that training runs it over the whole target at once, in fused
+    kernels, and attends at all steps in one product. Bahdanau's attention, and input feeding, would stop it at every step.
+    E is both what is read of a target word and what scores it (Press and Wolf, EACL 2017); embeddings start normal with
+    standard deviation 1/√features, as scores need them.
+
+    Args:
+        source: embeds the source's ids.
+        encoder: reads them; its last layer's final states start all layers of the decoder.
+        target: embeds the target's ids, E.
+        decoder: writes.
+        dropout: of embeddings, of the encoder's outputs and of o_t.
+
+    ``forward(inputs (B, S), previous (B, T), lengths (B,) or None) -> o (B, T, E)``, whose scores are ``logits(o)``: previous are the
+    target's ids one step late. `encode`, then `step` again and again, is the same word by word.
+
+    Raises:
+        ValueError: a recurrent stack is batch first, or the decoder is bidirectional.
+    """
+
+    def __init__(
+        self, source: nn.Embedding, encoder: Recurrent, target: nn.Embedding, decoder: Recurrent, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if encoder.batch_first or decoder.batch_first:
+            raise ValueError("encoder and decoder of a Translator must have batch_first=False")
+        if decoder.bidirectional:
+            raise ValueError("the decoder cannot be bidirectional: it writes what it would have to read")
+        self.source, self.encoder, self.target, self.decoder = source, encoder, target, decoder
+        self.dropout = nn.Dropout(dropout)
+        read, written = encoder.output_size * encoder.num_directions, decoder.output_size
+        sizes = [written] + [decoder.hidden_size] * (len(decoder.cell.states) - 1)
+        self.bridges = nn.ModuleList(nn.Linear(read, decoder.num_layers * size) for size in sizes)
+        self.score = nn.Linear(read, written, bias=False)
+        self.combine = nn.Linear(read + written, target.embedding_dim, bias=False)
+        self.bias = nn.Parameter(torch.zeros(target.num_embeddings))
+        for embedding in (source, target):
+            nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
+
+    def forward(self, inputs: Tensor, previous: Tensor, lengths: Tensor | None = None) -> Tensor:
+        memory, state = self.encode(inputs, lengths)
+        return self._attend(self._write(previous, state), memory)[0]
+
+    def logits(self, o: Tensor) -> Tensor:
+        """``(…, E)`` to scores ``(…, words)``."""
+        return F.linear(o, self.target.weight, self.bias)
+
+    def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[Memory, tuple[Tensor, ...]]:
+        """What was read of ``(B, S)``, and the decoder's initial states, each ``(L, B, H)``."""
+        if lengths is None:
+            lengths = torch.full(inputs.shape[:1], inputs.shape[1], device=inputs.device)
+        h, final, *_ = self.encoder(self.dropout(self.source(inputs.T)), lengths=lengths)
+        real = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
+        last = torch.cat(_states(final)[0][-self.encoder.num_directions :].unbind(0), dim=-1)
+        state = (bridge(last).tanh().unflatten(-1, (self.decoder.num_layers, -1)) for bridge in self.bridges)
+        return Memory(self.dropout(h).transpose(0, 1), real), tuple(s.transpose(0, 1).contiguous() for s in state)
+
+    def step(self, previous: Tensor, state: Any, memory: Memory) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Scores of the next word, ``(N, words)``, and the states after it.
+
+        Args:
+            previous: ``(N,)``, the last word of N = B·K beginnings, K of each source that `memory` holds.
+            state: each ``(L, N, H)``.
+        """
+        y, state = self.decoder.step(self.dropout(self.target(previous)), _passed(state))
+        o, _ = self._attend(y.unflatten(0, (len(memory.states), -1)), memory)  # attention takes any number of queries
+        return self.logits(o.flatten(0, 1)), _states(state)
+
+    def attention(self, inputs: Tensor, previous: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The weights a, ``(B, T, S)``, for what `forward` takes."""
+        memory, state = self.encode(inputs, lengths)
+        return self._attend(self._write(previous, state), memory)[1]
+
+    def _write(self, previous: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        y, *_ = self.decoder(self.dropout(self.target(previous.T)), _passed(state))
+        return y.transpose(0, 1)
+
+    def _attend(self, y: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """o and a of queries ``(B, T, H)``."""
+        scores = y @ self.score(memory.states).transpose(1, 2)
+        a = scores.masked_fill(~memory.real[:, None], -torch.inf).softmax(-1)
+        o = self.combine(torch.cat([a @ memory.states, y], dim=-1)).tanh()
+        return self.dropout(o), a
+
+
+# seqnets.GRU takes and gives its one state bare, as torch's does
+
+
+def _states(state: Any) -> tuple[Tensor, ...]:
+    return tuple(state) if isinstance(state, tuple) else (state,)
+
+
+def _passed(state: tuple[Tensor, ...]) -> Any:
+    return state[0] if len(state) == 1 else state

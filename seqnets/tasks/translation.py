@@ -1,0 +1,172 @@
+"""Many to many, not aligned: from one language to another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, Metric
+
+from seqnets.data.batch import Batch
+from seqnets.data.sentences import END, PAD, START
+from seqnets.errors import ConfigError
+from seqnets.tasks.beam_search import beam_search
+from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
+
+log = logging.getLogger(__name__)
+
+
+class Translated(NamedTuple):
+    """A sentence of the test split, what a human made of it, and what the model did."""
+
+    source: str
+    reference: str
+    translation: str
+
+
+class Perplexity(MeanMetric):
+    """exp of the mean of cross-entropies in nats."""
+
+    def compute(self) -> Tensor:
+        return super().compute().exp()
+
+
+class Translation(Task):
+    """Cross-entropy and perplexity per word of the target, its end included, and BLEU of the test split.
+
+    BLEU is that of sacrebleu as it is by default, over the whole split, from 0 to 100: cased, on detokenised text (Post, "A Call for
+    Clarity in Reporting BLEU Scores", WMT 2018). The log has its signature.
+
+    Args:
+        model: a `seqnets.models.Translator`, or the like.
+        optimizer, scheduler: as `Task` takes them.
+        label_smoothing: probability spread over all words in what is minimised; figures are without.
+        beam, length_penalty: as `beam_search` takes them.
+
+    Attributes:
+        translations: of the last test, in its order.
+        signature: how its BLEU was computed.
+    """
+
+    options: ClassVar = {"beam": "translations kept at each step of the search; 1 is greedy"}
+    model: Any
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: MakesOptimizer,
+        scheduler: MakesScheduler | None = None,
+        label_smoothing: float = 0.0,
+        beam: int = 5,
+        length_penalty: float = 1.0,
+    ) -> None:
+        super().__init__(model, optimizer, scheduler)
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"task.label_smoothing is {label_smoothing}, but must be at least 0 and below 1.")
+        try:
+            _check_beam(beam)
+        except ValueError as error:
+            raise ConfigError(f"task.{error}") from None
+        self.label_smoothing, self.beam, self.length_penalty = label_smoothing, beam, length_penalty
+        self.translations: list[Translated] = []
+        self.signature = ""
+
+    def figures(self) -> dict[str, Metric]:
+        return {"loss": MeanMetric(), "perplexity": Perplexity()}
+
+    @property
+    def logged(self) -> list[str]:
+        return [*super().logged, "test/bleu"]
+
+    def loss(self, batch: Batch, part: str) -> tuple[Tensor, tuple[Tensor, int]]:
+        o = self.model(batch.inputs, late(batch.targets), batch.lengths)
+        real = batch.targets != PAD
+        words = batch.targets[real]
+        log_p = self.model.logits(o[real]).float().log_softmax(-1)
+        entropy = F.nll_loss(log_p, words)
+        found = entropy.detach(), len(words)
+        if part != "fit" or not self.label_smoothing:
+            return entropy, found
+        return (1 - self.label_smoothing) * entropy - self.label_smoothing * log_p.mean(), found
+
+    def update(self, figures: Any, loss: Tensor, found: tuple[Tensor, int], batch: Batch) -> None:
+        entropy, words = found
+        for figure in figures.values():
+            figure.update(entropy, weight=words)
+
+    def of_step(self, loss: Tensor, found: tuple[Tensor, int], batch: Batch) -> dict[str, Tensor]:
+        return {"loss": found[0]}
+
+    def translate(
+        self, inputs: Tensor, lengths: Tensor | None = None, beam: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``(B, T)`` ids of the best translations of ``(B, S)``, and their scores ``(B,)``, as `beam_search` gives them."""
+        memory, state = self.model.encode(inputs, lengths)
+
+        def step(words: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            logits, state = self.model.step(words, state, memory)
+            logits[:, [PAD, START]] = -torch.inf  # no words
+            return logits.float().log_softmax(-1), state
+
+        longest = 2 * inputs.shape[1] + 10
+        return beam_search(step, state, START, END, self.beam if beam is None else beam, longest, self.length_penalty)
+
+    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
+        beam = options.get("beam", self.beam)
+        _check_beam(beam)
+        answers: list[Answer] = []
+        for inputs in encoder.encode(list(given)).to(self.device).split(64):
+            ids, scores = self.translate(inputs, (inputs != PAD).sum(1), beam)
+            for translation, score in zip(encoder.decode(ids), scores.tolist(), strict=True):
+                fields = {"translation": translation, "score": round(score, 6), "text": given[len(answers)]}
+                answers.append(Answer(translation, fields))
+        return answers
+
+    def check(self, data: Any) -> None:
+        try:
+            import sacrebleu  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(f'BLEU needs sacrebleu ({error}): pip install -e ".[experiments]"') from error
+        if data.encoder.vocab_size > (
+            fewest := min(self.model.source.num_embeddings, self.model.target.num_embeddings)
+        ):
+            raise ConfigError(
+                f"the data have {data.encoder.vocab_size} subwords, but an embedding of model.net only {fewest}: "
+                f"leave num_embeddings at data.vocab_size"
+            )
+        super().check(data)
+
+    def on_test_start(self) -> None:
+        self.translations = []
+        log.info("translating the test split with a beam of %d", self.beam)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        encoder = self.trainer.datamodule.encoder  # type: ignore[attr-defined]
+        ids, _ = self.translate(batch.inputs, batch.lengths)
+        columns = encoder.decode(batch.inputs, "source"), encoder.decode(batch.targets), encoder.decode(ids)
+        self.translations += map(Translated, *columns)
+
+    def on_test_epoch_end(self) -> None:
+        from sacrebleu import BLEU
+
+        bleu = BLEU()
+        references, translations = [t.reference for t in self.translations], [t.translation for t in self.translations]
+        score = bleu.corpus_score(translations, [references])
+        self.signature = str(bleu.get_signature())
+        log.info("BLEU %.2f (%s)", score.score, self.signature)
+        self.log("test/bleu", score.score)
+
+
+def late(targets: Tensor) -> Tensor:
+    """``(B, T)`` ids one step late, the start before them: what the decoder reads."""
+    return torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)
+
+
+def _check_beam(beam: Any) -> None:
+    if not isinstance(beam, int) or isinstance(beam, bool) or beam < 1:
+        raise ValueError(f"beam is {beam!r}, but must be an integer of at least 1: how many translations are kept")
