@@ -89,9 +89,9 @@ def train_streams(
     """Chunks in order; their lengths depend on (``seed``, epoch) where they vary."""
     streams = Streams(ids, batch_size)
     chunks = Chunks(len(streams), steps, jitter, seed)
-    return ResumableLoader(streams, None, sampler=chunks, **common_options(num_workers))  # type: ignore[arg-type]
+    return ResumableLoader(streams, None, sampler=chunks, **common_options(num_workers))
 
 
 def eval_streams(ids: Tensor, batch_size: int, steps: int, num_workers: int) -> DataLoader[Batch]:
     streams = Streams(ids, batch_size)
-    return DataLoader(streams, None, sampler=Chunks(len(streams), steps), **common_options(num_workers))  # type: ignore[arg-type]
+    return DataLoader(streams, None, sampler=Chunks(len(streams), steps), **common_options(num_workers))

@@ -76,7 +76,7 @@ class Classification(Task):
         labels, front = super().read(encoder, given), getattr(self.model, "front", None)
         if front is None:
             return labels
-        windows = [labels[start:stop] for start, stop in front.windows(len(labels))]  # type: ignore[operator]
+        windows = [labels[start:stop] for start, stop in front.windows(len(labels))]
         return [" ".join(word for word in window if word) for window in windows]
 
     def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:

@@ -48,7 +48,7 @@ class NTASGD(Optimizer):
             group["losses"] = [*group["losses"], loss]
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from seqnets.errors import ConfigError, SeqnetsError
-from seqnets.training.config import build, check_config
+from seqnets.training.config import build, check_config, resolved
 from seqnets.training.run_folder import refuse_used, remove_empty
 from seqnets.training.sweep import read_jobs, report_sweep
 
@@ -81,7 +81,7 @@ class Preflight(Callback):
             folder, jobs = Path(config.hydra.sweep.dir).absolute(), read_jobs(self._jobs)
             report_sweep(folder, jobs)
             if picture := config.get("sweep_picture"):
-                build(OmegaConf.to_container(picture, resolve=True), "sweep_picture")(folder, jobs)
+                build(resolved(picture), "sweep_picture")(folder, jobs)
         if self._failed:
             sys.exit("\n".join([f"{len(self._failed)} of the sweep's jobs failed:", *self._failed]))
 

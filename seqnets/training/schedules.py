@@ -1,5 +1,6 @@
 """Schedules of the learning rate that torch does not have, by step."""
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -17,5 +18,5 @@ class InverseTime(LRScheduler):
         self.decay = decay
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         return [base / (1 + self.decay * self.last_epoch) for base in self.base_lrs]
