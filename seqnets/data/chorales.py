@@ -198,7 +198,7 @@ def music21_roll(name: str) -> np.ndarray:
     from music21 import converter, corpus
 
     # its own cache is of pickles: neither read nor written
-    score = converter.parseFile(corpus.getWork(name), forceSource=True, storePickle=False).flatten().notes.stream()
+    score: Any = converter.parseFile(corpus.getWork(name), forceSource=True, storePickle=False).flatten().notes.stream()
     roll = np.zeros((math.ceil(score.highestTime), KEYS), np.uint8)
     for note in score:
         sounding = slice(math.ceil(note.offset), math.ceil(note.offset + note.quarterLength))
