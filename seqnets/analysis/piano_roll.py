@@ -9,7 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from seqnets.data.in_memory import check_integers
 from seqnets.data.midi import LOWEST, notes_of, write_midi
+from seqnets.errors import ConfigError
 from seqnets.optional import needed
 
 log = logging.getLogger(__name__)
@@ -26,22 +28,28 @@ class PianoRoll(Callback):
         length, temperature, seed: of the sample, as `Polyphony.answer` takes them.
 
     Raises:
-        ConfigError: mido, which writes the file, is not installed.
+        ConfigError: an argument cannot work, or mido, which writes the file, is not installed.
     """
 
     def __init__(self, folder: str, length: int = 64, temperature: float = 1.0, seed: int = 0) -> None:
         needed("mido", "callbacks.piano_roll")  # before the run, not at its end
+        check_integers(length=(length, 1), seed=(seed, 0))
+        if not temperature > 0:
+            raise ConfigError(f"temperature is {temperature}, but must be above 0: logits are divided by it.")
         self.folder, self.length, self.temperature, self.seed = Path(folder), length, temperature, seed
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         generator = torch.Generator().manual_seed(self.seed)
         sample = pl_module.compose(self.length, self.temperature, generator)  # type: ignore[operator]
-        write_midi(sample, self.folder / "sample.mid")
+        try:
+            write_midi(sample, self.folder / "sample.mid")
+        except FileExistsError as error:  # another's: the run's figures are worth more than the sample
+            log.warning("%s exists and is not overwritten: there is no sample of this run", error.filename)
         real = trainer.datamodule.test_dataloader().dataset.__getitems__([0]).targets[0]  # type: ignore[attr-defined]
         temperature = "" if self.temperature == 1 else f", temperature {self.temperature:g}"
         pieces = {"a piece of the test data": real, f"composed by the model{temperature}": sample}
         draw_rolls(pieces, self.folder / "piano_roll.png")
-        log.info("composed %d steps: sample.mid and piano_roll.png", self.length)
+        log.info("composed %d steps, drawn in piano_roll.png", self.length)
 
 
 def draw_rolls(pieces: Mapping[str, Tensor], picture: Path) -> None:
@@ -54,8 +62,8 @@ def draw_rolls(pieces: Mapping[str, Tensor], picture: Path) -> None:
         figure.subplots(2, 1, sharex=True, sharey=True), notes.items(), COLOURS, strict=True
     ):
         for note in part:
-            bar = (note.start + 0.08, note.steps - 0.16), (note.pitch - 0.4, 0.8)
-            axes.broken_barh([bar[0]], bar[1], color=colour, linewidth=0)
+            times, pitch = (note.start + 0.08, note.steps - 0.16), (note.pitch - 0.4, 0.8)
+            axes.broken_barh([times], pitch, color=colour, linewidth=0)
         octaves = range(OCTAVE * (min(pitches) // OCTAVE), max(pitches) + OCTAVE, OCTAVE)
         axes.set_yticks(octaves, [f"C{pitch // OCTAVE - 1}" for pitch in octaves])
         axes.set(ylabel="pitch", xlim=(0, steps), ylim=(min(pitches) - 2, max(pitches) + 2))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import predict
+from seqnets.errors import ConfigError
 from seqnets.training import evaluate, train
 from tests.data.made import chorales
 from tests.training.helpers import assert_same, compose, ended_by
@@ -50,6 +51,19 @@ def test_a_run_resumed_in_mid_epoch_equals_an_uninterrupted_one(step, run, tmp_p
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
 
 
+@pytest.mark.parametrize("run", ["jsb_chorales"], indirect=True)
+def test_a_sample_is_checked_before_the_run_and_overwrites_nothing(run, tmp_path):
+    for wrong in ("length=0", "temperature=0"):
+        with pytest.raises(ConfigError, match=wrong.split("=")[0]):
+            run("run", f"callbacks.piano_roll.{wrong}")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "sample.mid").write_text("mine")
+    run("run", "trainer.max_epochs=1")
+    assert (tmp_path / "run" / "sample.mid").read_text() == "mine"
+    assert "exists and is not overwritten" in (tmp_path / "run" / "train.log").read_text()
+
+
 def test_evaluate_repeats_the_figures_of_the_best(run, tmp_path):
     metrics, objects = run("run")
     best = tmp_path / "run" / "checkpoints" / "best.ckpt"
@@ -75,4 +89,4 @@ def test_predict_composes_or_forecasts(run, tmp_path, capsys):
         assert len(fields["forecast"]) == 7
         with pytest.raises(SystemExit):
             predict.main([last, "1 2 3"])
-        assert "looks back 33 steps" in capsys.readouterr().err
+        assert "looks back 22 steps" in capsys.readouterr().err
