@@ -50,10 +50,10 @@ def load_examples(case: TrainCase) -> Arrays:
     data: Any = build(check_config(compose_experiment(case, "run_dir=."))["data"], "data")
     data.prepare_data()
     data.setup("fit")
-    inputs, targets = zip(*data.train_dataloader(), strict=True)
+    batches = list(data.train_dataloader())
     return {
-        "inputs": torch.cat(inputs).numpy(),
-        "targets": torch.cat(targets).numpy(),
+        "inputs": torch.cat([batch.inputs for batch in batches]).numpy(),
+        "targets": torch.cat([batch.targets for batch in batches]).numpy(),
         "batch_size": np.array(data.batch_size),
     }
 

@@ -112,27 +112,58 @@ def _to_torch(case: LayerCase, grads: list[np.ndarray], suffix: str) -> Arrays:
     return {f"{kind}_{suffix}": _turned(case, grad) for kind, grad in found.items()}
 
 
-def _imdb_bilstm(steps: int) -> keras.Model:
-    model = keras.Sequential(
-        [
-            layers.Input((steps,), dtype="int32"),
-            layers.Embedding(20_000, 128),
-            layers.Bidirectional(layers.LSTM(64, return_sequences=True)),
-            layers.Bidirectional(layers.LSTM(64)),
-            layers.Dense(1, activation="sigmoid"),
-        ]
-    )
-    model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
-    return model
+def _imdb_bilstm() -> list[layers.Layer]:
+    return [
+        layers.Embedding(20_000, 128),
+        layers.Bidirectional(layers.LSTM(64, return_sequences=True)),
+        layers.Bidirectional(layers.LSTM(64)),
+        layers.Dense(1, activation="sigmoid"),
+    ]
 
 
-MODELS = {"imdb_bilstm": _imdb_bilstm}  # experiment -> its model, given the number of time steps
+def _imdb_cnn_lstm() -> list[layers.Layer]:
+    return [
+        layers.Embedding(20_000, 128),
+        layers.Dropout(0.25),
+        layers.Conv1D(64, 5, activation="relu"),
+        layers.MaxPooling1D(4),
+        layers.LSTM(70),
+        layers.Dense(1, activation="sigmoid"),
+    ]
+
+
+def _imdb_lstm() -> list[layers.Layer]:
+    return [
+        layers.Embedding(5_000, 32),
+        layers.LSTM(100),
+        layers.Dense(1, activation="sigmoid"),
+    ]
+
+
+def _mnist_lstm() -> list[layers.Layer]:
+    return [
+        layers.LSTM(128, return_sequences=True),
+        layers.Dropout(0.2),
+        layers.LSTM(128),
+        layers.Dense(64, activation="relu"),
+        layers.Dropout(0.2),
+        layers.Dense(10, activation="softmax"),
+    ]
+
+
+# experiment -> the layers of its model, after the input
+MODELS = {
+    "imdb_bilstm": _imdb_bilstm, "imdb_cnn_lstm": _imdb_cnn_lstm, "imdb_lstm": _imdb_lstm, "mnist_lstm": _mnist_lstm,
+}  # fmt: skip
 
 
 def prepare_training(case: TrainCase, arrays: Arrays, settings: Settings) -> Work:
     """`model.fit` on the next rows, from the first again once they run out."""
     inputs, targets, batch_size = arrays["inputs"], arrays["targets"], int(arrays["batch_size"])
-    model = MODELS[case.experiment](inputs.shape[1])
+    model = keras.Sequential([layers.Input(inputs.shape[1:], dtype=inputs.dtype.name), *MODELS[case.experiment]()])
+    binary = model.output_shape[-1] == 1
+    loss = "binary_crossentropy" if binary else "sparse_categorical_crossentropy"
+    model.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
     at = 0
 
     def fit(calls: int) -> float:
