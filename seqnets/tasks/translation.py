@@ -15,6 +15,7 @@ from seqnets.data.batch import Batch
 from seqnets.data.sentences import END, PAD, START
 from seqnets.errors import ConfigError
 from seqnets.tasks.beam_search import beam_search
+from seqnets.tasks.language_modelling import Perplexity
 from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
 log = logging.getLogger(__name__)
@@ -26,13 +27,6 @@ class Translated(NamedTuple):
     source: str
     reference: str
     translation: str
-
-
-class Perplexity(MeanMetric):
-    """exp of the mean of cross-entropies in nats."""
-
-    def compute(self) -> Tensor:
-        return super().compute().exp()
 
 
 class Translation(Task):
