@@ -57,7 +57,7 @@ class Chorales(InMemory):
         source: "local" (``path``, else ``$SEQNETS_DATA/jsb_chorales``), "download", "package" (other chorales, in a split of our own:
             the figures are not those of the literature), or "auto", the first of them. The other sets are local alone.
         batch_size, eval_batch_size, num_workers, seed: as `InMemory` takes them.
-        cache_dir: for the package's chorales, which take half a minute to read; None: ``$SEQNETS_CACHE``, else the user's.
+        cache_dir: for the package's chorales, which take minutes to read; None: ``$SEQNETS_CACHE``, else the user's.
         encoder: that of a trained model.
 
     Raises:
@@ -189,7 +189,8 @@ def _music21_chorales() -> dict[str, np.ndarray]:
     console = Console(stderr=True)
     names = list(corpus.chorales.Iterator(returnType="filename"))
     shown = track(names, "Reading chorales", console=console, transient=True, disable=not console.is_terminal)
-    pieces = [music21_roll(name) for name in shown]
+    read = [music21_roll(name) for name in shown]
+    pieces = list({roll.tobytes(): roll for roll in read}.values())  # some are there twice: no split may share one
     return {"rolls": np.concatenate(pieces), "steps": np.array([len(piece) for piece in pieces])}
 
 
@@ -197,8 +198,11 @@ def music21_roll(name: str) -> np.ndarray:
     """A piece of music21's corpus, such as ``"bach/bwv269"``, as ``(T, 88)`` uint8: what sounds at each quarter."""
     from music21 import converter, corpus
 
+    found = corpus.getWork(name)
+    files = found if isinstance(found, list) else [found]  # "bwv245.3" also finds bwv245.37
+    file = next((file for file in files if file.stem == name.rsplit("/", 1)[-1]), files[0])
     # its own cache is of pickles: neither read nor written
-    score: Any = converter.parseFile(corpus.getWork(name), forceSource=True, storePickle=False).flatten().notes.stream()
+    score: Any = converter.parseFile(file, forceSource=True, storePickle=False).flatten().notes.stream()
     roll = np.zeros((math.ceil(score.highestTime), KEYS), np.uint8)
     for note in score:
         sounding = slice(math.ceil(note.offset), math.ceil(note.offset + note.quarterLength))
