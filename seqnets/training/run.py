@@ -265,6 +265,7 @@ def _summarise(folder: Path, result: dict[str, Any], data: Any, callbacks: dict[
         if isinstance(c, BestCheckpoint) and c.best and c.best.exists():
             score = f"{c.monitor} {c.score:.4f}"
             lines.append(f"best on validation ({score}): python evaluate.py ckpt_path={shown(c.best)}")
-    if last.exists() and data.encoder.usage:
-        lines.append(f"try it: python predict.py {shown(last)} {data.encoder.usage}")
+    tested = Path(result.get("tested", last))
+    if tested.exists() and data.encoder.usage:
+        lines.append(f"try it: python predict.py {shown(tested)} {data.encoder.usage}")
     print_table(f"{result['name']}: {result['epochs']} epochs, {result['steps']:,} steps", rows, *lines)
