@@ -54,10 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
     for given in _typed() if prompting else [texts]:
         try:
-            _print(trained.answer(given, **options), args.json)
-            if args.plot:
+            if args.plot:  # first: an answer may have written a file
                 trained.draw(given[0], args.plot)
                 print(f"gates and states: {args.plot}", file=sys.stderr)
+            _print(trained.answer(given, **options), args.json)
         except ValueError as error:  # a text without a word, such as "!?"
             if not prompting:
                 parser.error(str(error))

@@ -4,13 +4,15 @@ import hydra
 from omegaconf import DictConfig
 
 from seqnets.training import train
+from seqnets.training.preflight import continued
 
 __all__ = ["main", "train"]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    train(cfg)
+    if (rest := continued(cfg)) is not None:
+        train(rest)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seqnets.data.sentences import PAD
+from seqnets.errors import ConfigError
 from seqnets.tasks.translation import late
 
 INCH = 0.3  # of a subword
@@ -28,6 +29,16 @@ class AttentionMaps(Callback):
     def __init__(self, folder: str, rows: Sequence[int] = (0, 1, 2, 3)) -> None:
         self.picture, self.rows = Path(folder) / "attention.png", list(rows)
 
+    def prepare(self, task: Any, data: Any) -> None:
+        """Before the run.
+
+        Raises:
+            ConfigError: there are no such sentences.
+        """
+        count = len(data.test_dataloader().dataset)
+        if not self.rows or any(not isinstance(row, int) or not 0 <= row < count for row in self.rows):
+            raise ConfigError(f"callbacks.attention.rows are {self.rows}, but must be some of 0 to {count - 1}")
+
     @torch.no_grad()
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -36,14 +47,13 @@ class AttentionMaps(Callback):
         pl_module.eval()
         maps = []
         for row in self.rows:
-            if row < len(split):
-                batch = split.__getitems__([row])
-                inputs, lengths = batch.inputs.to(pl_module.device), batch.lengths.to(pl_module.device)
-                ids, _ = pl_module.translate(inputs, lengths)
-                weights = pl_module.model.attention(inputs, late(ids), lengths)[0].float().cpu()
-                read = [_shown(piece) for piece in data.encoder.pieces(inputs[inputs != PAD], "source")]
-                written = [_shown(piece) for piece in data.encoder.pieces(ids[0])]
-                maps.append((read, [*written, "end"][: len(weights)], weights[: len(written) + 1]))
+            batch = split.__getitems__([row])
+            inputs, lengths = batch.inputs.to(pl_module.device), batch.lengths.to(pl_module.device)
+            ids, _ = pl_module.translate(inputs, lengths)
+            weights = pl_module.model.attention(inputs, late(ids), lengths)[0].float().cpu()
+            read = [_shown(piece) for piece in data.encoder.pieces(inputs[inputs != PAD], "source")]
+            written = [_shown(piece) for piece in data.encoder.pieces(ids[0])]
+            maps.append((read, [*written, "end"][: len(weights)], weights[: len(written) + 1]))
         pl_module.train(training)
         draw(maps, self.picture)
 

@@ -30,7 +30,5 @@ class Bars:
             axes.set_yticks(range(len(groups)), list(groups) if panel == 0 else [""] * len(groups))
             axes.invert_yaxis()
             axes.set_title(name, fontsize=10, loc="left")
-            if name == "test/accuracy":
-                axes.set_xlim(0.5, 1.0)
             plain(axes, "x")
         picture.savefig(folder / "sweep.png", dpi=150)

@@ -59,10 +59,7 @@ def gradient_norms(model: nn.Module, batch: Batch, criterion: Any) -> dict[str, 
 
     Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
     """
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Recurrent)]
-    if len(layers) != 1 or layers[0][1].num_layers != 1 or layers[0][1].bidirectional:
-        raise ConfigError("gradient norms by step are of models with one recurrent layer of one direction")
-    (name, layer), *_ = layers
+    name, layer = _the_layer(model)
     loop = _StepByStep(layer)
     model.set_submodule(name, loop)
     try:
@@ -79,6 +76,13 @@ def gradient_norms(model: nn.Module, batch: Batch, criterion: Any) -> dict[str, 
     return {state: norms(number) for number, state in enumerate(layer.cell.states)}
 
 
+def _the_layer(model: nn.Module) -> tuple[str, Recurrent]:
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Recurrent)]
+    if len(layers) != 1 or layers[0][1].num_layers != 1 or layers[0][1].bidirectional:
+        raise ConfigError("gradient norms by step are of models with one recurrent layer of one direction")
+    return layers[0]
+
+
 class GradientFlow(Callback):
     """Writes, before and after training, `gradient_norms` of a batch of validation data to ``gradient_flow.csv``, and draws them.
 
@@ -89,6 +93,14 @@ class GradientFlow(Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self._rows: list[dict[str, Any]] = []
+
+    def prepare(self, task: Any, data: Any) -> None:
+        """Before the run.
+
+        Raises:
+            ConfigError: the model has not the one layer that is looked at.
+        """
+        _the_layer(task.model)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0:  # not in a run that goes on
@@ -121,7 +133,7 @@ class GradientFlowOfCells:
     size; gradient norms before and after training, and the training loss.
 
     Args:
-        row: the override that rows are for.
+        row: the setting that rows are for.
         row_name: what it is called in the picture.
     """
 
@@ -130,14 +142,13 @@ class GradientFlowOfCells:
 
     def __call__(self, folder: Path, jobs: Sequence[Job]) -> None:
         jobs = [job for job in jobs if (job.folder / FILE).exists()]
-        rows = list(dict.fromkeys(job.overrides.get(self.row, "") for job in jobs))
+        rows = list(dict.fromkeys(job.setting(self.row) for job in jobs))
         if not jobs:
             return
         picture = figure(13.5, 4.0 * len(rows))
         for value, line in zip(rows, picture.subplots(len(rows), 3, squeeze=False), strict=True):
-            for job in [job for job in jobs if job.overrides.get(self.row, "") == value]:
-                cell = job.overrides.get("model/cell", "")
-                clipped = job.overrides.get("trainer.gradient_clip_val", "null") != "null"
+            for job in [job for job in jobs if job.setting(self.row) == value]:
+                cell, clipped = job.setting("model.cell.name"), job.setting("trainer.gradient_clip_val") is not None
                 table = pd.read_csv(job.folder / FILE)
                 if not clipped:  # before training, clipping makes no difference
                     _draw_norms(line[0], table[table["when"] == BEFORE], colour(cell), cell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,12 +39,14 @@ class Inside(NamedTuple):
 
     Attributes:
         name: which.
+        layer: the module it is of.
         gates: name -> ``(T, H)``, what the cell's nonlinearity made of each: for a sigmoid, from 0 (closed) to 1 (open).
         states: name -> ``(T, H)``, after each step.
         reverse: whether it read from the end.
     """
 
     name: str
+    layer: str
     gates: dict[str, Tensor]
     states: dict[str, Tensor]
     reverse: bool = False
@@ -103,7 +105,7 @@ def look_inside(layer: Recurrent, name: str, *call: Any, **options: Any) -> list
         which = f"{name} layer {len(seen) // layer.num_directions + 1}" if layer.num_layers > 1 else name
         which += (", backward" if reverse else ", forward") if layer.bidirectional else ""
         seen.append(
-            Inside(which, gates, {s: value[:, 0] for s, value in zip(cell.states, states, strict=True)}, reverse)
+            Inside(which, name, gates, {s: value[:, 0] for s, value in zip(cell.states, states, strict=True)}, reverse)
         )
         return states
 
@@ -117,17 +119,17 @@ def _call(x: Tensor, state: Any = None, lengths: Any = None, return_all_states: 
 
 
 @torch.inference_mode()
-def watch(task: Any, encoder: Any, given: str) -> tuple[list[str], list[Inside]]:
+def watch(task: Any, encoder: Any, given: str) -> tuple[dict[str, list[str]], list[Inside]]:
     """What `task` reads of `given`, step by step, and the inside of every recurrent layer as it does.
 
     Raises:
         ValueError: it cannot be encoded.
     """
-    seen: list[Inside] = []
+    found: dict[str, list[Inside]] = {}  # of the last call of each
 
     def look(name: str) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            seen.extend(look_inside(module, name, *args, **kwargs))  # type: ignore[arg-type]
+            found[name] = look_inside(module, name, *args, **kwargs)  # type: ignore[arg-type]
 
         return before
 
@@ -141,28 +143,29 @@ def watch(task: Any, encoder: Any, given: str) -> tuple[list[str], list[Inside]]
     finally:
         for hook in hooks:
             hook.remove()
-    return labels, seen
+    return labels, [inside for layer in found.values() for inside in layer]
 
 
-def draw_inside(labels: Sequence[str], inside: Sequence[Inside], title: str, file: Path) -> None:
+def draw_inside(labels: Mapping[str, Sequence[str]], inside: Sequence[Inside], title: str, file: Path) -> None:
     """Write a PNG: for each layer and direction its gates, the mean over units, above its output, unit by unit; steps without a label,
     such as padding, are left out. Of what has a sign, such as a candidate, the root of the mean square is drawn.
     """
-    columns = [t for t, label in enumerate(labels) if label][-MOST_COLUMNS:]
-    width = max(7.0, 1.8 + 0.26 * len(columns))
+    told = {one.layer: labels.get(one.layer) or labels[""] for one in inside}
+    kept = {layer: [t for t, label in enumerate(of) if label][-MOST_COLUMNS:] for layer, of in told.items()}
+    width = max(7.0, 1.8 + 0.26 * max(map(len, kept.values())))
     picture = figure(width, 1.6 + 3.3 * len(inside))
     picture.suptitle("\n".join(textwrap.wrap(title.replace("$", r"\$"), int(11 * width))), fontsize=11)
-    panels = picture.subplots(2 * len(inside), 1, sharex=True, squeeze=False, height_ratios=[1.0, 1.3] * len(inside))[
-        :, 0
-    ]
-    for one, above, below in zip(inside, panels[::2], panels[1::2], strict=True):
-        for number, (name, values) in enumerate(one.gates.items()):
+    panels = picture.subplots(2 * len(inside), 1, squeeze=False, height_ratios=[1.0, 1.3] * len(inside))[:, 0]
+    last = {one.layer: number for number, one in enumerate(inside)}
+    for number, (one, above, below) in enumerate(zip(inside, panels[::2], panels[1::2], strict=True)):
+        columns = kept[one.layer]
+        for k, (name, values) in enumerate(one.gates.items()):
             signed = bool(values.min() < 0)
             drawn = values[columns].float()
             of_all = drawn.square().mean(-1).sqrt() if signed else drawn.mean(-1)
             above.plot(
                 of_all.numpy(),
-                color=GATES[number % len(GATES)],
+                color=GATES[k % len(GATES)],
                 marker="o",
                 markersize=3,
                 label=f"{name}, rms" if signed else name,
@@ -185,7 +188,9 @@ def draw_inside(labels: Sequence[str], inside: Sequence[Inside], title: str, fil
         below.set_ylabel(f"{name}, {state.shape[-1]} units", fontsize=9)
         below.set_yticks([])
         picture.colorbar(painted, ax=below, fraction=0.02, pad=0.01)
-    panels[-1].set_xticks(range(len(columns)), [_printable(labels[t]) for t in columns], rotation=90, fontsize=8)
+        above.set(xticks=range(len(columns)), xticklabels=[], xlim=(-0.5, len(columns) - 0.5))
+        read = [_printable(told[one.layer][t]) for t in columns] if number == last[one.layer] else []
+        below.set_xticks(range(len(columns)), read or [""] * len(columns), rotation=90, fontsize=8)
     picture.savefig(file, dpi=150)
 
 

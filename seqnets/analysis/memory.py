@@ -9,24 +9,25 @@ from seqnets.training.sweep import Job
 
 
 class SolvedLengths:
-    """``solved.png``: the test loss as a share of that of guessing, against the length of the problem, a line for each cell.
+    """``solved.png``: the test loss as a share of that of guessing, against the length of the problem, a line for
+    all jobs that differ in nothing else but the seed.
 
     Args:
-        x: the override that is the length.
-        line: the override that lines are drawn for.
+        x: the setting that is the length.
         solved: the share below which a problem counts as solved.
     """
 
-    def __init__(self, x: str = "data.length", line: str = "model/cell", solved: float = 0.1) -> None:
-        self.x, self.line, self.solved = x, line, solved
+    def __init__(self, x: str = "data.length", solved: float = 0.1) -> None:
+        self.x, self.solved = x, solved
 
     def __call__(self, folder: Path, jobs: Sequence[Job]) -> None:
         points: dict[str, dict[int, list[float]]] = {}
         for job in jobs:
-            if job.finished and self.x in job.overrides:
+            if job.finished:
                 share = job.result["metrics"]["test/loss"] / job.result["data"]["guess"]
-                name = job.overrides.get(self.line, "all")
-                points.setdefault(name, {}).setdefault(int(job.overrides[self.x]), []).append(share)
+                others = {key: value for key, value in job.overrides.items() if key not in (self.x, "seed")}
+                name = ", ".join(others.values()) or job.setting("model.cell.name")
+                points.setdefault(name, {}).setdefault(job.setting(self.x), []).append(share)
         if not points:
             return
         picture = figure(7.2, 4.4)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from seqnets.errors import ConfigError
+
 log = logging.getLogger(__name__)
 
 
@@ -24,6 +26,21 @@ class Samples(Callback):
     def __init__(self, folder: str, prompt: str, length: int = 300, temperature: float = 0.8, seed: int = 0) -> None:
         self.file = Path(folder) / "samples.txt"
         self.prompt, self.length, self.temperature, self.seed = prompt, length, temperature, seed
+
+    def prepare(self, task: Any, data: Any) -> None:
+        """Before the run: tries the prompt.
+
+        Raises:
+            ConfigError: it cannot be encoded, or a number is out of range.
+        """
+        if self.length < 1 or not self.temperature > 0:
+            raise ConfigError(
+                f"samples need a positive length and temperature, not {self.length} and {self.temperature}"
+            )
+        try:
+            data.encoder.encode([self.prompt])
+        except ValueError as error:
+            raise ConfigError(f"callbacks.samples.prompt: {error}") from error
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

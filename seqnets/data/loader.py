@@ -19,34 +19,21 @@ STRIDE = 1_000_003
 class Examples(Dataset[Batch]):
     """Rows of inputs with their targets, however compactly they are kept: integers come out as int64, images of uint8 as
     float32 from 0 to 1.
-
-    Args:
-        inputs: ``(N, T, …)``.
-        targets: ``(N, …)``.
-        lengths: ``(N,)`` int64, steps of each row; batches are then cut to the longest of theirs, targets by step too.
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor, lengths: Tensor | None = None) -> None:
-        self.inputs, self.targets, self.lengths = inputs, targets, lengths
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        self.inputs, self.targets = inputs, targets
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> Batch:
-        inputs, targets, lengths = self.__getitems__([index])
-        return Batch(inputs[0], targets[0], None if lengths is None else lengths[0])
+        return Batch(_unpacked(self.inputs[index]), _unpacked(self.targets[index]))
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """The whole batch at once; DataLoader asks for it where it exists."""
         rows = torch.tensor(indices)
-        inputs, targets = self.inputs[rows], self.targets[rows]
-        if self.lengths is None:
-            return Batch(_unpacked(inputs), _unpacked(targets))
-        lengths = self.lengths[rows]
-        longest = int(lengths.max())
-        if targets.shape[:2] == inputs.shape[:2]:
-            targets = targets[:, :longest]
-        return Batch(_unpacked(inputs[:, :longest]), _unpacked(targets), lengths)
+        return Batch(_unpacked(self.inputs[rows]), _unpacked(self.targets[rows]))
 
 
 def _unpacked(values: Tensor) -> Tensor:

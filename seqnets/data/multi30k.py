@@ -43,7 +43,7 @@ USAGE = {  # of the source language
     "fr": '"Un chien court sur la plage."',
 }
 
-_FORMAT = 1  # of what is cached: count up when the encoding changes
+_FORMAT = 2  # of what is cached: count up when the encoding changes
 
 
 class Multi30k(InMemory):
@@ -67,6 +67,7 @@ class Multi30k(InMemory):
     """
 
     encoder: SentenceEncoder
+    licence = "captions of Flickr30k: non-commercial research and education"
 
     def __init__(
         self,
@@ -116,7 +117,6 @@ class Multi30k(InMemory):
         }
         arrays = cached("multi30k", key, lambda: self._encode(contents, origin["location"]), self.cache_dir)
         self.encoder = SentenceEncoder.from_dict(json.loads(arrays["encoder"].tobytes()))
-        self.encoder.usage = USAGE[self.languages[0]]
         splits = {
             name: Pairs(torch.from_numpy(arrays[f"{name}_source"]), torch.from_numpy(arrays[f"{name}_target"]), PAD)
             for name in SPLITS
@@ -136,7 +136,9 @@ class Multi30k(InMemory):
                     f"{location}: {SPLITS[name]} has {len(sources)} lines of {self.languages[0]}, but {len(targets)} of "
                     f"{self.languages[1]}: they are no pairs; fetch both anew."
                 )
-        encoder = self._given or SentenceEncoder.fit(texts["train"][0], texts["train"][1], self.vocab_size)
+        encoder = self._given or SentenceEncoder.fit(
+            texts["train"][0], texts["train"][1], self.vocab_size, USAGE[self.languages[0]]
+        )
         arrays = {"encoder": np.frombuffer(json.dumps(encoder.to_dict()).encode(), np.uint8)}
         for name, (sources, targets) in texts.items():
             arrays[f"{name}_source"] = encoder.encode(sources).numpy().astype(np.int32)

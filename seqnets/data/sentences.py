@@ -29,19 +29,23 @@ class SentenceEncoder:
 
     Args:
         source, target: the tokenizer of each language.
+        usage: a sentence of the source language, as one types it.
 
     Source: Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units", ACL 2016.
     """
 
     kind, usage = "sentences", '"A dog runs on the beach."'
 
-    def __init__(self, source: Tokenizer, target: Tokenizer) -> None:
+    def __init__(self, source: Tokenizer, target: Tokenizer, usage: str = usage) -> None:
+        self.usage = usage
         self._tokenizers: dict[Side, Tokenizer] = {"source": source, "target": target}
 
     @classmethod
-    def fit(cls, sources: Sequence[str], targets: Sequence[str], vocab_size: int) -> SentenceEncoder:
+    def fit(
+        cls, sources: Sequence[str], targets: Sequence[str], vocab_size: int, usage: str = usage
+    ) -> SentenceEncoder:
         """Learns at most ``vocab_size - 3`` subwords of each language, those that occur at least twice."""
-        return cls(_learnt(sources, vocab_size), _learnt(targets, vocab_size))
+        return cls(_learnt(sources, vocab_size), _learnt(targets, vocab_size), usage)
 
     @property
     def vocab_size(self) -> int:
@@ -72,7 +76,9 @@ class SentenceEncoder:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything the encoder is, as plain types that ``torch.load(weights_only=True)`` accepts."""
-        return {"kind": self.kind} | {side: tokenizer.to_str() for side, tokenizer in self._tokenizers.items()}
+        return {"kind": self.kind, "usage": self.usage} | {
+            side: tokenizer.to_str() for side, tokenizer in self._tokenizers.items()
+        }
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> SentenceEncoder:
@@ -81,10 +87,9 @@ class SentenceEncoder:
         Raises:
             LookupError, TypeError, ValueError: it described none.
         """
-        texts = state["source"], state["target"]
         try:
-            return cls(*map(Tokenizer.from_str, texts))
-        except TypeError:
+            return cls(Tokenizer.from_str(state["source"]), Tokenizer.from_str(state["target"]), state["usage"])
+        except (LookupError, TypeError):
             raise
         except Exception as error:  # the tokenizers know no other
             raise ValueError(f"the subwords cannot be read: {error}") from error

@@ -11,6 +11,8 @@ from seqnets.data.batch import Batch
 from seqnets.data.loader import STRIDE, ResumableLoader, common_options
 from seqnets.errors import DataError
 
+LEAST_JITTERED = 20  # steps, below which lengths drawn around them would be of nothing
+
 
 class Streams(Dataset[Batch]):
     """``batch_size`` equally long parts of a text side by side; an item is a slice of time.
@@ -49,7 +51,7 @@ class Chunks(Sampler[slice]):
         length: of all.
         steps: of each; the last may be shorter.
         jitter: draw the lengths by (seed, epoch), as Merity et al. 2018 do (arXiv:1708.02182), so that no step is always the
-            last whose gradient reaches back: from N(steps, 5), with probability 0.05 from N(steps / 2, 5), at least 5; then
+            last whose gradient reaches back: from N(steps, 5), with probability 0.05 from N(steps / 2, 5), at least 5, then
             scaled so that the number of slices is that without jitter.
         seed: of the jitter.
     """

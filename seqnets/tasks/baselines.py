@@ -36,7 +36,7 @@ def autoregression(series: Tensor, order: int, horizon: int) -> Forecast:
     oldest_first = torch.stack(weights)
 
     def forecast(past: Tensor) -> Tensor:
-        values = past[:, -order:].double().cpu()
+        values = past[:, -order:].cpu().double()
         for _ in range(horizon):
             following = constant + values[:, -order:] @ oldest_first
             values = torch.cat([values, following[:, None]], dim=1)

@@ -72,12 +72,12 @@ class Classification(Task):
                 f"{len(data.labels)} labels {', '.join(data.labels)}; set model.net.num_classes={len(data.labels)}"
             )
 
-    def read(self, encoder: Any, given: str) -> list[str]:
-        labels, front = super().read(encoder, given), getattr(self.model, "front", None)
+    def read(self, encoder: Any, given: str) -> dict[str, list[str]]:
+        labels, front = super().read(encoder, given)[""], getattr(self.model, "front", None)
         if front is None:
-            return labels
+            return {"": labels}
         windows = [labels[start:stop] for start, stop in front.windows(len(labels))]
-        return [" ".join(word for word in window if word) for window in windows]
+        return {"": [" ".join(word for word in window if word) for window in windows]}
 
     def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
         rows = torch.cat([self.probabilities(inputs) for inputs in encoder.encode(list(given)).split(64)])

@@ -45,7 +45,8 @@ class LanguageModelling(Task):
         figure: "perplexity" or "bits_per_character", beside the loss.
         activation_penalty: times the mean square of the last layer's outputs after dropout, added to what is minimised.
         slowness_penalty: times the mean square of their change from step to step, before dropout.
-        steps: T that the learning rate is meant for: where T varies, gradients are scaled by T / steps. None: no scaling.
+        steps: T that the learning rate is meant for: where T varies, gradients, once clipped, are scaled by T / steps, as for SGD scaling
+            the rate does (weight decay is not scaled). None: no scaling.
         optimizer, scheduler: as `Task` takes them.
 
     Raises:
@@ -143,8 +144,8 @@ class LanguageModelling(Task):
         drawn, state, given = [], None, tokens.unsqueeze(0)
         for _ in range(length):
             logits, state, *_ = self.model(given, state)
-            chances = (logits[0, -1].double() / max(temperature, 1e-6)).softmax(-1)
-            given = torch.multinomial(chances.cpu(), 1, generator=generator).to(tokens.device).unsqueeze(0)
+            chances = (logits[0, -1].cpu().double() / max(temperature, 1e-6)).softmax(-1)
+            given = torch.multinomial(chances, 1, generator=generator).to(tokens.device).unsqueeze(0)
             drawn.append(given[0])
         return torch.cat(drawn) if drawn else tokens[:0]
 

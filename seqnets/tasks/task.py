@@ -76,13 +76,14 @@ class Task(LightningModule):
         """
         raise ValueError(f"{type(self).__name__} has nothing to say to what one types: its data are made or measured")
 
-    def read(self, encoder: Any, given: str) -> list[str]:
-        """Runs the model over what is given, and says what it read at each step; "" is padding."""
+    def read(self, encoder: Any, given: str) -> dict[str, list[str]]:
+        """Runs the model over what is given, and says what was read at each step, "" being padding: by the recurrent layer, or for all
+        under "".
+        """
         inputs = encoder.encode([given])
         self.model(inputs)
-        return (
-            encoder.tokens(inputs[0]) if hasattr(encoder, "tokens") else list(map(str, range(1, inputs.shape[1] + 1)))
-        )
+        numbers = [str(t) for t in range(1, inputs.shape[1] + 1)]
+        return {"": encoder.tokens(inputs[0]) if hasattr(encoder, "tokens") else numbers}
 
     def check(self, data: Any) -> None:
         """Tries the model on one example, in eval mode.
@@ -130,17 +131,27 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
-        if self.scheduler is None:
-            return optimizer
-        counts = "total_steps" in inspect.signature(self.scheduler).parameters
-        steps = {"total_steps": self._total_steps()} if counts else {}
-        schedule = {"scheduler": self.scheduler(optimizer, **steps), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
-
-    def _total_steps(self) -> int:
-        """Of the whole run. Not Lightning's estimate, which starts the loaders before a resumed run has told them its position."""
         trainer: Any = self.trainer
-        batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+        schedule = self.schedule(optimizer, trainer, trainer.datamodule) if self.scheduler else None
+        if schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def schedule(self, optimizer: torch.optim.Optimizer, trainer: Any, data: Any) -> Any:
+        """The schedule of the learning rate over the whole run, or None.
+
+        Raises:
+            ConfigError: it is over a run that has no end.
+        """
+        if self.scheduler is None:
+            return None
+        counts = "total_steps" in inspect.signature(self.scheduler).parameters
+        return self.scheduler(optimizer, **({"total_steps": self._total_steps(trainer, data)} if counts else {}))
+
+    @staticmethod
+    def _total_steps(trainer: Any, data: Any) -> int:
+        """Of the whole run. Not Lightning's estimate, which starts the loaders before a resumed run has told them its position."""
+        batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(limit * batches)
         limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:

@@ -109,6 +109,13 @@ class Translation(Task):
         longest = 2 * inputs.shape[1] + 10
         return beam_search(step, state, START, END, self.beam if beam is None else beam, longest, self.length_penalty)
 
+    def read(self, encoder: Any, given: str) -> dict[str, list[str]]:
+        """Translates, and writes the translation again: what each layer reads."""
+        inputs = encoder.encode([given]).to(self.device)
+        ids, _ = self.translate(inputs)
+        self.model(inputs, late(ids))
+        return {"encoder": encoder.pieces(inputs[0], "source"), "decoder": ["<start>", *encoder.pieces(ids[0])]}
+
     def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
         beam = options.get("beam", self.beam)
         _check_beam(beam)

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
-
-from seqnets.errors import ConfigError
 
 
 class NTASGD(Optimizer):
@@ -86,18 +85,14 @@ class AveragedWeights(Callback):
     def __init__(self, monitor: str = "val/loss") -> None:
         self.monitor = monitor
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(trainer.optimizers[0], NTASGD):
-            raise ConfigError(
-                f"callbacks.averaged_weights goes with optimizer=ntasgd, not with {type(trainer.optimizers[0]).__name__}"
-            )
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._optimizer(trainer).swap()
+        if _between_steps(trainer):
+            self._optimizer(trainer).swap()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._optimizer(trainer).swap()
-        self._optimizer(trainer).observe(float(trainer.callback_metrics[self.monitor]))
+        if _between_steps(trainer):
+            self._optimizer(trainer).swap()
+            self._optimizer(trainer).observe(float(trainer.callback_metrics[self.monitor]))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._optimizer(trainer).swap()  # what training leaves is the average
@@ -121,3 +116,8 @@ class AveragedWeights(Callback):
     @staticmethod
     def _optimizer(trainer: Trainer) -> NTASGD:
         return trainer.optimizers[0]  # type: ignore[return-value]
+
+
+def _between_steps(trainer: Trainer) -> bool:
+    """Whether this is validation in the course of training, neither the trial before it nor one on its own."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

@@ -1,5 +1,6 @@
 """Which backend served the recurrent layers of a run, as the dispatch said at its first training step."""
 
+import logging
 from typing import Any
 
 import torch
@@ -7,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from seqnets import Recurrent, explain
+
+log = logging.getLogger(__name__)
 
 
 class BackendReport(Callback):
@@ -18,6 +21,13 @@ class BackendReport(Callback):
 
     def __init__(self) -> None:
         self.backends: dict[str, str] | None = None
+        self._before: dict[str, str] = {}  # in the run that this one goes on with
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"backends": self.backends or {}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = state_dict["backends"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.backends = {}
@@ -32,6 +42,11 @@ class BackendReport(Callback):
             handle.remove()
             with torch.random.fork_rng():  # weights that are dropped out draw when they are read
                 backends[name] = explain(layer, *args, **kwargs).backend or "none"
+            if self._before.get(name, backends[name]) not in (backends[name], "none ran"):
+                log.warning(
+                    "%s was served by %s and is by %s now: the run ends near where it would have, not bitwise there; "
+                    "model.backend=%s keeps to one", name, self._before[name], backends[name], self._before[name],
+                )  # fmt: skip
 
         handle = layer.register_forward_pre_hook(ask, with_kwargs=True)
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 import seqnets
 from seqnets.errors import ConfigError
+from seqnets.training.checkpoint_io import read_checkpoint
 
 
 class LastCheckpoint(Checkpoint):
@@ -68,6 +69,9 @@ class BestCheckpoint(Checkpoint):
         self.monitor, self.mode = monitor, mode
         self.score = -math.inf if mode == "max" else math.inf
         self.best: Path | None = None
+        self.beside: Path | None = (
+            None  # the folder of the checkpoint that is resumed from, where the best one may lie too
+        )
 
     @property
     def state_key(self) -> str:
@@ -88,7 +92,16 @@ class BestCheckpoint(Checkpoint):
         return {"score": self.score, "best": self.best and str(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.score, self.best = state_dict["score"], state_dict["best"] and Path(state_dict["best"])
+        self.score, self.best = state_dict["score"], self.locate(state_dict)
+
+    def locate(self, state: dict[str, Any]) -> Path | None:
+        """The best checkpoint that `state` tells of: where it was, or beside the one resumed from, if it is still that one."""
+        places = [Path(state["best"])] if state["best"] else []
+        places += [self.beside / "best.ckpt"] if self.beside and places else []
+        for place in places:
+            if place.exists() and read_checkpoint(place)["callbacks"][self.state_key]["score"] == state["score"]:
+                return place
+        return None
 
 
 class SelfContained(Callback):

@@ -52,6 +52,10 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
     config = resolved(cfg)
     refuse_unknown(config, KEYS, "")
     refuse_unknown(config["model"], MODEL_KEYS, "model.")
+    written = OmegaConf.to_yaml(cfg.model.net)
+    for knob in config["model"]:
+        if knob != "net" and f"${{model.{knob}}}" not in written and knob != "cell":
+            raise ConfigError(f"model.{knob} has no reader: nothing in model.net is ${{model.{knob}}}")
     refuse_unknown(config["trainer"], TRAINER, "trainer.")
     if not (type(config["seed"]) is int and 0 <= config["seed"] < 2**32):  # True would be an integer
         raise ConfigError(f"seed is {config['seed']!r}; it must be an integer from 0 to {2**32 - 1}")

@@ -29,7 +29,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     refuse_unknown(changed, trained.config["data"], "data.")
     settings = trained.config["data"] | changed
     if "path" in changed or "source" in changed:  # one given now replaces both given then
-        settings |= {"path": changed.get("path"), "source": changed.get("source", "auto")}
+        new = {"path": changed.get("path"), "source": changed.get("source", "auto")}
+        settings |= {key: value for key, value in new.items() if key in settings}
     refuse_untrusted(settings, path, DATA)
     with Messages():
         return _test(trained, settings, config["trainer"])

@@ -1,5 +1,6 @@
 """One training run, from a composed configuration to figures, checkpoints and a picture in a folder of its own."""
 
+import json
 import logging
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -13,8 +14,10 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from omegaconf import DictConfig
 from torch import nn
 
+from seqnets.data import encoder_from_dict
 from seqnets.errors import CheckpointError, ConfigError, DataError, SeqnetsError
 from seqnets.tasks import Task
+from seqnets.training.averaging import NTASGD, AveragedWeights
 from seqnets.training.backend_report import BackendReport
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.checkpoints import BestCheckpoint, SelfContained
@@ -70,7 +73,7 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     task = build(config["task"], "task", Task, model=model, optimizer=optimizer, scheduler=scheduler)
     _check_monitors(config, callbacks, data, task)
     if resumed is not None:
-        _refuse_other(resumed, config, task, data)
+        _refuse_other(resumed, config, task, data, callbacks)
     callbacks |= {
         "backend_report": BackendReport(),
         "random_states": RandomStates(),
@@ -78,8 +81,14 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
     loggers = [build(node, f"logger.{name}", Logger) for name, node in config["logger"].items()]
     trainer = build_trainer(config["trainer"], list(callbacks.values()), loggers, folder)
-    _refuse_optimizer(optimizer, trainer)
+    for make in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
+        make()  # data that are too few for their settings are refused here
+    _refuse_optimizer(optimizer, callbacks, trainer)
+    _refuse_schedule(task, data, trainer, resumed, config)
     _refuse_model(task, data, trainer)
+    for callback in callbacks.values():
+        if hasattr(callback, "prepare"):
+            callback.prepare(task, data)
     return {"data": data, "task": task, "callbacks": callbacks, "trainer": trainer}
 
 
@@ -109,9 +118,8 @@ def _run(
     try:
         trainer.fit(task, datamodule=data, ckpt_path=config["ckpt_path"])
         metrics = _figures(trainer)
-        if config["test_on"] == "best" and (best := _best(callbacks)) is not None and best.best is not None:
-            task.load_state_dict(read_checkpoint(best.best)["state_dict"])
-            result["tested"] = str(best.best)
+        if config["test_on"] == "best":
+            metrics |= _take_best(task, data, callbacks, trainer, result)
         trainer.test(task, datamodule=data, verbose=False)
         metrics |= _figures(trainer)
     except BaseException as error:
@@ -139,6 +147,24 @@ def _run(
     return result
 
 
+def _take_best(
+    task: Task, data: Any, callbacks: dict[str, Callback], trainer: Trainer, result: dict[str, Any]
+) -> dict[str, float]:
+    """Load the weights that were best on validation data; their figures on these."""
+    best = _best(callbacks)
+    if best is None or best.best is None:
+        log.warning(
+            "no checkpoint was best on validation data, whose figure was never a number: testing the last weights"
+        )
+        return {}
+    task.load_state_dict(read_checkpoint(best.best)["state_dict"])
+    result["tested"] = str(best.best)
+    loggers, trainer.loggers = trainer.loggers, []  # the course of training has these figures where they belong
+    trainer.validate(task, datamodule=data, verbose=False)
+    trainer.loggers = loggers
+    return _figures(trainer)
+
+
 def _best(callbacks: dict[str, Callback]) -> BestCheckpoint | None:
     return next((c for c in callbacks.values() if isinstance(c, BestCheckpoint)), None)
 
@@ -147,7 +173,8 @@ def _check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data
     """Raise where a callback watches validation data that are not there; warn where the task does not log its metric."""
     loaders = data.val_dataloader()
     validates = config["trainer"]["limit_val_batches"] != 0 and not (isinstance(loaders, list) and not loaders)
-    if config["test_on"] == "best" and (not validates or _best(callbacks) is None):
+    writes = _best(callbacks) is not None and config["trainer"]["enable_checkpointing"] is not False
+    if config["test_on"] == "best" and not (validates and writes):
         raise ConfigError(
             "test_on=best tests the checkpoint that was best on validation data, but there are no such data or "
             "no callbacks.best_checkpoint: test_on=last tests the weights that training ended with"
@@ -182,11 +209,18 @@ def _refuse_model(task: Any, data: Any, trainer: Trainer) -> None:
     task.train()
 
 
-def _refuse_optimizer(optimizer: Callable[[list[nn.Parameter]], Any], trainer: Trainer) -> None:
+def _refuse_optimizer(
+    optimizer: Callable[[list[nn.Parameter]], Any], callbacks: dict[str, Callback], trainer: Trainer
+) -> None:
     try:
         probe = optimizer([nn.Parameter(torch.zeros(1))])  # it checks its options when it sees parameters
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(f"optimizer cannot be built: {error}") from error
+    averages = any(isinstance(c, AveragedWeights) for c in callbacks.values())
+    if averages != isinstance(probe, NTASGD):
+        raise ConfigError(
+            "optimizer=ntasgd and callbacks=averaged_weights go together: one without the other averages nothing"
+        )
     fused = getattr(probe, "_step_supports_amp_scaling", False)
     if fused and trainer.gradient_clip_val and isinstance(trainer.precision_plugin, MixedPrecision):
         raise ConfigError(
@@ -195,9 +229,43 @@ def _refuse_optimizer(optimizer: Callable[[list[nn.Parameter]], Any], trainer: T
         )
 
 
-def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Task, data: Any) -> None:
+def _refuse_schedule(
+    task: Task, data: Any, trainer: Trainer, resumed: dict[str, Any] | None, config: dict[str, Any]
+) -> None:
+    """Raise where the schedule cannot be built, or is over another number of steps than that of the run to go on with."""
+    probe = task.optimizer([nn.Parameter(torch.zeros(1))])
+    try:
+        schedule = task.schedule(probe, trainer, data)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        if isinstance(error, SeqnetsError):
+            raise
+        raise ConfigError(f"scheduler cannot be built: {error}") from error
+    steps = getattr(schedule, "total_steps", None)
+    for state in resumed["lr_schedulers"] if resumed is not None else []:
+        if state.get("total_steps") != steps:
+            raise ConfigError(
+                f"{config['ckpt_path']} goes on with a learning rate that was planned over {state.get('total_steps')} steps, and this "
+                f"run has {steps}: resume with the trainer's limits and data settings of then, or start anew"
+            )
+
+
+def _refuse_other(
+    resumed: dict[str, Any], config: dict[str, Any], task: Task, data: Any, callbacks: dict[str, Callback]
+) -> None:
     """Raise where the checkpoint does not fit this run; warn where the run will go on, but not as it would have."""
     path, then = config["ckpt_path"], resumed["seqnets"]
+    if "iterates" in resumed and not any(isinstance(c, AveragedWeights) for c in callbacks.values()):
+        raise CheckpointError(
+            f"{path} holds averaged weights: resume with callbacks=averaged_weights, as it was trained"
+        )
+    if (best := _best(callbacks)) is not None:
+        best.beside = Path(path).absolute().parent
+        state = resumed["callbacks"].get(best.state_key)
+        if config["test_on"] == "best" and state and state["best"] and best.locate(state) is None:
+            raise CheckpointError(
+                f"the checkpoint that was best so far is gone: it was {state['best']}; put it beside {path}, as best.ckpt, or test the "
+                "last weights with test_on=last"
+            )
     saved = {name: tuple(value.shape) for name, value in resumed["state_dict"].items()}
     here = {name: tuple(value.shape) for name, value in task.state_dict().items()}
     if saved != here:
@@ -212,7 +280,7 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Task, d
         raise CheckpointError(
             f"{path} is of another model: {'; '.join(changed)}; resume with the configuration it was trained with"
         )
-    if then["encoder"] != data.encoder.to_dict():
+    if encoder_from_dict(then["encoder"]).to_dict() != data.encoder.to_dict():
         raise DataError(
             f"the data are encoded otherwise (another vocabulary, say) than those that {path} was trained with ({sentence(then['data'])}); "
             "resume with the same data and data settings"
@@ -221,8 +289,10 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Task, d
         "max_epochs": resumed["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
         "max_steps": resumed["global_step"],
     }
+    ended = _ended(Path(path).absolute().parents[1])
     for limit, behind in done.items():
-        if 0 <= (config["trainer"][limit] or -1) <= behind:
+        most = config["trainer"][limit] or -1
+        if 0 <= most < behind or (most == behind and ended):  # one that was stopped before its test is only tested
             raise ConfigError(
                 f"{path} has all of trainer.{limit}={config['trainer'][limit]} behind it; raise trainer.{limit} to "
                 f"train on, or test it with python evaluate.py ckpt_path={path}"
@@ -230,7 +300,7 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Task, d
     if changed := [
         difference
         for part in ("optimizer", "scheduler")
-        for difference in differences(then["config"][part], config[part], part, set())
+        for difference in differences(then["config"].get(part), config[part], part, set())
     ]:
         raise ConfigError(
             f"{path} goes on with the optimizer it holds, settings included, so these would do nothing: "
@@ -246,6 +316,12 @@ def _refuse_other(resumed: dict[str, Any], config: dict[str, Any], task: Task, d
         log.warning("resuming, but not as the first run would have gone on: %s", "; ".join(changed))
 
 
+def _ended(folder: Path) -> bool:
+    """Whether the run in `folder` came to its end, test included."""
+    file = folder / "result.json"
+    return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("status") == "finished"
+
+
 def _figures(trainer: Trainer) -> dict[str, float]:
     """The metrics Lightning has now; where it keeps one by step and by epoch, the bare name has the epoch's."""
     return {n: float(v) for n, v in trainer.callback_metrics.items() if not n.endswith(("_step", "_epoch"))}
@@ -259,6 +335,10 @@ def _summarise(folder: Path, result: dict[str, Any], data: Any, callbacks: dict[
     if seconds := result["seconds_per_epoch"]:
         rows["seconds per epoch"] = f"{sum(seconds) / len(seconds):.1f}"
     rows |= {"device": result["device"], "backend": result["backend"], "data": sentence(result["data"])}
+    if licence := result["data"].get("licence"):
+        rows["their licence"] = licence
+    if (guess := result["data"].get("guess")) is not None:
+        rows["loss of guessing"] = guess
     last = folder / "checkpoints" / "last.ckpt"
     lines = [f"all of it: {shown(folder)}"]
     for c in callbacks.values():

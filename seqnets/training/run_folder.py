@@ -12,7 +12,8 @@ from seqnets.errors import RunFolderError
 # config.yaml is written first, by exclusive creation: whoever creates it owns the folder
 OURS = (
     "config.yaml", "environment.json", "train.log", "metrics.csv", "tensorboard", "checkpoints", "result.json",
-    "learning_curves.png",
+    "learning_curves.png", "samples.txt", "gradient_flow.csv", "gradient_flow.png", "sample.mid", "piano_roll.png",
+    "forecast.png", "translations.txt", "attention.png",
 )  # fmt: skip
 
 

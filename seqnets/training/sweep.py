@@ -5,9 +5,12 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from omegaconf import OmegaConf
 from rich import box, get_console
 from rich.console import Console
 from rich.table import Table
@@ -23,11 +26,13 @@ class Job:
         overrides: what distinguishes it from the others, such as ``{"model/cell": "gru", "seed": "1"}``.
         folder: its run folder.
         result: what its result.json holds; empty where it was refused.
+        config: its configuration; empty where it was refused.
     """
 
     overrides: dict[str, str]
     folder: Path
     result: dict[str, Any]
+    config: dict[str, Any]
 
     @property
     def finished(self) -> bool:
@@ -36,6 +41,10 @@ class Job:
     @property
     def name(self) -> str:
         return named(self.overrides)
+
+    def setting(self, key: str) -> Any:
+        """Of its configuration, by the name that one overrides it by."""
+        return reduce(lambda node, part: node[part], key.split("."), self.config)
 
     def figures(self) -> dict[str, float]:
         """Test figures, parameters and seconds per epoch."""
@@ -49,14 +58,19 @@ def named(overrides: Mapping[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in overrides.items()) or "as all"
 
 
-def read_jobs(jobs: Sequence[tuple[Sequence[str], Path]]) -> list[Job]:
-    """Jobs given by all their overrides and their folders."""
-    common = set.intersection(*(set(overrides) for overrides, _ in jobs)) if len(jobs) > 1 else set()
+def read_jobs(jobs: Sequence[tuple[Sequence[str], Path, bool]]) -> list[Job]:
+    """Jobs given by all their overrides, their folders, and whether they ran rather than were refused."""
+    common = set.intersection(*(set(overrides) for overrides, *_ in jobs))
     read = []
-    for overrides, folder in jobs:
-        own = dict(override.lstrip("+").split("=", 1) for override in overrides if override not in common)
-        file = folder / "result.json"
-        read.append(Job(own, folder, json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}))
+    for overrides, folder, ran in jobs:
+        own = dict(override.lstrip("+~").partition("=")[::2] for override in overrides if override not in common)
+        result, config = folder / "result.json", folder / "config.yaml"
+        if ran and config.exists():
+            plain = OmegaConf.to_container(OmegaConf.load(config))
+            found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+            read.append(Job(own, folder, found, plain))  # type: ignore[arg-type]
+        else:
+            read.append(Job(own, folder, {}, {}))
     return read
 
 
@@ -73,6 +87,7 @@ def by_seed(jobs: Iterable[Job]) -> dict[str, list[Job]]:
 def report_sweep(folder: Path, jobs: Sequence[Job]) -> None:
     """Print a row for each job, and means and spreads over seeds where there are several; write ``sweep.csv``."""
     figures = list(dict.fromkeys(name for job in jobs if job.finished for name in job.figures()))
+    _write(folder / "sweep.csv", jobs, figures)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("", "job", *figures):
         table.add_column(column, no_wrap=True)
@@ -92,7 +107,6 @@ def report_sweep(folder: Path, jobs: Sequence[Job]) -> None:
         for name, group in groups.items():
             means.add_row(name, str(len(group)), *(_spread(group, figure) for figure in figures))
         console.print(means)
-    _write(folder / "sweep.csv", jobs, figures)
     get_console().print(f"all of it: {shown(folder)}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -100,7 +114,7 @@ def _spread(group: Sequence[Job], figure: str) -> str:
     values = [job.figures().get(figure, float("nan")) for job in group]
     if figure == "parameters":
         return _formatted(figure, values[0])
-    return f"{_formatted(figure, statistics.fmean(values))} ({_formatted(figure, statistics.stdev(values))})"
+    return f"{_formatted(figure, float(np.mean(values)))} ({_formatted(figure, float(np.std(values, ddof=1)))})"
 
 
 def _formatted(name: str, value: float | None) -> str:

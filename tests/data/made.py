@@ -64,20 +64,17 @@ def mnist(folder, monkeypatch, train=40, test=20):
     """Four files in MNIST's form, of random digits, in `folder`; their checksums are taken for MNIST's."""
     from seqnets.data import mnist as module
 
-    folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
-    files = {}
-    for split, count in (("train", train), ("test", test)):
-        (images, _), (labels, _) = module.FILES[split]
-        arrays = generator.integers(0, 256, (count, 28, 28)), np.arange(count) % 10
-        sums = []
-        for name, array in zip((images, labels), arrays, strict=True):
+    contents = {}
+    for stem, count in (("train", train), ("t10k", test)):
+        arrays = {"images-idx3": generator.integers(0, 256, (count, 28, 28)), "labels-idx1": np.arange(count) % 10}
+        for kind, array in arrays.items():
             head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
-            content = head + array.astype(np.uint8).tobytes()
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-            sums.append((name, hashlib.sha256(content).hexdigest()))
-        files[split] = tuple(sums)
-    monkeypatch.setattr(module, "FILES", files)
+            contents[f"{stem}-{kind}-ubyte"] = head + array.astype(np.uint8).tobytes()
+    published(folder, monkeypatch, module.FILES, contents)
+    for name, content in contents.items():  # packed, as they are published
+        (folder / name).unlink()
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
     return folder
 
 

@@ -145,7 +145,7 @@ def test_wrong_arguments_are_refused():
 def test_the_encoder_only_says_what_to_give():
     encoder = encoder_from_dict(Chorales().encoder.to_dict())
     assert encoder.usage.startswith("new.mid")
-    with pytest.raises(ValueError, match="nothing to give"):
+    with pytest.raises(ValueError, match="reads nothing that one types"):
         encoder.encode(["new.mid"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqnets.data import PennTreebank, TinyShakespeare, WikiText2, encoder_from_dict
+from seqnets.data import PennTreebank, TinyShakespeare, WikiText2, corpora, encoder_from_dict
 from seqnets.data.streams import Chunks, Streams, eval_streams, train_streams
 from seqnets.data.vocabulary import CharacterEncoder, WordEncoder
 from seqnets.errors import ConfigError, DataError
@@ -90,6 +90,28 @@ def test_a_play_is_split_in_order(tmp_path, monkeypatch):
     assert [len(s) for s in splits] == [1800, 100, 100]
     assert data.provenance()["rows"] == {"train": 1800, "validation": 100, "test": 100}
     assert data.example().inputs.shape == (1, 1)
+    assert sum(targets.numel() for _, targets, _ in data.test_dataloader()) == 99  # one stream: all but the first
+
+
+def test_what_is_not_text_is_refused(tmp_path):
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"wiki.{name}.tokens").write_bytes(b"caf\xe9 \n" * 20)
+    with pytest.raises(DataError, match="not UTF-8"):
+        WikiText2(tmp_path).setup()
+
+
+def test_blank_lines_of_the_hub_are_lines(monkeypatch, tmp_path):
+    """The hub's rows are lines without the end of blank ones; on disk the same text has them."""
+    lines = [" = A = ", "", " words <unk> . ", ""]
+    rows = [f"{line}\n" if line else "" for line in lines]
+    monkeypatch.setattr(corpora, "load_from_hub", lambda *name: (dict.fromkeys(WikiText2.FILES, {"text": rows}), ""))
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"wiki.{name}.tokens").write_text("".join(f"{line or ' '}\n" for line in lines))
+    ids = []
+    for data in (WikiText2(source="hub", vocab_size=20), WikiText2(tmp_path, vocab_size=20)):
+        data.setup()
+        ids.append(data._splits["train"].tolist())
+    assert ids[0] == ids[1]
 
 
 def test_sentences_end_with_their_own_token(tmp_path, monkeypatch):
@@ -116,6 +138,7 @@ def test_wikitext_wants_all_three_files(tmp_path):
     ("wrong", "message"),
     [
         ({"steps": 0}, "steps is 0"),
+        ({"steps": 5, "jitter": True}, "jitter varies steps of 20 or more"),
         ({"vocab_size": 1}, "vocab_size is 1"),
         ({"source": "hub"}, "auto, local, download"),
     ],

@@ -50,7 +50,7 @@ def test_torchvision_keeps_them_in_a_folder_further_down(place, tmp_path, monkey
 
 def test_files_that_are_not_mnists_are_refused(tmp_path, monkeypatch):
     folder = mnist(tmp_path / "mnist", monkeypatch)
-    (name, _), _ = FILES["train"]
+    name = next(iter(FILES))
     file = folder / f"{name}.gz"
     content = file.read_bytes()
     for wrong, told in ((content[:-20], "cannot be read"), (b"no gzip", "cannot be read")):
@@ -59,7 +59,7 @@ def test_files_that_are_not_mnists_are_refused(tmp_path, monkeypatch):
             loaded(MNIST(path=folder))
     file.unlink()
     (folder / name).write_bytes(b"\0\0\x08\x01\0\0\0\0")
-    with pytest.raises(DataError, match="is not MNIST's: its content has the SHA-256"):
+    with pytest.raises(DataError, match="is not the file that is published: its content has the SHA-256"):
         loaded(MNIST(path=folder))
     (folder / name).unlink()
     with pytest.raises(DataError, match=f"lacks {name}"):
@@ -67,21 +67,25 @@ def test_files_that_are_not_mnists_are_refused(tmp_path, monkeypatch):
 
 
 def test_without_mnist_it_is_said_what_to_do(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz.*data=digits"):
+    with pytest.raises(DataError, match=r"(?s)lacks train-images-idx3-ubyte: download http.*data=digits"):
         loaded(MNIST(path=tmp_path))
-    with pytest.raises(
-        DataError, match=r"(?s)any one of these would do.*Set SEQNETS_DATA.*hub: ylecun/mnist cannot be had"
-    ):
+    with pytest.raises(DataError, match=r"(?s)any one of these would do.*Set SEQNETS_DATA.*download: .*data=digits"):
         loaded(MNIST())
     monkeypatch.setenv("SEQNETS_DATA", str(tmp_path))
     with pytest.raises(DataError, match="there is no folder mnist"):
         loaded(MNIST(source="local"))
 
 
+def test_a_part_that_leaves_nothing_is_refused(tmp_path, monkeypatch):
+    folder = mnist(tmp_path / "mnist", monkeypatch)
+    with pytest.raises(ConfigError, match="splits 40 images into 40 and 0"):
+        loaded(MNIST(path=folder, validation_fraction=0.001))
+
+
 def test_wrong_arguments_are_refused():
     for arguments in (
         {"source": "disk"},
-        {"source": "hub", "path": "x"},
+        {"source": "download", "path": "x"},
         {"batch_size": 0},
         {"validation_fraction": 1.0},
     ):
