@@ -126,8 +126,8 @@ def _refuse_other_sweep(config: DictConfig) -> None:
         RunFolderError: it holds a run or another sweep.
     """
     folder = Path(config.hydra.sweep.dir)
-    refuse_used(folder)
     if not (file := folder / "multirun.yaml").exists():
+        refuse_used(folder)
         return
     before, now = OmegaConf.load(file).hydra, config.hydra
     if before.overrides.task != now.overrides.task or before.sweeper.params != now.sweeper.params:

@@ -104,7 +104,9 @@ def test_blank_lines_of_the_hub_are_lines(monkeypatch, tmp_path):
     """The hub's rows are lines without the end of blank ones; on disk the same text has them."""
     lines = [" = A = ", "", " words <unk> . ", ""]
     rows = [f"{line}\n" if line else "" for line in lines]
-    monkeypatch.setattr(corpora, "load_from_hub", lambda *name: (dict.fromkeys(WikiText2.FILES, {"text": rows}), ""))
+    monkeypatch.setattr(
+        corpora, "load_from_hub", lambda *name: ({split: {"text": rows} for split in WikiText2.FILES}, "")
+    )
     for name in ("train", "valid", "test"):
         (tmp_path / f"wiki.{name}.tokens").write_text("".join(f"{line or ' '}\n" for line in lines))
     ids = []

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from matplotlib.image import imread
 
 import predict
-from seqnets.errors import ConfigError
+from seqnets.errors import CheckpointError, ConfigError, SeqnetsError
+from seqnets.tasks import LanguageModelling
 from seqnets.training import evaluate, train
 from tests.data import made
 from tests.training.helpers import assert_same, compose, ended_by
@@ -123,5 +125,113 @@ def test_samples_and_typed_prompts_go_on(runs, tmp_path, capsys):
 def test_a_model_of_another_vocabulary_is_refused(runs, tmp_path):
     with pytest.raises(ConfigError, match=r"logits of 9 tokens, but the training text has 7: set data\.vocab_size=7"):
         train(runs("tinyshakespeare_charlm", "run", "data.vocab_size=9"))
-    with pytest.raises(ConfigError, match="goes with optimizer=ntasgd, not with Adam"):
-        train(runs("ptb_wordlm", "other", "callbacks=averaged_weights"))
+
+
+def test_what_cannot_work_is_refused_before_the_run(runs, tmp_path):
+    for experiment, told, *overrides in (
+        ("ptb_wordlm", "go together", "callbacks=averaged_weights"),
+        ("ptb_wordlm_awd", "go together", "callbacks=lowest_loss"),  # plain SGD under another's name
+        ("tinyshakespeare_charlm", "callbacks.samples.prompt: 'xyz' has 'x'", "callbacks.samples.prompt=xyz"),
+        ("tinyshakespeare_charlm", "positive length and temperature", "callbacks.samples.temperature=0"),
+        ("tinyshakespeare_charlm", "scheduler cannot be built", "scheduler.pct_start=3"),
+        ("tinyshakespeare_charlm", "has no end", "trainer.max_epochs=-1"),
+        ("tinyshakespeare_charlm", "too few for 400 streams", "data.batch_size=400"),
+        ("tinyshakespeare_charlm", "model.init has no reader", "+model.init=keras"),
+    ):
+        with pytest.raises(SeqnetsError, match=told):
+            train(runs(experiment, "run", *overrides))
+        assert not (tmp_path / "run").exists()
+
+
+def ended(runs, tmp_path, *options):
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(runs("tinyshakespeare_charlm", "ended", *options, *ended_by("Fail", 17)))
+    return tmp_path / "ended" / "checkpoints" / "last.ckpt"
+
+
+def test_a_learning_rate_planned_to_the_end_is_not_planned_anew(runs, tmp_path):
+    last = ended(runs, tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"planned over 24 steps, and this run has 48: resume with the trainer's limits"
+    ):
+        train(runs("tinyshakespeare_charlm", "resumed", f"ckpt_path={last}", "trainer.max_epochs=4"))
+    assert not (tmp_path / "resumed").exists()
+
+
+BEST_EARLY = "optimizer.lr=0.02"  # letters drawn at random cannot be learnt, only by heart
+
+
+def test_the_best_checkpoint_is_found_where_the_run_was_moved(runs, tmp_path):
+    whole, _ = train(runs("tinyshakespeare_charlm", "whole", BEST_EARLY))
+    last = ended(runs, tmp_path, BEST_EARLY)
+    moved = last.parents[1].rename(tmp_path / "moved") / "checkpoints" / "last.ckpt"
+    resumed, objects = train(runs("tinyshakespeare_charlm", "resumed", BEST_EARLY, f"ckpt_path={moved}"))
+    assert resumed["test/loss"] == whole["test/loss"]
+    assert objects["result"]["tested"] == str(tmp_path / "moved" / "checkpoints" / "best.ckpt")
+    (tmp_path / "moved" / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(CheckpointError, match=r"best so far is gone.*test_on=last"):
+        train(runs("tinyshakespeare_charlm", "again", BEST_EARLY, f"ckpt_path={moved}"))
+    assert not (tmp_path / "again").exists()
+
+
+def test_validation_figures_are_those_of_the_weights_that_were_tested(runs, tmp_path):
+    figures, objects = train(runs("tinyshakespeare_charlm", "run", BEST_EARLY, "trainer.max_epochs=3"))
+    assert figures["val/loss"] == pytest.approx(objects["callbacks"]["best_checkpoint"].score)
+
+
+def test_a_run_that_was_stopped_in_its_test_is_only_tested(runs, tmp_path, monkeypatch):
+    whole, _ = train(runs("tinyshakespeare_charlm", "whole"))
+    with monkeypatch.context() as patched:
+        patched.setattr(LanguageModelling, "on_test_epoch_start", lambda self: fail("power"))
+        with pytest.raises(RuntimeError, match="power"):
+            train(runs("tinyshakespeare_charlm", "ended"))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    resumed, objects = train(runs("tinyshakespeare_charlm", "resumed", f"ckpt_path={last}"))
+    assert resumed["test/loss"] == whole["test/loss"]
+    assert objects["trainer"].global_step == 24
+    with pytest.raises(
+        ConfigError, match=r"all of trainer\.max_epochs=2 behind it"
+    ):  # one that did end needs none of that
+        train(runs("tinyshakespeare_charlm", "again", f"ckpt_path={tmp_path / 'whole' / 'checkpoints' / 'last.ckpt'}"))
+
+
+def fail(why):
+    raise RuntimeError(why)
+
+
+STOPS_EARLY = [
+    "callbacks=early_stopping",
+    "callbacks.early_stopping.patience=1",
+    "optimizer.lr=3",
+    "trainer.max_epochs=9",
+    "scheduler=none",
+]
+
+
+def test_an_early_end_is_remembered(runs, tmp_path):
+    whole, objects = train(runs("tinyshakespeare_charlm", "whole", *STOPS_EARLY))
+    epochs = objects["result"]["epochs"]
+    assert epochs < 9
+    last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
+    (tmp_path / "whole" / "result.json").unlink()  # as a kill in the test leaves it
+    resumed, objects = train(runs("tinyshakespeare_charlm", "resumed", *STOPS_EARLY, f"ckpt_path={last}"))
+    assert objects["result"]["epochs"] == epochs
+    assert resumed["test/loss"] == whole["test/loss"]
+
+
+def test_another_backend_than_before_is_told(runs, tmp_path, caplog):
+    last = ended(runs, tmp_path, "model.backend=aten")
+    train(runs("tinyshakespeare_charlm", "resumed", "model.backend=reference", f"ckpt_path={last}"))
+    log = (tmp_path / "resumed" / "train.log").read_text()
+    assert "was served by aten and is by reference now" in log
+
+
+def test_what_a_language_model_reads_can_be_drawn(runs, tmp_path, capsys):
+    train(runs("tinyshakespeare_charlm", "run"))
+    last, picture = str(tmp_path / "run" / "checkpoints" / "last.ckpt"), tmp_path / "inside.png"
+    predict.main([last, "a bad cab", "--length", "3", "--plot", str(picture)])
+    assert imread(picture).std() > 0.01
+    for wrong in (["a", "b"], ["a"]):  # two texts; a picture that is there
+        with pytest.raises(SystemExit):
+            predict.main([last, *wrong, "--plot", str(picture)])
+    assert "give the name of a new .png file" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import predict
-from seqnets.errors import ConfigError
+from seqnets.errors import ConfigError, RunFolderError
 from seqnets.training import evaluate, train
 from tests.data.made import chorales
 from tests.training.helpers import assert_same, compose, ended_by
@@ -59,9 +59,9 @@ def test_a_sample_is_checked_before_the_run_and_overwrites_nothing(run, tmp_path
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "sample.mid").write_text("mine")
-    run("run", "trainer.max_epochs=1")
+    with pytest.raises(RunFolderError, match=r"sample\.mid"):
+        run("run", "trainer.max_epochs=1")
     assert (tmp_path / "run" / "sample.mid").read_text() == "mine"
-    assert "exists and is not overwritten" in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_evaluate_repeats_the_figures_of_the_best(run, tmp_path):

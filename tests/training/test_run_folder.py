@@ -85,10 +85,16 @@ def test_hydra_is_stopped_before_it_makes_a_folder(tmp_path):
 
     full = config()
     Preflight().on_run_start(full)
-    Preflight().on_multirun_start(full)
+    sweep = compose("+experiment=imdb_bilstm", f"hydra.sweep.dir={tmp_path}", whole=True)
+    Preflight().on_multirun_start(sweep)
+    with pytest.raises(
+        SystemExit,
+        match=r"a sweep, whose folder is given by hydra\.sweep\.dir=<folder>; for one run of it add hydra\.mode=RUN",
+    ):
+        Preflight().on_multirun_start(full)
     with pytest.raises(SystemExit, match="ConfigError: unknown key sed"):
         Preflight().on_run_start(config("+sed=1"))
     assert not (tmp_path / "run").exists()
     (tmp_path / "config.yaml").touch()
     with pytest.raises(SystemExit, match="RunFolderError"):
-        Preflight().on_multirun_start(full)
+        Preflight().on_multirun_start(sweep)

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from matplotlib.image import imread
@@ -9,6 +12,7 @@ from matplotlib.image import imread
 from seqnets.analysis.comparison import Bars
 from seqnets.analysis.memory import SolvedLengths
 from seqnets.training.sweep import by_seed, read_jobs, report_sweep
+from tests.training.helpers import CONF
 
 
 @pytest.fixture
@@ -25,7 +29,8 @@ def jobs(tmp_path):
             "seconds_per_epoch": [1.0, 3.0], "data": {"guess": 1.0},
         }  # fmt: skip
         (folder / "result.json").write_text(json.dumps(result if loss else {"status": "failed"}))
-        given.append((["+experiment=some", f"model/cell={cell}", f"seed={seed}", "data.length=50"], folder))
+        (folder / "config.yaml").write_text(f"data:\n  length: {50 + number % 2}\nmodel:\n  cell:\n    name: {cell}\n")
+        given.append((["+experiment=some", f"model/cell={cell}", f"seed={seed}", "~callbacks.some"], folder, True))
     return given
 
 
@@ -34,8 +39,11 @@ def test_jobs_are_named_by_what_distinguishes_them(jobs):
     assert [job.name for job in read[:2]] == ["model/cell=gru seed=0", "model/cell=gru seed=1"]
     assert {name: len(group) for name, group in by_seed(read).items()} == {"model/cell=gru": 2, "model/cell=lstm": 2}
     assert read[0].figures() == {"test/loss": 0.2, "parameters": 1234, "s/epoch": 2.0}
+    assert read[1].setting("data.length") == 51
     (alone,) = read_jobs(jobs[:1])
-    assert alone.overrides["data.length"] == "50"
+    assert alone.name == "as all"
+    (refused,) = read_jobs([(*jobs[0][:2], False)])  # what lies in its folder is another's
+    assert not refused.finished and not refused.result
 
 
 def test_means_and_spreads_are_over_seeds(jobs, tmp_path, capsys):
@@ -50,10 +58,18 @@ def test_means_and_spreads_are_over_seeds(jobs, tmp_path, capsys):
     assert [row["model/cell"] for row in rows] == ["gru", "gru", "lstm", "lstm", "rnn"]
 
 
+def test_a_result_that_is_no_number_hides_no_other(jobs, tmp_path, capsys):
+    result = json.loads((tmp_path / "0" / "result.json").read_text())
+    result["metrics"]["test/loss"] = float("nan")
+    (tmp_path / "0" / "result.json").write_text(json.dumps(result))
+    report_sweep(tmp_path, read_jobs(jobs))
+    out = capsys.readouterr().out
+    assert "nan (nan)" in out and "0.0200 (0.0141)" in out
+    assert (tmp_path / "sweep.csv").read_text().count("finished") == 4
+
+
 def test_pictures_are_drawn_of_what_finished(jobs, tmp_path):
-    read = read_jobs(
-        [([*overrides[:-1], f"data.length={50 + number}"], folder) for number, (overrides, folder) in enumerate(jobs)]
-    )
+    read = read_jobs(jobs)
     Bars()(tmp_path, read)
     SolvedLengths()(tmp_path, read)
     for name in ("sweep.png", "solved.png"):
@@ -62,3 +78,39 @@ def test_pictures_are_drawn_of_what_finished(jobs, tmp_path):
     Bars()(tmp_path / "none", read[-1:])
     SolvedLengths()(tmp_path / "none", read[-1:])
     assert not list((tmp_path / "none").iterdir())
+
+
+def run(folder, *arguments):
+    few = [
+        "+experiment=gradient_flow", "data.length=5", "data.train_size=20", "data.validation_size=4", "data.test_size=4",
+        "data.batch_size=10", "trainer.max_epochs=2", "trainer.accelerator=cpu", "model.net.recurrent.hidden_size=4",
+        "model/cell=rnn_tanh,gru", "model.net.recurrent_gain=1.5", "trainer.gradient_clip_val=null",
+    ]  # fmt: skip
+    command = [sys.executable, str(CONF.parent / "train.py"), *few, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_sweep_of_an_experiment_goes_on_where_it_stopped(tmp_path):
+    code, out = run(tmp_path, "hydra.sweep.dir=all")
+    assert code == 0, out
+    sweep = tmp_path / "all"
+    assert sorted(p.name for p in sweep.iterdir()) == ["0", "1", "gradient_flow.png", "multirun.yaml", "sweep.csv"]
+    before = (sweep / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    (sweep / "1" / "result.json").unlink()  # as a kill leaves it
+    code, out = run(tmp_path, "hydra.sweep.dir=all")
+    assert code == 0, out
+    assert f"finished before: {sweep / '0'}" in out
+    assert (sweep / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+    assert (sweep / "1.stopped-1" / "config.yaml").exists()
+    result = json.loads((sweep / "1" / "result.json").read_text())
+    assert result["status"] == "finished" and result["resumed_from"].endswith("1.stopped-1/checkpoints/last.ckpt")
+    assert (sweep / "sweep.csv").read_text().count("finished") == 2
+    code, out = run(tmp_path, "hydra.sweep.dir=all", "seed=3")
+    assert code == 1
+    assert "holds another sweep" in out and "to go on with that sweep" in out
+    code, out = run(tmp_path, "hydra.run.dir=one")
+    assert code == 1 and "hydra.mode=RUN" in out
+    assert not (tmp_path / "one").exists()
