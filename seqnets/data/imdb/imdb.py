@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from seqnets.data.cache import Arrays, cached
+from seqnets.data.imdb.reviews import Reviews, Split
+from seqnets.data.imdb.sources import check_choice, find_reviews
 from seqnets.data.in_memory import InMemory, Loaded, check_integers
 from seqnets.data.loader import Examples
-from seqnets.data.reviews import Reviews, Split
-from seqnets.data.sources import check_choice, find_reviews
 from seqnets.data.text import FIRST_WORD, TextEncoder
 from seqnets.errors import ConfigError, DataError
 from seqnets.folders import cache_directory

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqnets.data.reviews import Reviews, Split
+from seqnets.data.imdb.reviews import Reviews, Split
 from seqnets.errors import DataError
 
 # The file that keras.datasets.imdb downloads. It holds pickles, which can run code: no other is opened.

@@ -6,11 +6,11 @@ import types
 import numpy as np
 import pytest
 
-from seqnets.data import folder as folder_module
 from seqnets.data import hub as hub_module
-from seqnets.data import sources
-from seqnets.data.reviews import Split
-from seqnets.data.sources import find_reviews
+from seqnets.data.imdb import folder as folder_module
+from seqnets.data.imdb import sources
+from seqnets.data.imdb.reviews import Split
+from seqnets.data.imdb.sources import find_reviews
 from seqnets.errors import ConfigError, DataError
 
 from . import made
