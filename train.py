@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from seqnets.training import train
-from seqnets.training.preflight import continued
+from seqnets.training.sweep_folder import continued
 
 __all__ = ["main", "train"]
 

@@ -104,6 +104,11 @@ class BestCheckpoint(Checkpoint):
         return None
 
 
+def best_checkpoint(callbacks: dict[str, Callback]) -> BestCheckpoint | None:
+    """The one among `callbacks`, if there is one."""
+    return next((c for c in callbacks.values() if isinstance(c, BestCheckpoint)), None)
+
+
 class SelfContained(Callback):
     """Puts configuration, vocabulary, labels and the data's origin into each checkpoint under ``"seqnets"``.
 

@@ -1,8 +1,6 @@
 """What happens before Hydra makes its folders, and how errors reach the user: one message, no traceback."""
 
 import copy
-import itertools
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -20,6 +17,7 @@ from seqnets.errors import ConfigError, RunFolderError, SeqnetsError
 from seqnets.training.config import build, check_config, resolved
 from seqnets.training.run_folder import refuse_used, remove_empty
 from seqnets.training.sweep import read_jobs, report_sweep
+from seqnets.training.sweep_folder import refuse_other_sweep
 
 
 def full_errors() -> bool:
@@ -66,7 +64,7 @@ class Preflight(Callback):
                 raise ConfigError(
                     "this is a sweep, whose folder is given by hydra.sweep.dir=<folder>; for one run of it add hydra.mode=RUN"
                 )
-            _refuse_other_sweep(config)
+            refuse_other_sweep(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         ran = job_return.status is not JobStatus.FAILED or (
@@ -94,47 +92,6 @@ class Preflight(Callback):
                 build(resolved(picture), "sweep_picture")(folder, jobs)
         if self._failed:
             sys.exit("\n".join([f"{len(self._failed)} of the sweep's jobs failed:", *self._failed]))
-
-
-def continued(cfg: DictConfig) -> DictConfig | None:
-    """What a job of a sweep has left to do, where the same sweep was begun before: nothing, if it finished; the rest, from its last
-    checkpoint, if it did not, its folder then moved aside; else all.
-    """
-    if (
-        HydraConfig.get().mode is not RunMode.MULTIRUN
-        or not (folder := Path(cfg.run_dir)).joinpath("config.yaml").exists()
-    ):
-        return cfg
-    result = folder / "result.json"
-    if result.exists() and json.loads(result.read_text(encoding="utf-8"))["status"] == "finished":
-        print(f"finished before: {folder}")
-        return None
-    aside = next(p for k in itertools.count(1) if not (p := folder.with_name(f"{folder.name}.stopped-{k}")).exists())
-    folder.rename(aside)
-    folder.mkdir()
-    last = aside / "checkpoints" / "last.ckpt"
-    if last.exists():
-        cfg = copy.deepcopy(cfg)
-        cfg.ckpt_path = str(last.absolute())
-    return cfg
-
-
-def _refuse_other_sweep(config: DictConfig) -> None:
-    """Nothing, if the sweep's folder holds none, or the same one, to go on with.
-
-    Raises:
-        RunFolderError: it holds a run or another sweep.
-    """
-    folder = Path(config.hydra.sweep.dir)
-    if not (file := folder / "multirun.yaml").exists():
-        refuse_used(folder)
-        return
-    before, now = OmegaConf.load(file).hydra, config.hydra
-    if before.overrides.task != now.overrides.task or before.sweeper.params != now.sweeper.params:
-        raise RunFolderError(
-            f"{folder} holds another sweep, {' '.join(before.overrides.task)}; name a folder of its own with hydra.sweep.dir=, or repeat "
-            "that command to go on with that sweep"
-        )
 
 
 def _refuse_run_dir(config: DictConfig) -> None:

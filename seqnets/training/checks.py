@@ -1,0 +1,92 @@
+"""What a run refuses before it takes its folder: settings that could only fail once it trains."""
+
+import logging
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import nn
+
+from seqnets.errors import ConfigError, SeqnetsError
+from seqnets.tasks import Task
+from seqnets.training.averaging import NTASGD, AveragedWeights
+from seqnets.training.checkpoints import BestCheckpoint, best_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data: Any, task: Task) -> None:
+    """Raise where a callback watches validation data that are not there; warn where the task does not log its metric."""
+    loaders = data.val_dataloader()
+    validates = config["trainer"]["limit_val_batches"] != 0 and not (isinstance(loaders, list) and not loaders)
+    writes = best_checkpoint(callbacks) is not None and config["trainer"]["enable_checkpointing"] is not False
+    if config["test_on"] == "best" and not (validates and writes):
+        raise ConfigError(
+            "test_on=best tests the checkpoint that was best on validation data, but there are no such data or "
+            "no callbacks.best_checkpoint: test_on=last tests the weights that training ended with"
+        )
+    logged = getattr(task, "logged", ())  # another task need not say
+    for name, callback in callbacks.items():
+        monitor = getattr(callback, "monitor", None)
+        if not monitor or (isinstance(callback, BestCheckpoint) and not validates):
+            continue
+        if monitor.startswith("val/") and not validates:
+            raise ConfigError(
+                f"callbacks.{name} watches {monitor}, but there are no validation data: hold out a part of the training "
+                "data with data.validation_fraction=0.1, or watch a train/… metric"
+            )
+        if logged and monitor not in logged:  # another callback may log it, so no error
+            close = get_close_matches(monitor, logged, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            log.warning("callbacks.%s watches %s, which the task does not log%s", name, monitor, hint)
+
+
+def refuse_model(task: Any, data: Any, trainer: Trainer) -> None:
+    """Raise, by trying it on one example, where the model cannot take the data or its backend cannot serve it."""
+    device = trainer.strategy.root_device
+    trainer.precision_plugin.convert_module(task).to(device).eval()  # in place; in eval mode nothing is drawn
+    try:
+        with trainer.precision_plugin.forward_context():
+            task.check(data)
+    except SeqnetsError:
+        raise
+    except Exception as error:  # whatever the modules raise
+        raise ConfigError(f"model.net cannot take the data: {type(error).__name__}: {error}") from error
+    task.train()
+
+
+def refuse_optimizer(
+    optimizer: Callable[[list[nn.Parameter]], Any], callbacks: dict[str, Callback], trainer: Trainer
+) -> None:
+    try:
+        probe = optimizer([nn.Parameter(torch.zeros(1))])  # it checks its options when it sees parameters
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"optimizer cannot be built: {error}") from error
+    averages = any(isinstance(c, AveragedWeights) for c in callbacks.values())
+    if averages != isinstance(probe, NTASGD):
+        raise ConfigError(
+            "optimizer=ntasgd and callbacks=averaged_weights go together: one without the other averages nothing"
+        )
+    fused = getattr(probe, "_step_supports_amp_scaling", False)
+    if fused and trainer.gradient_clip_val and isinstance(trainer.precision_plugin, MixedPrecision):
+        raise ConfigError(
+            f"Lightning does not clip gradients in {trainer.precision} for a fused optimizer, which unscales them itself: "
+            "add optimizer.fused=false, or leave out trainer.gradient_clip_val or the mixed precision"
+        )
+
+
+def build_schedule(task: Task, data: Any, trainer: Trainer) -> Any:
+    """The schedule of the learning rate, tried on an optimiser of nothing; None where there is none.
+
+    Raises:
+        ConfigError: it cannot be built.
+    """
+    try:
+        return task.schedule(task.optimizer([nn.Parameter(torch.zeros(1))]), trainer, data)
+    except SeqnetsError:
+        raise
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise ConfigError(f"scheduler cannot be built: {error}") from error

@@ -1,0 +1,102 @@
+"""Whether a checkpoint fits the run that is to go on with it."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from seqnets.data import encoder_from_dict
+from seqnets.errors import CheckpointError, ConfigError, DataError
+from seqnets.tasks import Task
+from seqnets.training.averaging import AveragedWeights
+from seqnets.training.checkpoints import best_checkpoint
+from seqnets.training.config import differences
+from seqnets.training.summary import sentence
+
+log = logging.getLogger(__name__)
+
+
+def refuse_other(
+    resumed: dict[str, Any], config: dict[str, Any], task: Task, data: Any, callbacks: dict[str, Callback]
+) -> None:
+    """Raise where the checkpoint does not fit this run; warn where the run will go on, but not as it would have."""
+    path, then = config["ckpt_path"], resumed["seqnets"]
+    if "iterates" in resumed and not any(isinstance(c, AveragedWeights) for c in callbacks.values()):
+        raise CheckpointError(
+            f"{path} holds averaged weights: resume with callbacks=averaged_weights, as it was trained"
+        )
+    if (best := best_checkpoint(callbacks)) is not None:
+        best.beside = Path(path).absolute().parent
+        state = resumed["callbacks"].get(best.state_key)
+        if config["test_on"] == "best" and state and state["best"] and best.locate(state) is None:
+            raise CheckpointError(
+                f"the checkpoint that was best so far is gone: it was {state['best']}; put it beside {path}, as best.ckpt, or test the "
+                "last weights with test_on=last"
+            )
+    saved = {name: tuple(value.shape) for name, value in resumed["state_dict"].items()}
+    here = {name: tuple(value.shape) for name, value in task.state_dict().items()}
+    if saved != here:
+        name = next(n for n in [*here, *saved] if saved.get(n) != here.get(n))
+        raise CheckpointError(
+            f"{path} is of another model: {name} is {saved.get(name, 'missing')} there and {here.get(name, 'missing')} "
+            "here; resume with the configuration it was trained with (config.yaml beside its checkpoints folder)"
+        )
+    # neither where the weights came from nor what computes with them makes another model
+    free = {"backend", "init"}
+    if changed := differences(then["config"]["model"]["net"], config["model"]["net"], "model.net", free):
+        raise CheckpointError(
+            f"{path} is of another model: {'; '.join(changed)}; resume with the configuration it was trained with"
+        )
+    if encoder_from_dict(then["encoder"]).to_dict() != data.encoder.to_dict():
+        raise DataError(
+            f"the data are encoded otherwise (another vocabulary, say) than those that {path} was trained with ({sentence(then['data'])}); "
+            "resume with the same data and data settings"
+        )
+    done = {
+        "max_epochs": resumed["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
+        "max_steps": resumed["global_step"],
+    }
+    ended = _ended(Path(path).absolute().parents[1])
+    for limit, behind in done.items():
+        most = config["trainer"][limit] or -1
+        if 0 <= most < behind or (most == behind and ended):  # one that was stopped before its test is only tested
+            raise ConfigError(
+                f"{path} has all of trainer.{limit}={config['trainer'][limit]} behind it; raise trainer.{limit} to "
+                f"train on, or test it with python evaluate.py ckpt_path={path}"
+            )
+    if changed := [
+        difference
+        for part in ("optimizer", "scheduler")
+        for difference in differences(then["config"].get(part), config[part], part, set())
+    ]:
+        raise ConfigError(
+            f"{path} goes on with the optimizer it holds, settings included, so these would do nothing: "
+            f"{'; '.join(changed)}. Resume without them"
+        )
+    # where the data lie and how they are loaded does not matter: their fingerprint says what they are
+    free = {"path", "source", "cache_dir", "num_workers", "eval_batch_size"}
+    parts = ("seed", "task", "data")
+    changed = [d for key in parts for d in differences(then["config"][key], config[key], key, free)]
+    if then["data"]["fingerprint"] != data.provenance()["fingerprint"]:
+        changed.append(f"the data are not those of {sentence(then['data'])}")
+    if changed:
+        log.warning("resuming, but not as the first run would have gone on: %s", "; ".join(changed))
+
+
+def refuse_other_schedule(resumed: dict[str, Any], path: str, schedule: Any) -> None:
+    """Raise where the learning rate was planned over another number of steps than this run's."""
+    steps = getattr(schedule, "total_steps", None)
+    for state in resumed["lr_schedulers"]:
+        if state.get("total_steps") != steps:
+            raise ConfigError(
+                f"{path} goes on with a learning rate that was planned over {state.get('total_steps')} steps, and this run has {steps}: "
+                "resume with the trainer's limits and data settings of then, or start anew"
+            )
+
+
+def _ended(folder: Path) -> bool:
+    """Whether the run in `folder` came to its end, test included."""
+    file = folder / "result.json"
+    return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("status") == "finished"
