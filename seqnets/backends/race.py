@@ -52,6 +52,13 @@ class Shape(NamedTuple):
     input_differentiated: bool
     threads: int
 
+    def __str__(self) -> str:
+        """As short as a log wants it: ``"lstm of float32, T=32 B=64 I=256 H=256, bidirectional, with gradients"``."""
+        sizes = f"{self.cell.rsplit(':', 1)[-1]} of {str(self.dtype).removeprefix('torch.')}, T={self.T} B={self.B} I={self.I} H={self.H}"
+        of = {"bidirectional": self.directions == 2, "ragged": self.ragged, "with gradients": self.differentiated}
+        layers = [f"{self.layers} layers"] if self.layers > 1 else []
+        return ", ".join([sizes, *layers, *(name for name, holds in of.items() if holds)])
+
 
 class Times(NamedTuple):
     aten: float  # milliseconds
@@ -134,7 +141,7 @@ def measured(shape: Shape) -> Times:
             "race", key, lambda value: Times(float(value["aten"]), float(value["cpp"]), float(value["ratio"]))
         )
         if known is None:
-            log.info("Timing aten and cpp, once for %s.", shape)
+            log.info("timing aten and cpp, once: %s", shape)
             try:
                 threads.release()  # those of this thread, or they would count with those of the one that measures
                 known = apart(_measure, shape)
