@@ -183,9 +183,8 @@ def _draw_run(table: pd.DataFrame, file: Path) -> None:
 
 
 def _draw_norms(axes: Any, table: pd.DataFrame, paint: str, label: str | None, style: str = "-") -> None:
-    first = table[
-        table["state"] == table["state"].iloc[0]
-    ]  # h; what else a cell carries is in the picture of its own run
+    # h; what else a cell carries is in the picture of its own run
+    first = table[table["state"] == table["state"].iloc[0]]
     shown = first[first["norm"] > 0]  # neither what has vanished altogether nor NaN
     axes.plot(shown["t"], shown["norm"], color=paint, linestyle=style, linewidth=1.6, label=label)
 

@@ -47,13 +47,11 @@ class Samples(Callback):
             return
         module: Any = pl_module
         encoder = trainer.datamodule.encoder  # type: ignore[attr-defined]
-        prompt = encoder.encode([self.prompt])[0].to(module.device)
         generator = torch.Generator().manual_seed(self.seed)
         module.eval()
         with torch.inference_mode():
-            goes_on = module.generate(prompt, self.length, self.temperature, generator)
+            text = module.go_on(encoder, self.prompt, self.length, self.temperature, generator)
         module.train()
-        text = encoder.decode([*prompt.tolist(), *goes_on.tolist()])
         with self.file.open("a", encoding="utf-8") as file:
             file.write(f"=== epoch {trainer.current_epoch + 1}, temperature {self.temperature:g}\n{text}\n\n")
         log.info("a sample: %s …", " ".join(text[:160].split()))

@@ -149,6 +149,15 @@ class LanguageModelling(Task):
             drawn.append(given[0])
         return torch.cat(drawn) if drawn else tokens[:0]
 
+    def go_on(self, encoder: Any, text: str, length: int, temperature: float, generator: torch.Generator) -> str:
+        """The text, and `length` tokens after it, as `generate` draws them.
+
+        Raises:
+            ValueError: it cannot be encoded.
+        """
+        prompt = encoder.encode([text])[0].to(self.device)
+        return encoder.decode([*prompt.tolist(), *self.generate(prompt, length, temperature, generator).tolist()])
+
     def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
         length, temperature = options.get("length", 200), options.get("temperature", 1.0)
         if length < 0 or temperature < 0:
@@ -156,8 +165,6 @@ class LanguageModelling(Task):
         generator = torch.Generator().manual_seed(options.get("seed", 0))
         answers = []
         for text in given:
-            prompt = encoder.encode([text])[0]
-            goes_on = self.generate(prompt, length, temperature, generator)
-            whole = encoder.decode([*prompt.tolist(), *goes_on.tolist()])
+            whole = self.go_on(encoder, text, length, temperature, generator)
             answers.append(Answer(whole, {"text": text, "continued": whole}))
         return answers

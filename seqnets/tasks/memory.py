@@ -39,9 +39,12 @@ class Recall(Task):
 
     def update(self, figures: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
         super().update(figures, loss, found, batch)
-        asked = batch.targets != 0
-        figures["accuracy"].update((found.argmax(-1) == batch.targets)[asked].float())
+        figures["accuracy"].update(_recalled(found, batch.targets))
 
     def of_step(self, loss: Tensor, found: Tensor, batch: Batch) -> dict[str, Tensor]:
-        asked = batch.targets != 0
-        return {"loss": loss, "accuracy": (found.argmax(-1) == batch.targets)[asked].float().mean()}
+        return {"loss": loss, "accuracy": _recalled(found, batch.targets).mean()}
+
+
+def _recalled(logits: Tensor, targets: Tensor) -> Tensor:
+    """1 or 0 for each step whose target is not blank: whether it is the likeliest."""
+    return (logits.argmax(-1) == targets)[targets != 0].float()

@@ -132,7 +132,7 @@ class Task(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
         trainer: Any = self.trainer
-        schedule = self.schedule(optimizer, trainer, trainer.datamodule) if self.scheduler else None
+        schedule = self.schedule(optimizer, trainer, trainer.datamodule)
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, Metric
 from seqnets.data.batch import Batch
 from seqnets.data.sentences import END, PAD, START
 from seqnets.errors import ConfigError
+from seqnets.optional import needed
 from seqnets.tasks.beam_search import beam_search
 from seqnets.tasks.language_modelling import Perplexity
 from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
@@ -128,10 +129,7 @@ class Translation(Task):
         return answers
 
     def check(self, data: Any) -> None:
-        try:
-            import sacrebleu  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(f'BLEU needs sacrebleu ({error}): pip install -e ".[experiments]"') from error
+        needed("sacrebleu", "BLEU")
         if data.encoder.vocab_size > (
             fewest := min(self.model.source.num_embeddings, self.model.target.num_embeddings)
         ):

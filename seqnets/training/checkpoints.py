@@ -60,6 +60,7 @@ class BestCheckpoint(Checkpoint):
     Attributes:
         score: that of the best so far; NaN beats nothing.
         best: the file of it, in this run's folder or in that of a run it goes on from; None where there is none.
+        beside: the folder of the checkpoint that is resumed from, where the best one may lie too.
     """
 
     def __init__(self, folder: str, monitor: str = "val/accuracy", mode: Literal["min", "max"] = "max") -> None:
@@ -69,9 +70,7 @@ class BestCheckpoint(Checkpoint):
         self.monitor, self.mode = monitor, mode
         self.score = -math.inf if mode == "max" else math.inf
         self.best: Path | None = None
-        self.beside: Path | None = (
-            None  # the folder of the checkpoint that is resumed from, where the best one may lie too
-        )
+        self.beside: Path | None = None
 
     @property
     def state_key(self) -> str:
