@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from seqnets.analysis.style import new_figure
 from seqnets.data.sentences import PAD
 from seqnets.errors import ConfigError
 from seqnets.tasks.translation import late
@@ -64,7 +64,7 @@ def draw(maps: Sequence[tuple[list[str], list[str], torch.Tensor]], picture: Pat
     rows = -(-len(maps) // columns)
     width = max(len(read) for read, _, _ in maps) * INCH + 1.3
     height = max(len(written) for _, written, _ in maps) * INCH + 1.3
-    figure = Figure(figsize=(columns * width + 0.7, rows * height + 0.4), layout="constrained")
+    figure = new_figure(columns * width + 0.7, rows * height + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(maps) :]:
         axes.set_visible(False)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqnets.analysis.style import colour, figure, plain
+from seqnets.analysis.style import colour, new_figure, plain
 from seqnets.training.sweep import Job, by_seed
 
 
@@ -18,7 +18,7 @@ class Bars:
         if not groups:
             return
         names = list(next(iter(groups.values()))[0].figures())
-        picture = figure(3.1 * len(names), 1.4 + 0.45 * len(groups))
+        picture = new_figure(3.1 * len(names), 1.4 + 0.45 * len(groups))
         for panel, (axes, name) in enumerate(
             zip(picture.subplots(1, len(names), squeeze=False)[0], names, strict=True)
         ):

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from matplotlib.figure import Figure
 from torch import Tensor
+
+from seqnets.analysis.style import new_figure, plain
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def draw_forecasts(
     season: int = 11,
 ) -> None:
     """Draw a series ``(N,)`` and the forecasts of its end, by label, the model's first, as a PNG."""
-    figure = Figure(figsize=(10, 6.6), layout="constrained")
+    figure = new_figure(10, 6.6)
     whole, end = figure.subplots(2, 1, height_ratios=(1, 1.7))
     try:
         x = [float(time) for time in times]
@@ -82,6 +83,5 @@ def draw_forecasts(
     end.legend(frameon=False, fontsize=9, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.08))
     for axes, left in ((whole, x[0]), (end, x[first])):
         axes.set(ylabel="value", xlim=(left, x[-1]))
-        axes.grid(axis="y", color="0.92")
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     figure.savefig(picture, dpi=150)

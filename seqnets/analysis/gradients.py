@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from seqnets import Recurrent, use_backend
-from seqnets.analysis.style import colour, figure, plain
+from seqnets.analysis.style import colour, new_figure, plain
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 from seqnets.training.sweep import Job
@@ -145,7 +145,7 @@ class GradientFlowOfCells:
         rows = list(dict.fromkeys(job.setting(self.row) for job in jobs))
         if not jobs:
             return
-        picture = figure(13.5, 4.0 * len(rows))
+        picture = new_figure(13.5, 4.0 * len(rows))
         for value, line in zip(rows, picture.subplots(len(rows), 3, squeeze=False), strict=True):
             for job in [job for job in jobs if job.setting(self.row) == value]:
                 cell, clipped = job.setting("model.cell.name"), job.setting("trainer.gradient_clip_val") is not None
@@ -171,7 +171,7 @@ class GradientFlowOfCells:
 
 
 def _draw_run(table: pd.DataFrame, file: Path) -> None:
-    picture = figure(7.2, 4.2)
+    picture = new_figure(7.2, 4.2)
     axes = picture.subplots()
     for when, style in ((BEFORE, ":"), (AFTER, "-")):
         for number, (state, of) in enumerate(table[table["when"] == when].groupby("state", sort=False)):

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from seqnets import Recurrent
-from seqnets.analysis.style import figure, plain
+from seqnets.analysis.style import new_figure, plain
 from seqnets.recurrence import Direction, layer_by_layer, project_input
 from seqnets.scan import scan
 
@@ -153,7 +153,7 @@ def draw_inside(labels: Mapping[str, Sequence[str]], inside: Sequence[Inside], t
     told = {one.layer: labels.get(one.layer) or labels[""] for one in inside}
     kept = {layer: [t for t, label in enumerate(of) if label][-MOST_COLUMNS:] for layer, of in told.items()}
     width = max(7.0, 1.8 + 0.26 * max(map(len, kept.values())))
-    picture = figure(width, 1.6 + 3.3 * len(inside))
+    picture = new_figure(width, 1.6 + 3.3 * len(inside))
     picture.suptitle("\n".join(textwrap.wrap(title.replace("$", r"\$"), int(11 * width))), fontsize=11)
     panels = picture.subplots(2 * len(inside), 1, squeeze=False, height_ratios=[1.0, 1.3] * len(inside))[:, 0]
     last = {one.layer: number for number, one in enumerate(inside)}

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqnets.analysis.style import colour, figure, plain
+from seqnets.analysis.style import colour, new_figure, plain
 from seqnets.training.sweep import Job
 
 
@@ -30,7 +30,7 @@ class SolvedLengths:
                 points.setdefault(name, {}).setdefault(job.setting(self.x), []).append(share)
         if not points:
             return
-        picture = figure(7.2, 4.4)
+        picture = new_figure(7.2, 4.4)
         axes = picture.subplots()
         for number, (name, of) in enumerate(points.items()):
             lengths = sorted(of)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from seqnets.analysis.style import new_figure
 from seqnets.data.in_memory import check_integers
 from seqnets.data.midi import LOWEST, notes_of, write_midi
 from seqnets.errors import ConfigError
@@ -57,7 +57,7 @@ def draw_rolls(pieces: Mapping[str, Tensor], picture: Path) -> None:
     steps = min(map(len, pieces.values()))
     notes = {title: notes_of(roll[:steps]) for title, roll in pieces.items()}
     pitches = [note.pitch for part in notes.values() for note in part] or [LOWEST]
-    figure = Figure(figsize=(10, 6.2), layout="constrained")
+    figure = new_figure(10, 6.2)
     for axes, (title, part), colour in zip(
         figure.subplots(2, 1, sharex=True, sharey=True), notes.items(), COLOURS, strict=True
     ):

@@ -12,7 +12,7 @@ def colour(name: str, number: int = 0) -> str:
     return CELLS.get(name, OTHERS[number % len(OTHERS)])
 
 
-def figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")  # no pyplot: no display, no global state
 
 

@@ -24,10 +24,9 @@ from seqnets.data.batch import Batch
 from seqnets.data.cache import cached
 from seqnets.data.encoders import MusicEncoder
 from seqnets.data.files import File, find_files
-from seqnets.data.hub import Unavailable
 from seqnets.data.in_memory import InMemory, Loaded
 from seqnets.data.midi import KEYS, LOWEST
-from seqnets.data.origins import check_choice, first_available, local_folder
+from seqnets.data.origins import Unavailable, check_choice, first_available, local_folder
 from seqnets.errors import ConfigError, DataError
 from seqnets.folders import cache_directory
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqnets.data.hub import Unavailable
-from seqnets.data.origins import first_available, local_folder
+from seqnets.data.origins import Unavailable, first_available, local_folder
 from seqnets.errors import DataError
 from seqnets.folders import cache_directory
 

@@ -6,13 +6,10 @@ from contextlib import contextmanager, nullcontext
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from seqnets.data.origins import Unavailable
 from seqnets.errors import DataError
 
 SECONDS = 5.0  # then the hub counts as unreachable; `datasets` on its own retries for more than 20
-
-
-class Unavailable(DataError):
-    """A source is not there at all, unlike one that is there and damaged: `auto` tries the next."""
 
 
 def load_from_hub(name: str, *config: str) -> tuple[Any, str]:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from seqnets.data.hub import Unavailable
 from seqnets.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
+
+
+class Unavailable(DataError):
+    """A source is not there at all, unlike one that is there and damaged: `auto` tries the next."""
 
 
 def check_choice(path: str | os.PathLike[str] | None, source: str, sources: Iterable[str]) -> None:

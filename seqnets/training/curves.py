@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from seqnets.analysis.style import new_figure, plain
 
 TRAIN, VAL, TEST = "#3b6fb6", "#d9822b", "#3a3a3a"
 METRIC = re.compile(r"(train|val|test)/(\w+?)(_step|_epoch)?$")
@@ -28,7 +29,7 @@ def plot_curves(metrics: Path, picture: Path, title: str) -> None:
     drawn = [metric for metric in ("loss", *sorted(set(columns) - {"loss"})) if _has_training(columns[metric])]
     if not drawn:
         return
-    figure = Figure(figsize=(5.2 * len(drawn), 4.0), layout="constrained")  # no pyplot: no display, no global state
+    figure = new_figure(5.2 * len(drawn), 4.0)
     figure.suptitle(title, fontsize=12)
     epoch_ends = table.loc[table["epoch"].diff(-1) < 0, "step"].tolist() if "epoch" in table else []
     for metric, axes in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0], strict=True):
@@ -69,6 +70,5 @@ def _draw(axes: Axes, table: pd.DataFrame, series: dict[tuple[str, str], str], m
         axes.axvline(end, color="0.85", linewidth=0.8, zorder=0)
     axes.set(xlabel="step", ylabel=metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     axes.legend(frameon=False, fontsize=9)

@@ -4,13 +4,13 @@ from functools import partial
 
 import pytest
 import torch
-from lightning import Trainer
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from seqnets.data.batch import Batch
 from seqnets.tasks import Classification
+from tests.tasks.trainers import quiet
 
 
 def loader(targets):
@@ -29,10 +29,7 @@ def test_figures_are_means_over_all_examples(num_classes, tmp_path):
     x, data = loader(targets)
     model = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)) if num_classes == 2 else nn.Linear(4, 3)
     task = Classification(model, partial(torch.optim.SGD, lr=0.0), num_classes)
-    trainer = Trainer(
-        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=tmp_path, accelerator="cpu",
-    )  # fmt: skip
+    trainer = quiet(tmp_path)
     trainer.fit(task, data, data)
     figures = dict(trainer.callback_metrics)
     trainer.test(task, data, verbose=False)

@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from lightning import Trainer
 
 import seqnets
 from seqnets.data import Series
@@ -12,6 +11,7 @@ from seqnets.errors import ConfigError
 from seqnets.models import SequenceRegressor
 from seqnets.tasks import Forecasting
 from seqnets.tasks.baselines import autoregression, persistence, seasonal
+from tests.tasks.trainers import quiet
 
 
 def test_persistence_and_season_repeat_what_was():
@@ -49,10 +49,7 @@ def task():
 
 
 def test_figures_are_in_the_datas_units_with_what_is_to_beat_beside_them(data, task, tmp_path):
-    trainer = Trainer(
-        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=tmp_path, accelerator="cpu",
-    )  # fmt: skip
+    trainer = quiet(tmp_path)
     trainer.fit(task, datamodule=data)
     figures = dict(trainer.callback_metrics)
     trainer.test(task, datamodule=data, verbose=False)

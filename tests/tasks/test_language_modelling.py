@@ -4,23 +4,16 @@ from functools import partial
 
 import pytest
 import torch
-from lightning import Trainer
 from torch.nn import functional as F
 
 from seqnets.data.streams import eval_streams
 from seqnets.errors import ConfigError
 from seqnets.models import LanguageModel
 from seqnets.tasks import LanguageModelling
+from tests.tasks.trainers import quiet
 
 IDS = torch.randint(0, 11, (83,), generator=torch.Generator().manual_seed(0))
 SGD = partial(torch.optim.SGD, lr=0.0)
-
-
-def trainer(tmp_path, **options):
-    return Trainer(
-        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=tmp_path, accelerator="cpu", **options,
-    )  # fmt: skip
 
 
 def test_cut_into_chunks_the_loss_is_that_of_the_whole_text(tmp_path):
@@ -31,7 +24,7 @@ def test_cut_into_chunks_the_loss_is_that_of_the_whole_text(tmp_path):
     for steps in (7, 40):
         data = eval_streams(IDS, 2, steps, 0)
         task = LanguageModelling(model, SGD)
-        run = trainer(tmp_path)
+        run = quiet(tmp_path)
         run.fit(task, data, data)
         figures = dict(run.callback_metrics)
         run.test(task, data, verbose=False)
@@ -40,7 +33,7 @@ def test_cut_into_chunks_the_loss_is_that_of_the_whole_text(tmp_path):
             torch.testing.assert_close(figures[f"{part}/loss"], expected)
             torch.testing.assert_close(figures[f"{part}/perplexity"], expected.exp())
     bits = LanguageModelling(model, SGD, figure="bits_per_character")
-    run = trainer(tmp_path)
+    run = quiet(tmp_path)
     run.test(bits, data, verbose=False)
     torch.testing.assert_close(run.callback_metrics["test/bits_per_character"], expected / torch.tensor(2.0).log())
 
@@ -49,7 +42,7 @@ def test_every_epoch_starts_from_zeros(tmp_path):
     task = LanguageModelling(LanguageModel("gru", 11, 4, 5), SGD)
     losses = []
     task.on_train_epoch_end = lambda: losses.append(float(task.trainer.callback_metrics["train/loss"]))
-    run = trainer(tmp_path)
+    run = quiet(tmp_path)
     run.fit_loop.max_epochs = 3
     run.fit(task, eval_streams(IDS, 2, 7, 0))
     assert len(set(losses)) == 1
@@ -83,7 +76,7 @@ def test_shorter_chunks_take_shorter_steps(tmp_path):
         model = LanguageModel("gru", 11, 4, 5)
         before = model.softmax.bias.detach().clone()
         task = LanguageModelling(model, partial(torch.optim.SGD, lr=0.5), steps=steps)
-        trainer(tmp_path, limit_train_batches=1, gradient_clip_val=0.01).fit(task, eval_streams(IDS, 2, 7, 0))
+        quiet(tmp_path, limit_train_batches=1, gradient_clip_val=0.01).fit(task, eval_streams(IDS, 2, 7, 0))
         return model.softmax.bias.detach() - before
 
     torch.testing.assert_close(moved(14), moved(None) / 2)

@@ -6,7 +6,6 @@ from functools import partial
 import mido
 import pytest
 import torch
-from lightning import Trainer
 from torch import nn
 
 import seqnets
@@ -15,6 +14,7 @@ from seqnets.data.batch import Batch
 from seqnets.models import StepPredictor
 from seqnets.tasks import Polyphony
 from tests.data.made import chorales
+from tests.tasks.trainers import quiet
 
 
 @pytest.fixture
@@ -40,10 +40,7 @@ def test_figures_are_means_over_all_steps_of_all_pieces(task, tmp_path, monkeypa
     data = Chorales(path=chorales(tmp_path / "here", monkeypatch), batch_size=3, eval_batch_size=4)
     nn.init.normal_(task.model.head.bias, std=2.0)
     task.model.dropout.p = 0.0
-    trainer = Trainer(
-        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=tmp_path, accelerator="cpu",
-    )  # fmt: skip
+    trainer = quiet(tmp_path)
     trainer.fit(task, datamodule=data)
     figures = dict(trainer.callback_metrics)
     trainer.test(task, datamodule=data, verbose=False)

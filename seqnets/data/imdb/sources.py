@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from seqnets.data import origins
-from seqnets.data.hub import Unavailable, load_from_hub, split_of
+from seqnets.data.hub import load_from_hub, split_of
 from seqnets.data.imdb.folder import read_folder
 from seqnets.data.imdb.reviews import Reviews, Split
-from seqnets.data.origins import first_available, local_folder
+from seqnets.data.origins import Unavailable, first_available, local_folder
 from seqnets.errors import DataError
 
 log = logging.getLogger(__name__)
