@@ -58,6 +58,12 @@ def test_the_published_models_have_their_number_of_parameters(experiment):
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[experiment]
 
 
+def test_a_classifier_draws_its_weights_in_the_order_that_data_flow():
+    """Another order makes other weights of a seed, and other figures than are documented for it."""
+    net = compose("+experiment=imdb_cnn_lstm", "run_dir=nowhere").model.net
+    assert [part for part in net if part in ("embedding", "front", "recurrent")] == ["embedding", "front", "recurrent"]
+
+
 def test_a_run_without_a_step_names_no_backend(reviews, tmp_path):
     _, objects = train(small_run(reviews, tmp_path / "run", "trainer.limit_train_batches=0"))
     assert objects["result"]["backend"] == "none ran"
