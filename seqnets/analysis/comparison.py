@@ -30,5 +30,8 @@ class Bars:
             axes.set_yticks(range(len(groups)), list(groups) if panel == 0 else [""] * len(groups))
             axes.invert_yaxis()
             axes.set_title(name, fontsize=10, loc="left")
+            if name == "parameters":
+                axes.xaxis.set_major_formatter("{x:,.0f}")
+                axes.locator_params(axis="x", nbins=3)
             plain(axes, "x")
         picture.savefig(folder / "sweep.png", dpi=150)
