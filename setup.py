@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "seqnets/__init__.py").read
 
 TRAIN = [
     "datasets>=3.0",
+    "filelock>=3.12",
     "hydra-core>=1.3.2,<1.4",
     "lightning>=2.5,<3",
     "matplotlib>=3.8",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from seqnets import Recurrent, use_backend
 from seqnets.analysis.style import colour, new_figure, plain
-from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 from seqnets.training.sweep import Job
 
@@ -44,15 +43,15 @@ class _StepByStep(nn.Module):
         return torch.stack(outputs), state
 
 
-def gradient_norms(model: nn.Module, batch: Batch, criterion: Any) -> dict[str, Tensor]:
+def gradient_norms(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Tensor]:
     """``‖∂loss/∂s_t‖`` for each state s of the recurrent layer, ``(T,)``: at every step t the mean of the norms over the batch.
 
     The derivative is the total one, along all later steps. It is taken step by step in the cell's own operations, as kernels do not
     keep it.
 
     Args:
-        model: gives outputs for ``batch.inputs``, through one recurrent layer of one direction.
-        criterion: of outputs and targets, the loss.
+        model: has one recurrent layer of one direction.
+        loss: runs it, and gives the loss.
 
     Raises:
         ConfigError: the model has other recurrent layers.
@@ -64,7 +63,7 @@ def gradient_norms(model: nn.Module, batch: Batch, criterion: Any) -> dict[str, 
     model.set_submodule(name, loop)
     try:
         with use_backend("reference"), torch.enable_grad():
-            criterion(model(batch.inputs), batch.targets).backward()
+            loss().backward()
     finally:
         model.set_submodule(name, layer)
         model.zero_grad(set_to_none=True)
@@ -106,7 +105,8 @@ class GradientFlow(Callback):
         if trainer.global_step == 0:  # not in a run that goes on
             self._measure(trainer, pl_module, BEFORE)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # not on_train_end, which a run that goes on with its test does not come to
         self._measure(trainer, pl_module, AFTER)
         table = pd.DataFrame(self._rows)
         table.to_csv(self.folder / FILE, index=False)
@@ -122,7 +122,7 @@ class GradientFlow(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         batch = module.transfer_batch_to_device(next(iter(data.val_dataloader())), module.device, 0)
         with torch.random.fork_rng():
-            norms = gradient_norms(module.model, batch, nn.functional.mse_loss)
+            norms = gradient_norms(module.model, lambda: module.loss(batch, "val")[0])
         for name, values in norms.items():
             for t, value in enumerate(values.tolist(), 1):
                 self._rows.append({"when": when, "state": name, "t": t, "norm": value})

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Accuracy, MeanMetric, Metric
+from torchmetrics import Accuracy, Metric
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
+from seqnets.tasks.figures import Mean
 from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
 
@@ -35,7 +36,7 @@ class Classification(Task):
         kind: dict[str, Any] = (
             {"task": "binary"} if self.binary else {"task": "multiclass", "num_classes": self.num_classes}
         )
-        return {"loss": MeanMetric(), "accuracy": Accuracy(**kind)}
+        return {"loss": Mean(), "accuracy": Accuracy(**kind)}
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.model(inputs)
@@ -65,7 +66,7 @@ class Classification(Task):
         return logits.softmax(-1)
 
     def check(self, data: Any) -> None:
-        probabilities = self.probabilities(data.example().inputs.to(self.device))
+        probabilities = self.probabilities(self.example(data).inputs)
         if probabilities.shape != (1, len(data.labels)):
             raise ConfigError(
                 f"model.net and task give probabilities {tuple(probabilities.shape)} for one example, but the data have the "

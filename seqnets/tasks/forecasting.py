@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError, Metric
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 from seqnets.tasks.baselines import Forecast, autoregression, persistence, seasonal
+from seqnets.tasks.figures import Mean
 from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
 
@@ -37,7 +38,7 @@ class Forecasting(Task):
         self.order = order
 
     def figures(self) -> dict[str, Metric]:
-        return {"loss": MeanMetric(), "rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
+        return {"loss": Mean(), "rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.model(inputs)

@@ -9,29 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 from seqnets.models.language_model import Modelled, State
+from seqnets.tasks.figures import Bits, Mean, Perplexity
 from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
-
-class Perplexity(MeanMetric):
-    """exp of the mean loss in nats."""
-
-    def compute(self) -> Tensor:
-        return super().compute().exp()
-
-
-class Bits(MeanMetric):
-    """The mean loss in bits."""
-
-    def compute(self) -> Tensor:
-        return super().compute() / math.log(2)
-
-
-FIGURES: dict[str, type[MeanMetric]] = {"perplexity": Perplexity, "bits_per_character": Bits}
+FIGURES: dict[str, type[Mean]] = {"perplexity": Perplexity, "bits_per_character": Bits}
 
 
 class LanguageModelling(Task):
@@ -50,7 +36,7 @@ class LanguageModelling(Task):
         optimizer, scheduler: as `Task` takes them.
 
     Raises:
-        ConfigError: there is no such figure.
+        ConfigError: there is no such figure, or a number is out of range.
 
     Source of penalties and scaling: Merity, Keskar and Socher, ICLR 2018 (arXiv:1708.02182).
     """
@@ -74,12 +60,17 @@ class LanguageModelling(Task):
         super().__init__(model, optimizer, scheduler)
         if figure not in FIGURES:
             raise ConfigError(f"There is no figure {figure!r}: choose among {', '.join(FIGURES)}.")
+        if steps is not None and steps < 1:
+            raise ConfigError(f"task.steps is {steps}, but must be 1 at least, or null.")
+        for name, penalty in (("activation_penalty", activation_penalty), ("slowness_penalty", slowness_penalty)):
+            if not 0 <= penalty < math.inf:
+                raise ConfigError(f"task.{name} is {penalty}, but must not be negative: it is added to the loss.")
         self.figure, self.steps = figure, steps
         self.activation_penalty, self.slowness_penalty = activation_penalty, slowness_penalty
         self._carried: dict[str, tuple[int, State]] = {}  # by part: the epoch it belongs to, and the state
 
     def figures(self) -> dict[str, Metric]:
-        return {"loss": MeanMetric(), self.figure: FIGURES[self.figure]()}
+        return {"loss": Mean(), self.figure: FIGURES[self.figure]()}
 
     def loss(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
         epoch = self.current_epoch
@@ -129,7 +120,7 @@ class LanguageModelling(Task):
             self._carried["fit"] = epoch, tuple(tuple(s.to(self.device) for s in layer) for layer in state)
 
     def check(self, data: Any) -> None:
-        logits = self.model(data.example().inputs.to(self.device)).logits
+        logits = self.model(self.example(data).inputs).logits
         if logits.shape[-1] != len(data.encoder):
             raise ConfigError(
                 f"model.net gives logits of {logits.shape[-1]} tokens, but the training text has {len(data.encoder)}: "

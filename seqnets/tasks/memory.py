@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
+from seqnets.tasks.figures import Mean
 from seqnets.tasks.task import Task
 
 
@@ -31,7 +32,7 @@ class Recall(Task):
     """
 
     def figures(self) -> dict[str, Metric]:
-        return {"loss": MeanMetric(), "accuracy": MeanMetric()}
+        return {"loss": Mean(), "accuracy": Mean()}
 
     def loss(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
         logits = self.model(batch.inputs).float()

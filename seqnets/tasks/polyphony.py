@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from seqnets.data.batch import Batch
 from seqnets.data.midi import KEYS, write_midi
+from seqnets.errors import ConfigError
+from seqnets.layers import Recurrent
 from seqnets.optional import needed
 from seqnets.recurrence import active_steps
+from seqnets.tasks.figures import Mean
 from seqnets.tasks.task import Answer, Task
 
 LENGTH = 64  # steps of a composition, where none is asked for
@@ -40,7 +43,7 @@ class Polyphony(Task):
     }
 
     def figures(self) -> dict[str, Metric]:
-        return {"loss": MeanMetric(), "accuracy": MeanMetric()}
+        return {"loss": Mean(), "accuracy": Mean()}
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.model(inputs, lengths)
@@ -82,12 +85,20 @@ class Polyphony(Task):
         training = self.model.training
         model: Any = self.model.eval()
         notes, state, steps = torch.zeros(1, KEYS), None, []
+        weight = next(model.parameters())
         for _ in range(length):
-            logits, state = model.step(notes.to(self.device), state)
+            logits, state = model.step(notes.to(weight), state)
             notes = torch.bernoulli((logits.float().cpu() / temperature).sigmoid(), generator=generator)
             steps.append(notes)
         model.train(training)
         return torch.cat(steps).to(torch.uint8)
+
+    def check(self, data: Any) -> None:
+        if any(isinstance(module, Recurrent) and module.bidirectional for module in self.model.modules()):
+            raise ConfigError(
+                "a bidirectional model reads the notes that it has to predict: set model.net.recurrent.bidirectional=false"
+            )
+        super().check(data)
 
     def read(self, encoder: Any, given: str) -> dict[str, list[str]]:
         """Composes, and reads the composition, whatever is given."""

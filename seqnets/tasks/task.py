@@ -10,10 +10,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
+from seqnets.tasks.figures import Mean
 
 PARTS = {"fit": "train", "val": "val", "test": "test"}  # "train" is a method of every module
 
@@ -52,7 +53,7 @@ class Task(LightningModule):
 
     def figures(self) -> dict[str, Metric]:
         """New metrics, which `update` feeds."""
-        return {"loss": MeanMetric()}
+        return {"loss": Mean()}
 
     def loss(self, batch: Batch, part: str) -> tuple[Tensor, Any]:
         """What is minimised, a scalar, and what `update` and `of_step` need to know of it, such as logits.
@@ -91,9 +92,15 @@ class Task(LightningModule):
         Raises:
             ConfigError: it does not fit the data; whatever the modules raise is for the caller to wrap.
         """
-        loss, _ = self.loss(self.transfer_batch_to_device(data.example(), self.device, 0), "val")
+        loss, _ = self.loss(self.example(data), "val")
         if loss.dim():
             raise ConfigError(f"the loss of {type(self).__name__} is no scalar: it has the shape {tuple(loss.shape)}")
+
+    def example(self, data: Any) -> Batch:
+        """One of `data`, on this device and in the precision of the model, as Lightning will give it."""
+        dtype = next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        batch = self.transfer_batch_to_device(data.example(), self.device, 0)
+        return Batch(*(x.to(dtype) if x is not None and x.is_floating_point() else x for x in batch))
 
     # ---- what Lightning asks
 

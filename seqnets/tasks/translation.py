@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from seqnets.data.batch import Batch
 from seqnets.data.sentences import END, PAD, START
 from seqnets.errors import ConfigError
 from seqnets.optional import needed
 from seqnets.tasks.beam_search import beam_search
-from seqnets.tasks.language_modelling import Perplexity
+from seqnets.tasks.figures import Mean, Perplexity
 from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Translation(Task):
         super().__init__(model, optimizer, scheduler)
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"task.label_smoothing is {label_smoothing}, but must be at least 0 and below 1.")
+        if not isinstance(length_penalty, int | float) or not math.isfinite(length_penalty):
+            raise ConfigError(f"task.length_penalty is {length_penalty!r}, but must be a number, such as 0 or 1.")
         try:
             _check_beam(beam)
         except ValueError as error:
@@ -71,7 +74,7 @@ class Translation(Task):
         self.signature = ""
 
     def figures(self) -> dict[str, Metric]:
-        return {"loss": MeanMetric(), "perplexity": Perplexity()}
+        return {"loss": Mean(), "perplexity": Perplexity()}
 
     @property
     def logged(self) -> list[str]:
@@ -115,7 +118,10 @@ class Translation(Task):
         inputs = encoder.encode([given]).to(self.device)
         ids, _ = self.translate(inputs)
         self.model(inputs, late(ids))
-        return {"encoder": encoder.pieces(inputs[0], "source"), "decoder": ["<start>", *encoder.pieces(ids[0])]}
+        return {
+            "encoder": encoder.pieces(inputs[0], "source"),
+            "decoder": ["<start>", *encoder.pieces(ids[0])][: ids.shape[1]],
+        }
 
     def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
         beam = options.get("beam", self.beam)
@@ -140,6 +146,7 @@ class Translation(Task):
         super().check(data)
 
     def on_test_start(self) -> None:
+        needed("sacrebleu", "BLEU")
         self.translations = []
         log.info("translating the test split with a beam of %d", self.beam)
 

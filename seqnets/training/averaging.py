@@ -60,8 +60,10 @@ class NTASGD(Optimizer):
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(parameter.grad, alpha=-group["lr"])
                 if group["count"] is not None:
-                    mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
-                    mean.lerp_(parameter, 1 / group["count"])
+                    state = self.state[parameter]
+                    if "mean" not in state:
+                        state["mean"] = parameter.clone()
+                    state["mean"].lerp_(parameter, 1 / group["count"])
         return loss
 
     @torch.no_grad()
@@ -94,8 +96,9 @@ class AveragedWeights(Callback):
             self._optimizer(trainer).swap()
             self._optimizer(trainer).observe(float(trainer.callback_metrics[self.monitor]))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._optimizer(trainer).swap()  # what training leaves is the average
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # what training leaves is the average; not on_train_end, which a run that goes on with its test does not come to
+        self._optimizer(trainer).swap()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         means = self._means(trainer, pl_module)

@@ -3,6 +3,7 @@
 import copy
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from seqnets.errors import ConfigError, RunFolderError, SeqnetsError
 from seqnets.training.config import build, check_config, resolved
 from seqnets.training.run_folder import refuse_used, remove_empty
 from seqnets.training.sweep import read_jobs, report_sweep
-from seqnets.training.sweep_folder import refuse_other_sweep
+from seqnets.training.sweep_folder import locked, refuse_other_sweep
 
 
 def full_errors() -> bool:
@@ -38,8 +39,8 @@ def plain_errors() -> Iterator[None]:
 class Preflight(Callback):
     """Hydra's hook: a run that cannot start leaves no folder behind, and of a sweep's jobs one that fails ends no other.
 
-    Hydra turns exceptions of its hooks into warnings, SystemExit passes. With ``HYDRA_FULL_ERROR=1`` the checks are left
-    to `train`, which repeats them, for their traceback.
+    Hydra turns exceptions of its hooks into warnings, SystemExit passes. With ``HYDRA_FULL_ERROR=1`` a single run's checks are
+    left to `train`, which repeats them, for their traceback.
     """
 
     def __init__(self) -> None:
@@ -58,13 +59,18 @@ class Preflight(Callback):
             refuse_used(Path(check_config(cfg)["run_dir"]))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        with plain_errors():
+        try:
             _refuse_run_dir(config)
             if any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra):
                 raise ConfigError(
                     "this is a sweep, whose folder is given by hydra.sweep.dir=<folder>; for one run of it add hydra.mode=RUN"
                 )
             refuse_other_sweep(config)
+            self._lock = locked(Path(config.hydra.sweep.dir))
+        except SeqnetsError as error:  # nothing repeats these
+            if full_errors():
+                traceback.print_exc()
+            sys.exit(f"{type(error).__name__}: {error}")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         ran = job_return.status is not JobStatus.FAILED or (
@@ -85,13 +91,18 @@ class Preflight(Callback):
         job_return.return_value, job_return.status = None, JobStatus.COMPLETED  # the sweep goes on
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        if self._jobs:
-            folder, jobs = Path(config.hydra.sweep.dir).absolute(), read_jobs(self._jobs)
-            report_sweep(folder, jobs)
-            if picture := config.get("sweep_picture"):
-                build(resolved(picture), "sweep_picture")(folder, jobs)
-        if self._failed:
-            sys.exit("\n".join([f"{len(self._failed)} of the sweep's jobs failed:", *self._failed]))
+        troubles = [f"{len(self._failed)} of the sweep's jobs failed:", *self._failed] if self._failed else []
+        try:
+            if self._jobs:
+                folder, jobs = Path(config.hydra.sweep.dir).absolute(), read_jobs(self._jobs)
+                report_sweep(folder, jobs)
+                if picture := config.get("sweep_picture"):
+                    build(resolved(picture), "sweep_picture")(folder, jobs)
+        except Exception as error:  # Hydra would make a warning of it
+            traceback.print_exc()
+            troubles.append(f"the sweep could not be reported: {type(error).__name__}: {error}")
+        if troubles:
+            sys.exit("\n".join(troubles))
 
 
 def _refuse_run_dir(config: DictConfig) -> None:

@@ -1,10 +1,10 @@
 """The folder of a sweep: of one sweep, which goes on where it stopped when its command is repeated."""
 
 import copy
-import itertools
 import json
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -31,24 +31,41 @@ def refuse_other_sweep(config: DictConfig) -> None:
         )
 
 
+def locked(folder: Path) -> FileLock:
+    """The sweep's folder, this process's own for as long as the lock is held.
+
+    Raises:
+        RunFolderError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunFolderError(
+            f"another process is at work in {folder}: let it finish or stop it, or name another with hydra.sweep.dir="
+        ) from error
+    return lock
+
+
 def continued(cfg: DictConfig) -> DictConfig | None:
     """What a job of a sweep has left to do, where the same sweep was begun before: nothing, if it finished; the rest, from its last
     checkpoint, if it did not, its folder then moved aside; else all.
     """
-    if (
-        HydraConfig.get().mode is not RunMode.MULTIRUN
-        or not (folder := Path(cfg.run_dir)).joinpath("config.yaml").exists()
-    ):
+    if HydraConfig.get().mode is not RunMode.MULTIRUN:
         return cfg
+    folder = Path(cfg.run_dir)
     result = folder / "result.json"
     if result.exists() and json.loads(result.read_text(encoding="utf-8"))["status"] == "finished":
         print(f"finished before: {folder}")
         return None
-    aside = next(p for k in itertools.count(1) if not (p := folder.with_name(f"{folder.name}.stopped-{k}")).exists())
-    folder.rename(aside)
-    folder.mkdir()
-    last = aside / "checkpoints" / "last.ckpt"
-    if last.exists():
+    stopped = {int(aside.suffix.rpartition("-")[2]): aside for aside in folder.parent.glob(f"{folder.name}.stopped-*")}
+    if (folder / "config.yaml").exists():
+        number = max(stopped, default=0) + 1
+        stopped[number] = folder.rename(folder.with_name(f"{folder.name}.stopped-{number}"))
+        folder.mkdir()
+    checkpoints = (stopped[number] / "checkpoints" / "last.ckpt" for number in sorted(stopped, reverse=True))
+    if last := next(filter(Path.exists, checkpoints), None):  # the newest may have stopped before it had one
         cfg = copy.deepcopy(cfg)
         cfg.ckpt_path = str(last.absolute())
     return cfg

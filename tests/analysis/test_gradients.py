@@ -18,7 +18,7 @@ def test_norms_are_those_of_a_product_of_jacobians():
     """For h_t = tanh(W h_{t-1} + …) the gradient goes back by diag(1 - h_t²) W at each step."""
     model = SequenceRegressor(seqnets.RNN(2, 4), 1).double()
     batch = Batch(torch.randn(3, 6, 2).double(), torch.randn(3, 1).double())
-    norms = gradient_norms(model, batch, F.mse_loss)
+    norms = gradient_norms(model, lambda: F.mse_loss(model(batch.inputs), batch.targets))
     h, _ = model.recurrent(batch.inputs.transpose(0, 1))
     gradient = 2 * (model(batch.inputs) - batch.targets) / 3 * model.head.weight
     expected = []
@@ -31,8 +31,8 @@ def test_norms_are_those_of_a_product_of_jacobians():
 
 
 def test_a_cell_that_carries_more_has_a_norm_for_each_state():
-    batch = Batch(torch.randn(3, 6, 2), torch.randn(3, 1))
-    norms = gradient_norms(SequenceRegressor(seqnets.LSTM(2, 4), 1), batch, F.mse_loss)
+    model, inputs = SequenceRegressor(seqnets.LSTM(2, 4), 1), torch.randn(3, 6, 2)
+    norms = gradient_norms(model, lambda: model(inputs).square().mean())
     assert norms.keys() == {"h", "c"}
     assert norms["c"][-1] == 0  # nothing reads the last one
     assert (norms["c"][:-1] > 0).all() and (norms["h"] > 0).all()
@@ -42,7 +42,7 @@ def test_a_cell_that_carries_more_has_a_norm_for_each_state():
 def test_stacks_are_refused(options):
     model = SequenceRegressor(seqnets.GRU(2, 4, **options), 1)
     with pytest.raises(ConfigError, match="one recurrent layer of one direction"):
-        gradient_norms(model, Batch(torch.randn(3, 6, 2), torch.randn(3, 1)), F.mse_loss)
+        gradient_norms(model, lambda: model(torch.randn(3, 6, 2)).mean())
 
 
 def test_a_run_has_them_before_and_after_training(tmp_path):
