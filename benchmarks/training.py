@@ -24,8 +24,8 @@ import seqnets
 from benchmarks.cases import TrainCase
 from benchmarks.contenders import Arrays, Settings, Work
 from benchmarks.contenders.with_torch import LAYERS, of_torch
+from seqnets.training.allocator import keep_freed_memory
 from seqnets.training.config import build, check_config
-from seqnets.training.memory import keep_freed_memory
 
 CONF = Path(__file__).parents[1] / "conf"
 

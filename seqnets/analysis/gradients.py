@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seqnets import Recurrent, use_backend
 from seqnets.analysis.style import colour, new_figure, plain
 from seqnets.errors import ConfigError
+from seqnets.models.states import as_tuple
 from seqnets.training.sweep import Job
 
 FILE = "gradient_flow.csv"
@@ -35,7 +36,7 @@ class _StepByStep(nn.Module):
         outputs = []
         for x_t in x:
             _, state = self.layer.step(x_t, state)
-            own = (state,) if isinstance(state, Tensor) else tuple(state)
+            own = as_tuple(state)
             self.states.append(own)
             for s in own:
                 s.retain_grad()

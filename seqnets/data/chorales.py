@@ -64,8 +64,6 @@ class Chorales(InMemory):
         DataError: the music is missing, incomplete or damaged.
     """
 
-    licence = "none stated; the music is in the public domain"
-
     def __init__(
         self,
         name: str = JSB,
@@ -84,6 +82,9 @@ class Chorales(InMemory):
         check_choice(path, source, ("local", "download", "package") if name == JSB else ("local",))
         self.name, self.path, self.source, self.cache_dir = name, path, source, cache_dir
         self.encoder = MusicEncoder() if encoder is None else encoder
+        self.licence = "not stated by the benchmark; see where each set comes from"
+        if name == JSB:
+            self.licence = "none stated; the music is in the public domain"
 
     def _load(self) -> Loaded:
         pieces, origin = self._read()

@@ -98,10 +98,11 @@ def _downloaded(name: str, files: Mapping[str, File]) -> Path:
     quiet.setLevel(logging.WARNING)
     try:
         for file in files.values():
-            packed = file.url.endswith(".gz")  # the checksum is of what is inside
-            log.info("%s: downloading %s", name, file.url)
+            packed, saved = file.url.endswith(".gz"), file.url.rsplit("/", 1)[1]
+            if not (folder / saved).exists():
+                log.info("%s: downloading %s", name, file.url)
             pooch.retrieve(
-                file.url, None if packed else file.sha256, file.url.rsplit("/", 1)[1], folder,
+                file.url, None if packed else file.sha256, saved, folder,  # the checksum is of what is inside
                 downloader=pooch.HTTPDownloader(progressbar=True, timeout=SECONDS),
             )  # fmt: skip
     except ValueError as error:  # the checksum is another: what is published has changed, or somebody changed it

@@ -108,7 +108,6 @@ class CopyMemory(Made):
 
     least = 1
     symbols, recalled = 8, 10
-    vocab_size = symbols + 2
 
     @property
     def guess(self) -> float:  # type: ignore[override]

@@ -26,13 +26,11 @@ def check_choice(path: str | os.PathLike[str] | None, source: str, sources: Iter
         raise ConfigError(f"A path is read from disk, never from source={source}: leave one of the two out.")
 
 
-def first_available(
-    what: str, sources: Mapping[str, Callable[[], Found]], source: str = "auto", way_out: str = ""
-) -> Found:
+def first_available(what: str, sources: Mapping[str, Callable[[], Found]], source: str = "auto") -> Found:
     """What the source named gives; with "auto", the first that is not `Unavailable`.
 
     Raises:
-        DataError: none of them has it; the message says for each what to do about it, and `way_out`.
+        DataError: none of them has it; the message says for each what to do about it.
     """
     if source != "auto":
         return sources[source]()
@@ -43,7 +41,7 @@ def first_available(
         except Unavailable as error:
             log.info("%s: nothing from source %s. %s", what, name, error)
             reasons.append(f"  {name}: {error}")
-    raise DataError("\n".join([f"There are no {what} at hand; any one of these would do{way_out}.", *reasons]))
+    raise DataError("\n".join([f"There are no {what} at hand; any one of these would do.", *reasons]))
 
 
 def local_folder(path: str | os.PathLike[str] | None, name: str) -> Path:

@@ -5,6 +5,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from seqnets.data.in_memory import InMemory, Loaded, check_integers
 from seqnets.data.loader import Examples
 from seqnets.errors import ConfigError, DataError
+from seqnets.optional import needed
 
 
 class SeriesEncoder:
@@ -127,6 +129,7 @@ class Series(InMemory):
             raise ConfigError(f"window is {window}, but the trained model looks back {encoder.window} steps.")
         self.path, self.window, self.horizon, self.season = path, window, horizon, season
         self.test_fraction, self._trained_encoder = test_fraction, encoder
+        self.licence = "public domain" if path is None else ""
 
     @property
     def train_values(self) -> Tensor:
@@ -167,21 +170,15 @@ class Series(InMemory):
 
 
 def _sunspots() -> tuple[tuple[list[str], list[float]], dict[str, Any]]:
-    try:
-        import statsmodels
-        from statsmodels.datasets import sunspots
-    except ImportError as error:
-        raise DataError(
-            f'statsmodels, which carries the sunspots, cannot be imported ({error}): pip install -e ".[experiments]", or give data.path='
-        ) from error
-    table = sunspots.load_pandas().data
+    datasets = needed("statsmodels.datasets", "the sunspots, where data.path names no other series,")
+    table = datasets.sunspots.load_pandas().data
     read = [str(int(year)) for year in table["YEAR"]], [float(value) for value in table["SUNACTIVITY"]]
-    return read, {"source": "package", "location": f"statsmodels {statsmodels.__version__}", "note": "yearly sunspots"}
+    return read, {"source": "package", "location": f"statsmodels {version('statsmodels')}", "note": "yearly sunspots"}
 
 
 def _read_csv(file: Path) -> tuple[tuple[list[str], list[float]], dict[str, Any]]:
     try:
-        with file.open(newline="", encoding="utf-8") as opened:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
             rows = list(csv.DictReader(opened))
         times, values = [row["time"] for row in rows], [float(row["value"]) for row in rows]
     except (OSError, KeyError, TypeError, ValueError) as error:

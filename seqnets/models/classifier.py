@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import init as initialize
 
 from seqnets.layers import Recurrent
+from seqnets.models.states import last_states
 
 
 class SequenceClassifier(nn.Module):
@@ -20,8 +20,7 @@ class SequenceClassifier(nn.Module):
         num_classes: 2 gives one logit (for a sigmoid), more give one each (for a softmax).
         embedding: maps ``(T, B)`` token ids to ``(T, B, I)``; None where the input is ``(B, T, I)`` already.
         front: maps ``(T, B, I)`` to ``(T', B, I')``, such as `ConvFront`.
-        pooling: what of the recurrent outputs the head sees: ``"last"``, each direction's own final state (not
-            ``y[-1]``, where the reverse direction has read one step only); ``"mean"`` or ``"max"`` over time.
+        pooling: what of the recurrent outputs the head sees: ``"last"``, each direction's own final state; ``"mean"`` or ``"max"`` over time.
         head_sizes: hidden sizes of the head, each with ReLU and dropout.
         head_dropout: their dropout.
         init: ``"torch"``, or ``"keras"``: embedding uniform in ±0.05, Glorot uniform weights and zero biases elsewhere.
@@ -82,8 +81,7 @@ class SequenceClassifier(nn.Module):
             return y.mean(0)
         if self.pooling == "max":
             return y.amax(0)
-        last = state[0] if isinstance(state, tuple) else state
-        return torch.cat(last[-self.recurrent.num_directions :].unbind(0), dim=-1)
+        return last_states(state, self.recurrent.num_directions)
 
 
 def _keras(module: nn.Module) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seqnets.layers import Recurrent
+from seqnets.models.states import last_states
 
 
 class SequenceRegressor(nn.Module):
@@ -39,5 +40,4 @@ class SequenceRegressor(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """``(B, T, I)``, and ``(B,)`` lengths where they differ -> ``(B, out_features)``."""
         _, state, *_ = self.recurrent(inputs.transpose(0, 1), None, lengths)
-        last = state[0] if isinstance(state, tuple) else state
-        return self.head(self.dropout(torch.cat(last[-self.recurrent.num_directions :].unbind(0), dim=-1)))
+        return self.head(self.dropout(last_states(state, self.recurrent.num_directions)))

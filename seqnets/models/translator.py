@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqnets.layers import Recurrent
+from seqnets.models.states import as_taken, as_tuple, last_states
 
 
 class Memory(NamedTuple):
@@ -87,7 +88,7 @@ class Translator(nn.Module):
             lengths = torch.full(inputs.shape[:1], inputs.shape[1], device=inputs.device)
         h, final, *_ = self.encoder(self.dropout(self.source(inputs.T)), lengths=lengths)
         real = torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None]
-        last = torch.cat(_states(final)[0][-self.encoder.num_directions :].unbind(0), dim=-1)
+        last = last_states(final, self.encoder.num_directions)
         state = (bridge(last).tanh().unflatten(-1, (self.decoder.num_layers, -1)) for bridge in self.bridges)
         return Memory(self.dropout(h).transpose(0, 1), real), tuple(s.transpose(0, 1).contiguous() for s in state)
 
@@ -98,9 +99,9 @@ class Translator(nn.Module):
             previous: ``(N,)``, the last word of N = B·K beginnings, K of each source that `memory` holds.
             state: each ``(L, N, H)``.
         """
-        y, state = self.decoder.step(self.dropout(self.target(previous)), _passed(state))
+        y, state = self.decoder.step(self.dropout(self.target(previous)), as_taken(state))
         o, _ = self._attend(y.unflatten(0, (len(memory.states), -1)), memory)  # attention takes any number of queries
-        return self.logits(o.flatten(0, 1)), _states(state)
+        return self.logits(o.flatten(0, 1)), as_tuple(state)
 
     def attention(self, inputs: Tensor, previous: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The weights a, ``(B, T, S)``, for what `forward` takes."""
@@ -108,7 +109,7 @@ class Translator(nn.Module):
         return self._attend(self._write(previous, state), memory)[1]
 
     def _write(self, previous: Tensor, state: tuple[Tensor, ...]) -> Tensor:
-        y, *_ = self.decoder(self.dropout(self.target(previous.T)), _passed(state))
+        y, *_ = self.decoder(self.dropout(self.target(previous.T)), as_taken(state))
         return y.transpose(0, 1)
 
     def _attend(self, y: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
@@ -117,14 +118,3 @@ class Translator(nn.Module):
         a = scores.masked_fill(~memory.real[:, None], -torch.inf).softmax(-1)
         o = self.combine(torch.cat([a @ memory.states, y], dim=-1)).tanh()
         return self.dropout(o), a
-
-
-# seqnets.GRU takes and gives its one state bare, as torch's does
-
-
-def _states(state: Any) -> tuple[Tensor, ...]:
-    return tuple(state) if isinstance(state, tuple) else (state,)
-
-
-def _passed(state: tuple[Tensor, ...]) -> Any:
-    return state[0] if len(state) == 1 else state

@@ -101,7 +101,7 @@ class Forecasting(Task):
         """The next ``length`` values ``(B, length)`` after windows ``(B, T, 1)``, scaled; later ones build on the earlier."""
         values = windows
         while values.shape[1] < windows.shape[1] + length:
-            following = self(values[:, -windows.shape[1] :].to(self.device)).float().to(values)
+            following = self(values[:, -windows.shape[1] :].to(next(self.parameters()))).float().to(values)
             values = torch.cat([values, following.unsqueeze(-1)], dim=1)
         return values[:, windows.shape[1] :][:, :length].squeeze(-1)
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
+from seqnets.data.streams import Chunks
 from seqnets.errors import ConfigError, SeqnetsError
 from seqnets.tasks import Task
 from seqnets.training.averaging import NTASGD, AveragedWeights
@@ -42,6 +43,15 @@ def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data:
             close = get_close_matches(monitor, logged, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             log.warning("callbacks.%s watches %s, which the task does not log%s", name, monitor, hint)
+
+
+def refuse_overfitting(data: Any, trainer: Trainer) -> None:
+    """Raise where Lightning would take a text's chunks in another way than streams can be read."""
+    if trainer.overfit_batches and isinstance(data.train_dataloader().sampler, Chunks):  # type: ignore[attr-defined]
+        raise ConfigError(
+            "trainer.overfit_batches reads single examples, which a text in streams does not have: "
+            "trainer.limit_train_batches=<N> trains on the first N chunks"
+        )
 
 
 def refuse_model(task: Any, data: Any, trainer: Trainer) -> None:

@@ -11,14 +11,14 @@ from omegaconf import DictConfig
 from torch import nn
 
 from seqnets.tasks import Task
+from seqnets.training.allocator import keep_freed_memory
 from seqnets.training.backend_report import BackendReport
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.checkpoints import BestCheckpoint, SelfContained, best_checkpoint
-from seqnets.training.checks import build_schedule, check_monitors, refuse_model, refuse_optimizer
+from seqnets.training.checks import build_schedule, check_monitors, refuse_model, refuse_optimizer, refuse_overfitting
 from seqnets.training.config import build, check_config
 from seqnets.training.curves import plot_curves
 from seqnets.training.environment import device_name, environment
-from seqnets.training.memory import keep_freed_memory
 from seqnets.training.messages import Messages
 from seqnets.training.progress import EpochReport
 from seqnets.training.random_states import RandomStates
@@ -78,6 +78,7 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     trainer = build_trainer(config["trainer"], list(callbacks.values()), loggers, folder)
     for make in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
         make()  # data that are too few for their settings are refused here
+    refuse_overfitting(data, trainer)
     refuse_optimizer(optimizer, callbacks, trainer)
     schedule = build_schedule(task, data, trainer)
     if resumed is not None:

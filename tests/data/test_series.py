@@ -74,6 +74,15 @@ def test_a_trained_models_scale_is_kept(data, tmp_path):
         Series(window=12, encoder=data.encoder)
 
 
+def test_a_spreadsheet_may_have_marked_its_file_as_utf_8(tmp_path):
+    file = series(tmp_path / "x.csv", range(50))
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert (
+        loaded(Series(file, window=4, season=3)).times[0]
+        == loaded(Series(series(tmp_path / "y.csv", range(50)), window=4, season=3)).times[0]
+    )
+
+
 def test_there_need_be_no_validation(tmp_path):
     data = loaded(Series(series(tmp_path / "x.csv", range(50)), window=4, season=3, validation_fraction=0.0))
     assert data.val_dataloader() == [] and data.bounds["train"] == (0, 40)

@@ -99,14 +99,28 @@ def test_bleu_of_a_perfect_output_is_100(texts, perfect):
 
 
 def test_translations_hold_no_padding_and_do_not_hang_on_the_batch():
+    torch.manual_seed(0)
     one = task(12)
+    one.model.bias.data[END] = 0.5  # so that they end
     data = batch()
     ids, scores = one.translate(data.inputs, data.lengths, 3)
     assert not torch.isin(ids, torch.tensor([PAD, START])).any()
     alone, score = one.translate(data.inputs[1:, :1], data.lengths[1:], 3)
+    assert (alone == END).any() and (ids[1] == END).any()
     written = min(alone.shape[1], ids.shape[1])
-    assert torch.equal(ids[1, :written], alone[0, :written]) or not (ids[1] == END).any()
-    assert one.translate(data.inputs, data.lengths, 1)[0].shape[0] == 2 and len(scores) == 2 and len(score) == 1
+    assert torch.equal(ids[1, :written], alone[0, :written])
+    torch.testing.assert_close(score[0], scores[1])
+    assert one.translate(data.inputs, data.lengths, 1)[0].shape[0] == 2
+
+
+def test_what_is_read_is_told_for_each_step_though_the_translation_does_not_end():
+    encoder = SentenceEncoder.fit(TEXTS, TEXTS, 300)
+    one = task()
+    one.model.bias.data[END] = -1e3
+    steps = {}
+    one.model.decoder.register_forward_pre_hook(lambda _, args: steps.update(decoder=len(args[0])))
+    labels = one.read(encoder, TEXTS[0])["decoder"]
+    assert labels[0] == "<start>" and len(labels) == steps["decoder"]
 
 
 def test_one_answer_for_each_sentence():
@@ -119,7 +133,7 @@ def test_one_answer_for_each_sentence():
             task().answer(encoder, (), TEXTS, beam=beam)
 
 
-@pytest.mark.parametrize("option", [{"beam": 0}, {"label_smoothing": 1.0}])
+@pytest.mark.parametrize("option", [{"beam": 0}, {"label_smoothing": 1.0}, {"length_penalty": None}])
 def test_wrong_options_are_refused(option):
     with pytest.raises(ConfigError, match=f"task.{next(iter(option))} is"):
         task(**option)

@@ -90,6 +90,8 @@ def test_the_best_checkpoint_is_tested(runs, tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["tested"] == str(best)
     tested = evaluate(compose(f"ckpt_path={best}", "trainer.accelerator=cpu", name="evaluate"))
     assert tested["test/loss"] == pytest.approx(figures["test/loss"])
+    two = evaluate(compose(f"ckpt_path={best}", "trainer.accelerator=cpu", "data.test_batch_size=2", name="evaluate"))
+    assert two["test/loss"] != tested["test/loss"]  # two streams, each from nothing on
 
 
 def test_the_best_needs_something_to_be_best_on(runs, tmp_path):
@@ -137,6 +139,9 @@ def test_what_cannot_work_is_refused_before_the_run(runs, tmp_path):
         ("tinyshakespeare_charlm", "has no end", "trainer.max_epochs=-1"),
         ("tinyshakespeare_charlm", "too few for 400 streams", "data.batch_size=400"),
         ("tinyshakespeare_charlm", "model.init has no reader", "+model.init=keras"),
+        ("tinyshakespeare_charlm", "does not have: trainer.limit_train_batches", "trainer.overfit_batches=2"),
+        ("ptb_wordlm_awd", "task.steps is 0", "task.steps=0"),
+        ("ptb_wordlm_awd", "task.slowness_penalty is -1", "task.slowness_penalty=-1"),
     ):
         with pytest.raises(SeqnetsError, match=told):
             train(runs(experiment, "run", *overrides))
@@ -179,20 +184,22 @@ def test_validation_figures_are_those_of_the_weights_that_were_tested(runs, tmp_
     assert figures["val/loss"] == pytest.approx(objects["callbacks"]["best_checkpoint"].score)
 
 
-def test_a_run_that_was_stopped_in_its_test_is_only_tested(runs, tmp_path, monkeypatch):
-    whole, _ = train(runs("tinyshakespeare_charlm", "whole"))
+@pytest.mark.parametrize(
+    ("experiment", "options"), [("tinyshakespeare_charlm", []), ("ptb_wordlm_awd", [*EAGER, "test_on=last"])]
+)
+def test_a_run_that_was_stopped_in_its_test_is_only_tested(experiment, options, runs, tmp_path, monkeypatch):
+    whole, before = train(runs(experiment, "whole", *options))
     with monkeypatch.context() as patched:
         patched.setattr(LanguageModelling, "on_test_epoch_start", lambda self: fail("power"))
         with pytest.raises(RuntimeError, match="power"):
-            train(runs("tinyshakespeare_charlm", "ended"))
+            train(runs(experiment, "ended", *options))
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
-    resumed, objects = train(runs("tinyshakespeare_charlm", "resumed", f"ckpt_path={last}"))
+    resumed, objects = train(runs(experiment, "resumed", *options, f"ckpt_path={last}"))
     assert resumed["test/loss"] == whole["test/loss"]
-    assert objects["trainer"].global_step == 24
-    with pytest.raises(
-        ConfigError, match=r"all of trainer\.max_epochs=2 behind it"
-    ):  # one that did end needs none of that
-        train(runs("tinyshakespeare_charlm", "again", f"ckpt_path={tmp_path / 'whole' / 'checkpoints' / 'last.ckpt'}"))
+    assert objects["trainer"].global_step == before["trainer"].global_step
+    last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
+    with pytest.raises(ConfigError, match="all of trainer.max_epochs="):  # one that did end needs none of that
+        train(runs(experiment, "again", *options, f"ckpt_path={last}"))
 
 
 def fail(why):

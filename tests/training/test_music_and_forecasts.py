@@ -64,6 +64,19 @@ def test_a_sample_is_checked_before_the_run_and_overwrites_nothing(run, tmp_path
     assert (tmp_path / "run" / "sample.mid").read_text() == "mine"
 
 
+@pytest.mark.parametrize("run", ["jsb_chorales"], indirect=True)
+def test_a_model_that_reads_what_it_predicts_is_refused(run, tmp_path):
+    with pytest.raises(ConfigError, match="bidirectional"):
+        run("run", "model.net.recurrent.bidirectional=true")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_be_in_another_precision(run):
+    metrics, objects = run("run", "trainer.precision=64-true")
+    assert next(objects["task"].parameters()).dtype == torch.float64
+    assert metrics["test/loss"] > 0
+
+
 def test_evaluate_repeats_the_figures_of_the_best(run, tmp_path):
     metrics, objects = run("run")
     best = tmp_path / "run" / "checkpoints" / "best.ckpt"

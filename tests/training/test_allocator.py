@@ -8,7 +8,7 @@ import pytest
 
 CODE = """
 import resource, torch
-from seqnets.training.memory import keep_freed_memory
+from seqnets.training.allocator import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
