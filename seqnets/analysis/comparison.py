@@ -17,7 +17,7 @@ class Bars:
         groups = by_seed(jobs)
         if not groups:
             return
-        names = list(next(iter(groups.values()))[0].figures())
+        names = list(dict.fromkeys(name for members in groups.values() for job in members for name in job.figures()))
         picture = new_figure(3.1 * len(names), 1.4 + 0.45 * len(groups))
         for panel, (axes, name) in enumerate(
             zip(picture.subplots(1, len(names), squeeze=False)[0], names, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from seqnets import Recurrent, use_backend
@@ -121,7 +122,8 @@ class GradientFlow(Callback):
 
     def _measure(self, trainer: Trainer, module: Any, when: str) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batch = module.transfer_batch_to_device(next(iter(data.val_dataloader())), module.device, 0)
+        batch = trainer.precision_plugin.convert_input(next(iter(data.val_dataloader())))
+        batch = module.transfer_batch_to_device(batch, module.device, 0)
         with torch.random.fork_rng():
             norms = gradient_norms(module.model, lambda: module.loss(batch, "val")[0])
         for name, values in norms.items():
@@ -154,7 +156,7 @@ class GradientFlowOfCells:
                 if not clipped:  # before training, clipping makes no difference
                     _draw_norms(line[0], table[table["when"] == BEFORE], colour(cell), cell)
                 _draw_norms(line[1], table[table["when"] == AFTER], colour(cell), None, "-" if clipped else ":")
-                _draw_loss(line[2], job.folder / "metrics.csv", colour(cell), "-" if clipped else ":")
+                _draw_loss(line[2], job, colour(cell), "-" if clipped else ":")
             line[0].set_title(f"{self.row_name} {value}: before training", loc="left", fontsize=10)
             line[1].set_title("after training", loc="left", fontsize=10)
             line[2].set_title("training loss", loc="left", fontsize=10)
@@ -190,8 +192,17 @@ def _draw_norms(axes: Any, table: pd.DataFrame, paint: str, label: str | None, s
     axes.plot(shown["t"], shown["norm"], color=paint, linestyle=style, linewidth=1.6, label=label)
 
 
-def _draw_loss(axes: Any, metrics: Path, paint: str, style: str) -> None:
-    table = pd.read_csv(metrics)
+def _course(folder: Path) -> pd.DataFrame:
+    """The metrics of a run, with those of the runs that it went on from."""
+    table = pd.read_csv(folder / "metrics.csv")
+    if resumed := OmegaConf.load(folder / "config.yaml").ckpt_path:
+        earlier = _course(Path(resumed).parents[1])
+        table = pd.concat([earlier[earlier["step"] < table["step"].min()], table])
+    return table
+
+
+def _draw_loss(axes: Any, job: Job, paint: str, style: str) -> None:
+    table = _course(job.folder)
     if "train/loss_step" in table:
         losses = table.set_index("step")["train/loss_step"].dropna()
         axes.plot(

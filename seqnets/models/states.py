@@ -1,4 +1,4 @@
-"""The states that recurrent layers take and give: with one state it is bare, as torch.nn.GRU's, with more a tuple."""
+"""The states that recurrent layers take and give: tuples, but for `seqnets.GRU` and `seqnets.RNN`, whose one is bare as torch.nn's."""
 
 from __future__ import annotations
 

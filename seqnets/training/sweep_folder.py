@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -10,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from seqnets.errors import RunFolderError
+from seqnets.training.config import differences
 from seqnets.training.run_folder import refuse_used
 
 
@@ -23,11 +25,17 @@ def refuse_other_sweep(config: DictConfig) -> None:
     if not (file := folder / "multirun.yaml").exists():
         refuse_used(folder)
         return
-    before, now = OmegaConf.load(file).hydra, config.hydra
-    if before.overrides.task != now.overrides.task or before.sweeper.params != now.sweeper.params:
+    before, now = OmegaConf.load(file), config
+    tasks, params = before.hydra.overrides.task, before.hydra.sweeper.params
+    if tasks != now.hydra.overrides.task or params != now.hydra.sweeper.params:
         raise RunFolderError(
-            f"{folder} holds another sweep, {' '.join(before.overrides.task)}; name a folder of its own with hydra.sweep.dir=, or repeat "
+            f"{folder} holds another sweep, {' '.join(tasks)}; name a folder of its own with hydra.sweep.dir=, or repeat "
             "that command to go on with that sweep"
+        )
+    changed = differences(OmegaConf.to_container(before), OmegaConf.to_container(now), "it", {"hydra"})
+    if changed:
+        raise RunFolderError(
+            f"{folder} holds this sweep as it was configured before ({'; '.join(changed)}): name a folder of its own with hydra.sweep.dir="
         )
 
 
@@ -37,14 +45,16 @@ def locked(folder: Path) -> FileLock:
     Raises:
         RunFolderError: another process has it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunFolderError(
             f"another process is at work in {folder}: let it finish or stop it, or name another with hydra.sweep.dir="
         ) from error
+    except (OSError, NotImplementedError) as error:
+        raise RunFolderError(f"{folder} cannot be taken for a sweep: {error}") from error
     return lock
 
 
@@ -59,7 +69,11 @@ def continued(cfg: DictConfig) -> DictConfig | None:
     if result.exists() and json.loads(result.read_text(encoding="utf-8"))["status"] == "finished":
         print(f"finished before: {folder}")
         return None
-    stopped = {int(aside.suffix.rpartition("-")[2]): aside for aside in folder.parent.glob(f"{folder.name}.stopped-*")}
+    named = re.compile(re.escape(folder.name) + r"\.stopped-(\d+)")
+    found = (
+        [(named.fullmatch(aside.name), aside) for aside in folder.parent.iterdir()] if folder.parent.exists() else []
+    )
+    stopped = {int(name[1]): aside for name, aside in found if name}
     if (folder / "config.yaml").exists():
         number = max(stopped, default=0) + 1
         stopped[number] = folder.rename(folder.with_name(f"{folder.name}.stopped-{number}"))

@@ -45,7 +45,8 @@ def test_stacks_are_refused(options):
         gradient_norms(model, lambda: model(torch.randn(3, 6, 2)).mean())
 
 
-def test_a_run_has_them_before_and_after_training(tmp_path):
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_a_run_has_them_before_and_after_training(precision, tmp_path):
     train(
         compose(
             "+experiment=gradient_flow",
@@ -56,6 +57,7 @@ def test_a_run_has_them_before_and_after_training(tmp_path):
             "data.batch_size=10",
             "trainer.max_epochs=1",
             "trainer.accelerator=cpu",
+            f"trainer.precision={precision}",
             f"run_dir={tmp_path / 'run'}",
         )
     )

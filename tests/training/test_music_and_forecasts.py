@@ -71,7 +71,7 @@ def test_a_model_that_reads_what_it_predicts_is_refused(run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_may_be_in_another_precision(run):
+def test_a_run_may_be_in_another_precision(run):  # and test_gradients.py has one
     metrics, objects = run("run", "trainer.precision=64-true")
     assert next(objects["task"].parameters()).dtype == torch.float64
     assert metrics["test/loss"] > 0
