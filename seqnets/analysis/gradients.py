@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,7 @@ class GradientFlowOfCells:
             return
         picture = new_figure(13.5, 4.0 * len(rows))
         for value, line in zip(rows, picture.subplots(len(rows), 3, squeeze=False), strict=True):
+            lost = []
             for job in [job for job in jobs if job.setting(self.row) == value]:
                 cell, clipped = job.setting("model.cell.name"), job.setting("trainer.gradient_clip_val") is not None
                 table = pd.read_csv(job.folder / FILE)
@@ -157,17 +159,23 @@ class GradientFlowOfCells:
                     _draw_norms(line[0], table[table["when"] == BEFORE], colour(cell), cell)
                 _draw_norms(line[1], table[table["when"] == AFTER], colour(cell), None, "-" if clipped else ":")
                 _draw_loss(line[2], job, colour(cell), "-" if clipped else ":")
+                if not math.isfinite(job.result["metrics"]["train/loss"]):
+                    lost.append(f"{cell}, {'clipped' if clipped else 'not clipped'}: no number any more")
+            line[2].set_xlabel("\n".join(["training step", *lost]))
             line[0].set_title(f"{self.row_name} {value}: before training", loc="left", fontsize=10)
             line[1].set_title("after training", loc="left", fontsize=10)
             line[2].set_title("training loss", loc="left", fontsize=10)
-            line[2].axhline(jobs[0].result["data"]["guess"], color="0.5", linewidth=0.8, linestyle="--")
             line[0].legend(frameon=False, fontsize=9)
-            line[2].plot([], [], color="0.3", label="clipped")
-            line[2].plot([], [], color="0.3", linestyle=":", label="not clipped")
-            line[2].legend(frameon=False, fontsize=9)
+            for axes in line[1:]:
+                axes.plot([], [], color="0.3", label="clipped")
+                axes.plot([], [], color="0.3", linestyle=":", label="not clipped")
+            guess = jobs[0].result["data"]["guess"]
+            line[2].axhline(guess, color="0.5", linewidth=0.8, linestyle="--", label="guessing")
+            for axes in line[1:]:
+                axes.legend(frameon=False, fontsize=9)
             for axes in line[:2]:
                 axes.set(yscale="log", xlabel="time step t", ylabel="‖∂loss / ∂h_t‖")
-            line[2].set(yscale="log", xlabel="training step", ylabel="mean squared error", ylim=(None, DIVERGED))
+            line[2].set(yscale="log", ylabel="mean squared error", ylim=(None, DIVERGED))
             for axes in line:
                 plain(axes)
         picture.savefig(folder / "gradient_flow.png", dpi=150)

@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from seqnets.analysis.style import new_figure
-from seqnets.data.in_memory import check_integers
 from seqnets.data.midi import LOWEST, notes_of, write_midi
 from seqnets.errors import ConfigError
 from seqnets.optional import needed
+from seqnets.tasks.drawing import check_drawing
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,10 @@ class PianoRoll(Callback):
 
     def __init__(self, folder: str, length: int = 64, temperature: float = 1.0, seed: int = 0) -> None:
         needed("mido", "callbacks.piano_roll")  # before the run, not at its end
-        check_integers(length=(length, 1), seed=(seed, 0))
-        if not temperature > 0:
-            raise ConfigError(f"temperature is {temperature}, but must be above 0: logits are divided by it.")
+        try:
+            check_drawing(length, temperature, seed)
+        except ValueError as error:
+            raise ConfigError(f"callbacks.piano_roll: {error}") from error
         self.folder, self.length, self.temperature, self.seed = Path(folder), length, temperature, seed
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from seqnets.errors import ConfigError
+from seqnets.tasks.drawing import check_drawing
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +34,11 @@ class Samples(Callback):
         Raises:
             ConfigError: it cannot be encoded, or a number is out of range.
         """
-        if self.length < 1 or not self.temperature > 0:
-            raise ConfigError(
-                f"samples need a positive length and temperature, not {self.length} and {self.temperature}"
-            )
         try:
+            check_drawing(self.length, self.temperature, self.seed)
             data.encoder.encode([self.prompt])
         except ValueError as error:
-            raise ConfigError(f"callbacks.samples.prompt: {error}") from error
+            raise ConfigError(f"callbacks.samples: {error}") from error
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ def find_files(
         return read_files(folder, files), {"source": "download", "location": str(folder)}
 
     sources = {"local": local} if path is not None else {"local": local, "download": download}
-    contents, origin = first_available(name, sources, source)
+    contents, origin = first_available(f"files of {name}", sources, source)
     log.info("%s: from source %s, %s.", name, origin["source"], origin["location"])
     return contents, origin | {"note": ""}
 
@@ -89,11 +89,12 @@ def _downloaded(name: str, files: Mapping[str, File]) -> Path:
     """The folder of the cache that holds all files, fetched where they are not yet there."""
     try:
         import pooch
+        from requests import ConnectionError as NoConnection
         from requests import RequestException
     except ImportError as error:
         raise Unavailable(f"The package pooch cannot be imported ({error}): `pip install pooch`.") from error
     folder = cache_directory() / "downloads" / name
-    quiet = logging.getLogger("pooch")
+    quiet = pooch.get_logger()
     level = quiet.level
     quiet.setLevel(logging.WARNING)
     try:
@@ -108,10 +109,10 @@ def _downloaded(name: str, files: Mapping[str, File]) -> Path:
     except ValueError as error:  # the checksum is another: what is published has changed, or somebody changed it
         raise DataError(f"{name}: {str(error).splitlines()[0]}") from error
     except (OSError, RequestException) as error:
-        reason = str(error).splitlines()[0]
+        reason = "there is no connection" if isinstance(error, NoConnection) else str(error).splitlines()[0]
         urls = ", ".join(file.url for file in files.values())
         raise Unavailable(
-            f"cannot be downloaded ({reason}). Fetch {urls} and give data.path=<their folder>."
+            f"cannot be downloaded ({reason}). Fetch {urls} and put them into $SEQNETS_DATA/{name}/, or give data.path=<their folder>."
         ) from error
     finally:
         quiet.setLevel(level)

@@ -40,6 +40,8 @@ class ImageEncoder:
         try:
             with Image.open(path) as image:
                 grey = image.convert("L").resize((self.size, self.size))
+        except FileNotFoundError as error:
+            raise ValueError(f"there is no file {path}: give the name of an image file") from error
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"{path} is no image that can be read: {error}") from error
         pixels = torch.from_numpy(np.array(grey, dtype=np.float32)) / 255

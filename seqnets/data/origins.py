@@ -37,10 +37,13 @@ def first_available(what: str, sources: Mapping[str, Callable[[], Found]], sourc
     reasons = []
     for name, read in sources.items():
         try:
-            return read()
+            found = read()
         except Unavailable as error:
-            log.info("%s: nothing from source %s. %s", what, name, error)
             reasons.append(f"  {name}: {error}")
+            continue
+        for reason in reasons:
+            log.info("%s: nothing from source%s", what, reason)
+        return found
     raise DataError("\n".join([f"There are no {what} at hand; any one of these would do.", *reasons]))
 
 

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 from seqnets.models.language_model import Modelled, State
+from seqnets.tasks.drawing import COOLEST, check_drawing
 from seqnets.tasks.figures import Bits, Mean, Perplexity
 from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
@@ -130,12 +131,12 @@ class LanguageModelling(Task):
     def generate(self, tokens: Tensor, length: int, temperature: float, generator: torch.Generator) -> Tensor:
         """``(length,)`` tokens that go on after ``tokens (T,)``, each drawn from the softmax of logits / temperature.
 
-        Near temperature 0 each is the likeliest.
+        At temperature 0 each is the likeliest.
         """
         drawn, state, given = [], None, tokens.unsqueeze(0)
         for _ in range(length):
             logits, state, *_ = self.model(given, state)
-            chances = (logits[0, -1].cpu().double() / max(temperature, 1e-6)).softmax(-1)
+            chances = (logits[0, -1].cpu().double() / max(temperature, COOLEST)).softmax(-1)
             given = torch.multinomial(chances, 1, generator=generator).to(tokens.device).unsqueeze(0)
             drawn.append(given[0])
         return torch.cat(drawn) if drawn else tokens[:0]
@@ -150,10 +151,9 @@ class LanguageModelling(Task):
         return encoder.decode([*prompt.tolist(), *self.generate(prompt, length, temperature, generator).tolist()])
 
     def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
-        length, temperature = options.get("length", 200), options.get("temperature", 1.0)
-        if length < 0 or temperature < 0:
-            raise ValueError(f"length and temperature must not be negative, got {length} and {temperature}")
-        generator = torch.Generator().manual_seed(options.get("seed", 0))
+        length, temperature, seed = options.get("length", 200), options.get("temperature", 1.0), options.get("seed", 0)
+        check_drawing(length, temperature, seed)
+        generator = torch.Generator().manual_seed(seed)
         answers = []
         for text in given:
             whole = self.go_on(encoder, text, length, temperature, generator)

@@ -17,6 +17,7 @@ from seqnets.errors import ConfigError
 from seqnets.layers import Recurrent
 from seqnets.optional import needed
 from seqnets.recurrence import active_steps
+from seqnets.tasks.drawing import COOLEST, check_drawing
 from seqnets.tasks.figures import Mean
 from seqnets.tasks.task import Answer, Task
 
@@ -75,20 +76,15 @@ class Polyphony(Task):
     ) -> Tensor:
         """A piano roll ``(length, 88)`` of 0 and 1, drawn step by step from nothing on; without dropout.
 
-        Raises:
-            ValueError: the length or the temperature is not positive.
+        At temperature 0 the notes with p > ½ sound.
         """
-        if length < 1:
-            raise ValueError(f"length is {length}, but a piece has one step at least")
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}, but must be above 0: logits are divided by it")
         training = self.model.training
         model: Any = self.model.eval()
         notes, state, steps = torch.zeros(1, KEYS), None, []
         weight = next(model.parameters())
         for _ in range(length):
             logits, state = model.step(notes.to(weight), state)
-            notes = torch.bernoulli((logits.float().cpu() / temperature).sigmoid(), generator=generator)
+            notes = torch.bernoulli((logits.float().cpu() / max(temperature, COOLEST)).sigmoid(), generator=generator)
             steps.append(notes)
         model.train(training)
         return torch.cat(steps).to(torch.uint8)
@@ -114,6 +110,7 @@ class Polyphony(Task):
         """
         length, temperature = options.get("length", LENGTH), options.get("temperature", 1.0)
         seed = options.get("seed", 0)
+        check_drawing(length, temperature, seed)
         needed("mido", "writing a MIDI file")
         for name in given:
             if (file := Path(name)).suffix.lower() not in (".mid", ".midi"):

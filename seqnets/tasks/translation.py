@@ -22,6 +22,8 @@ from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
 log = logging.getLogger(__name__)
 
+WIDEST = 1000  # beam: a search of all words from all of these takes minutes a sentence
+
 
 class Translated(NamedTuple):
     """A sentence of the test split, what a human made of it, and what the model did."""
@@ -174,5 +176,7 @@ def late(targets: Tensor) -> Tensor:
 
 
 def _check_beam(beam: Any) -> None:
-    if not isinstance(beam, int) or isinstance(beam, bool) or beam < 1:
-        raise ValueError(f"beam is {beam!r}, but must be an integer of at least 1: how many translations are kept")
+    if not isinstance(beam, int) or isinstance(beam, bool) or not 1 <= beam <= WIDEST:
+        raise ValueError(
+            f"beam is {beam!r}, but must be an integer from 1 to {WIDEST}: how many translations are kept at each step"
+        )

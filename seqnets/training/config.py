@@ -98,7 +98,7 @@ def build(node: Mapping[str, Any], where: str, kind: type = object, **extra: Any
         built = instantiate(node, **extra, _convert_="all")
     except (InstantiationException, OmegaConfBaseException, TypeError) as error:
         cause: BaseException = error
-        while cause.__cause__ is not None:
+        while cause.__cause__ is not None and not isinstance(cause, SeqnetsError):
             cause = cause.__cause__
         if isinstance(cause, SeqnetsError):
             raise cause from None

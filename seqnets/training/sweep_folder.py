@@ -3,6 +3,9 @@
 import copy
 import json
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -56,6 +59,21 @@ def locked(folder: Path) -> FileLock:
     except (OSError, NotImplementedError) as error:
         raise RunFolderError(f"{folder} cannot be taken for a sweep: {error}") from error
     return lock
+
+
+@contextmanager
+def told_how_to_go_on() -> Iterator[None]:
+    """What an interrupted sweep says beside what its job does."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        hydra = HydraConfig.get()
+        if hydra.mode is RunMode.MULTIRUN:
+            print(
+                f"the sweep goes on when its command is repeated with hydra.sweep.dir={hydra.sweep.dir}",
+                file=sys.stderr,
+            )
+        raise
 
 
 def continued(cfg: DictConfig) -> DictConfig | None:

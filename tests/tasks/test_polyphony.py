@@ -120,7 +120,9 @@ def test_nothing_is_overwritten_and_nothing_wrong_is_written(task, tmp_path):
             task.answer(None, (), given)
     for told, options in {
         "length is 0": {"length": 0},
-        "temperature is 0": {"temperature": 0.0},
+        "temperature is -1": {"temperature": -1.0},
+        "temperature is inf": {"temperature": math.inf},
+        "seed is -1": {"seed": -1},
         "temperature is nan": {"temperature": math.nan},
     }.items():
         with pytest.raises(ValueError, match=told):

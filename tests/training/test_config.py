@@ -8,6 +8,22 @@ from seqnets.training import check_config, train
 from seqnets.training.config import KEYS, MODEL_KEYS, build
 from tests.training.helpers import CONF, compose, small_run
 
+
+class Refuses:
+    """Raises one of seqnets' errors in place of another, as callbacks do whose package is missing."""
+
+    def __init__(self):
+        try:
+            raise ImportError("no module")
+        except ImportError as error:
+            raise ConfigError("pip install it") from error
+
+
+def test_what_a_constructor_says_is_what_the_user_reads():
+    with pytest.raises(ConfigError, match="^pip install it$"):
+        build({"_target_": f"{__name__}.Refuses"}, "callbacks.some")
+
+
 BILSTM = ["+experiment=imdb_bilstm", "run_dir=nowhere"]
 
 

@@ -133,8 +133,8 @@ def test_what_cannot_work_is_refused_before_the_run(runs, tmp_path):
     for experiment, told, *overrides in (
         ("ptb_wordlm", "go together", "callbacks=averaged_weights"),
         ("ptb_wordlm_awd", "go together", "callbacks=lowest_loss"),  # plain SGD under another's name
-        ("tinyshakespeare_charlm", "callbacks.samples.prompt: 'xyz' has 'x'", "callbacks.samples.prompt=xyz"),
-        ("tinyshakespeare_charlm", "positive length and temperature", "callbacks.samples.temperature=0"),
+        ("tinyshakespeare_charlm", "callbacks.samples: 'xyz' has 'x'", "callbacks.samples.prompt=xyz"),
+        ("tinyshakespeare_charlm", "callbacks.samples: temperature is -1", "callbacks.samples.temperature=-1"),
         ("tinyshakespeare_charlm", "scheduler cannot be built", "scheduler.pct_start=3"),
         ("tinyshakespeare_charlm", "has no end", "trainer.max_epochs=-1"),
         ("tinyshakespeare_charlm", "too few for 400 streams", "data.batch_size=400"),

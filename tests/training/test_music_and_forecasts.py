@@ -53,7 +53,7 @@ def test_a_run_resumed_in_mid_epoch_equals_an_uninterrupted_one(step, run, tmp_p
 
 @pytest.mark.parametrize("run", ["jsb_chorales"], indirect=True)
 def test_a_sample_is_checked_before_the_run_and_overwrites_nothing(run, tmp_path):
-    for wrong in ("length=0", "temperature=0"):
+    for wrong in ("length=0", "temperature=-1"):
         with pytest.raises(ConfigError, match=wrong.split("=")[0]):
             run("run", f"callbacks.piano_roll.{wrong}")
     assert not (tmp_path / "run").exists()
