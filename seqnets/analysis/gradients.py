@@ -159,7 +159,7 @@ class GradientFlowOfCells:
                     _draw_norms(line[0], table[table["when"] == BEFORE], colour(cell), cell)
                 _draw_norms(line[1], table[table["when"] == AFTER], colour(cell), None, "-" if clipped else ":")
                 _draw_loss(line[2], job, colour(cell), "-" if clipped else ":")
-                if not math.isfinite(job.result["metrics"]["train/loss"]):
+                if not math.isfinite(job.result["metrics"]["test/loss"]):
                     lost.append(f"{cell}, {'clipped' if clipped else 'not clipped'}: no number any more")
             line[2].set_xlabel("\n".join(["training step", *lost]))
             line[0].set_title(f"{self.row_name} {value}: before training", loc="left", fontsize=10)
