@@ -97,7 +97,7 @@ def report_sweep(folder: Path, jobs: Sequence[Job]) -> None:
             continue
         of = job.figures()
         table.add_row(job.folder.name, job.name, *(_formatted(name, of.get(name)) for name in figures))
-    console = Console(width=max(get_console().width, 160))  # rather long than cut
+    console = Console(width=1000)  # rather long lines than cut ones; a table takes what it needs
     console.print(table)
     groups = {name: group for name, group in by_seed(jobs).items() if len(group) > 1}
     if groups:

@@ -70,6 +70,17 @@ def test_a_result_that_is_no_number_hides_no_other(jobs, tmp_path, capsys):
     assert (tmp_path / "sweep.csv").read_text().count("finished") == 4
 
 
+def test_a_table_of_many_figures_cuts_no_name(jobs, tmp_path, capsys):
+    names = [f"test/the_error_of_forecast_number_{k}" for k in range(12)]
+    for number in range(2):
+        file = tmp_path / str(number) / "result.json"
+        result = json.loads(file.read_text())
+        file.write_text(json.dumps(result | {"metrics": dict.fromkeys(names, 0.5)}))
+    report_sweep(tmp_path, read_jobs(jobs[:2]))
+    out = capsys.readouterr().out
+    assert all(out.count(name) >= 2 for name in names)  # of jobs, and of their means
+
+
 def test_pictures_are_drawn_of_what_finished(jobs, tmp_path):
     read = read_jobs(jobs)
     Bars()(tmp_path, read)
