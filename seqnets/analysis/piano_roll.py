@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from seqnets.analysis.style import new_figure
+from seqnets.analysis.style import new_figure, plain
 from seqnets.data.midi import LOWEST, notes_of, write_midi
 from seqnets.errors import ConfigError
 from seqnets.optional import needed
@@ -69,8 +69,6 @@ def draw_rolls(pieces: Mapping[str, Tensor], picture: Path) -> None:
         axes.set_yticks(octaves, [f"C{pitch // OCTAVE - 1}" for pitch in octaves])
         axes.set(ylabel="pitch", xlim=(0, steps), ylim=(min(pitches) - 2, max(pitches) + 2))
         axes.set_title(title, loc="left", fontsize=11)
-        axes.grid(axis="y", color="0.88")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
     axes.set_xlabel("quarter notes")
     figure.savefig(picture, dpi=150)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -12,8 +11,8 @@ from torchmetrics import MeanMetric
 class Mean(MeanMetric):
     """A mean by weight. No number where one of its values is none: a run that diverged shows it."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(nan_strategy=math.nan, **options)
+    def __init__(self) -> None:
+        super().__init__(nan_strategy=math.nan)
 
 
 class Perplexity(Mean):

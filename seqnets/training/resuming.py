@@ -1,6 +1,5 @@
 """Whether a checkpoint fits the run that is to go on with it."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from seqnets.tasks import Task
 from seqnets.training.averaging import AveragedWeights
 from seqnets.training.checkpoints import best_checkpoint
 from seqnets.training.config import differences
+from seqnets.training.run_folder import finished
 from seqnets.training.summary import sentence
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def refuse_other(
         "max_epochs": resumed["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
         "max_steps": resumed["global_step"],
     }
-    ended = _ended(Path(path).absolute().parents[1])
+    ended = finished(Path(path).absolute().parents[1])
     for limit, behind in done.items():
         most = config["trainer"][limit] or -1
         if 0 <= most < behind or (most == behind and ended):  # one that was stopped before its test is only tested
@@ -94,9 +94,3 @@ def refuse_other_schedule(resumed: dict[str, Any], path: str, schedule: Any) -> 
                 f"{path} goes on with a learning rate that was planned over {state.get('total_steps')} steps, and this run has {steps}: "
                 "resume with the trainer's limits and data settings of then, or start anew"
             )
-
-
-def _ended(folder: Path) -> bool:
-    """Whether the run in `folder` came to its end, test included."""
-    file = folder / "result.json"
-    return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("status") == "finished"

@@ -37,6 +37,12 @@ def refuse_used(folder: Path) -> None:
     )
 
 
+def finished(folder: Path) -> bool:
+    """Whether the run in `folder` came to its end, test included."""
+    file = folder / "result.json"
+    return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("status") == "finished"
+
+
 def claim(folder: Path, config: dict[str, Any]) -> None:
     """Take `folder` for this run and write the resolved configuration there.
 

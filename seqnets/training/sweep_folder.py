@@ -1,7 +1,6 @@
 """The folder of a sweep: of one sweep, which goes on where it stopped when its command is repeated."""
 
 import copy
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from seqnets.errors import RunFolderError
 from seqnets.training.config import differences
-from seqnets.training.run_folder import refuse_used
+from seqnets.training.run_folder import finished, refuse_used
 
 
 def refuse_other_sweep(config: DictConfig) -> None:
@@ -83,15 +82,11 @@ def continued(cfg: DictConfig) -> DictConfig | None:
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
         return cfg
     folder = Path(cfg.run_dir)
-    result = folder / "result.json"
-    if result.exists() and json.loads(result.read_text(encoding="utf-8"))["status"] == "finished":
+    if finished(folder):
         print(f"finished before: {folder}")
         return None
     named = re.compile(re.escape(folder.name) + r"\.stopped-(\d+)")
-    found = (
-        [(named.fullmatch(aside.name), aside) for aside in folder.parent.iterdir()] if folder.parent.exists() else []
-    )
-    stopped = {int(name[1]): aside for name, aside in found if name}
+    stopped = {int(name[1]): aside for aside in folder.parent.iterdir() if (name := named.fullmatch(aside.name))}
     if (folder / "config.yaml").exists():
         number = max(stopped, default=0) + 1
         stopped[number] = folder.rename(folder.with_name(f"{folder.name}.stopped-{number}"))
