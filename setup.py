@@ -38,7 +38,7 @@ BENCH = [
     "keras>=3.10",
     "onnx>=1.17",
     "onnxruntime>=1.20",
-    "triton>=3.7; platform_system == 'Linux'",
+    "triton>=3.6; platform_system == 'Linux'",
 ]
 TEST = ["jsonschema>=4.20", "pytest>=8.2", "pytest-xdist>=3.6"]
 DEV = ["mypy>=1.14", "pre-commit>=4.0", "ruff>=0.9"]
@@ -54,7 +54,7 @@ setup(
     # seqnets/kernels is a link to ../kernels: a top-level import name `kernels` would shadow another project's.
     packages=find_packages(include=["seqnets", "seqnets.*"]),
     package_data={"seqnets": ["py.typed"], "seqnets.kernels.cpp": ["*.hpp"]},
-    install_requires=["torch>=2.13"],
+    install_requires=["torch>=2.11"],
     extras_require={
         "train": TRAIN,
         "experiments": TRAIN + EXPERIMENTS,

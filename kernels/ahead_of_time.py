@@ -38,6 +38,8 @@ def compile_ahead(launch: Launch, target: GPUTarget) -> Any:
         if isinstance(value, int):
             return "i32"
         constants[path] = value
+        if isinstance(value, tuple):  # the launcher notes the strings in it, which its cache's key has then
+            aligned.update({(*path, k): [] for k, member in enumerate(value) if isinstance(member, str)})
         return "constexpr"
 
     signature = {

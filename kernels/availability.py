@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-OLDEST = (3, 7)  # of the Triton versions that were tried
+OLDEST = (3, 6)  # of the Triton versions that were tried
 CHECK = "SEQNETS_CHECK"  # in the environment
 
 

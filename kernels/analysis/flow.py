@@ -116,7 +116,10 @@ def _sass(kernel: Any) -> list[Instruction]:
         if "control-flow" in attributes and "subroutine-call" not in attributes and mnemonic not in SEQUENTIAL:
             conditional = "predicate" in line or len(operands) > 1  # a uniform predicate is an operand
             if mnemonic in JUMPS:
-                target = (int(operands[-1], 16) - function["start"]) // 16  # bytes an instruction, since sm_70
+                try:
+                    target = (int(operands[-1], 16) - function["start"]) // 16  # bytes an instruction, since sm_70
+                except ValueError:  # a function's name, as the nvdisasm of Triton 3.6 has it for divisions in float64
+                    raise Unclear(f"{opcode} to {operands[-1]} is not followed") from None
                 follow = (target, here + 1) if conditional or mnemonic == "CALL" else (target,)
             elif mnemonic in ENDS:
                 follow = (END, here + 1) if conditional else (END,)

@@ -68,7 +68,7 @@ def forward_step(
     new = STEP(unpack_gates(x, spec), r, state, params, masks, cols, spec.N * spec.U)
     if spec.ragged:
         new = where_each(s < length, new, state)
-    for k in tl.static_range(len(states)):
+    for k in tl.static_range(len(new)):  # as many; Triton 3.6 cannot tell the length of a tuple that has None
         if states[k] is not None:
             kept = new[k]
             if spec.ragged and k == 0:  # the output

@@ -85,7 +85,7 @@ def test_where_only_the_backward_does_not_fit_inference_is_the_way_out(monkeypat
     ("version", "message"),
     [
         (None, "Triton is not installed (pip install triton)"),
-        ("3.1.0", "Triton 3.1.0 is too old for its kernels, which need 3.7 (pip install -U triton)"),
+        ("3.1.0", "Triton 3.1.0 is too old for its kernels, which need 3.6 (pip install -U triton)"),
     ],
 )
 def test_triton_must_be_there_and_new_enough(version, message, monkeypatch):

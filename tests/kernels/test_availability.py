@@ -38,7 +38,7 @@ def test_on_the_cpu_the_way_out_is_the_interpreter(monkeypatch):
         ("3.7.1", True, "cuda", "unset it to run on the GPU"),
         ("3.7.1", False, "cpu", "set TRITON_INTERPRET=1"),
         ("3.7.1", False, "xpu", "CUDA and ROCm GPUs, and the input is on xpu"),
-        ("3.6.0", False, "cuda", "Triton 3.6.0 is too old for its kernels, which need 3.7"),
+        ("3.5.1", False, "cuda", "Triton 3.5.1 is too old for its kernels, which need 3.6"),
         ("2.3.1", False, "cuda", "too old"),
         (None, False, "cuda", "Triton is not installed"),
     ],
