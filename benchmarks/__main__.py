@@ -4,6 +4,7 @@
     python -m benchmarks resume FOLDER                           go on with a run that was interrupted
     python -m benchmarks compare OLD NEW                         what became faster or slower beyond the noise
     python -m benchmarks show RUN [--markdown]                   the tables of a run again
+    python -m benchmarks prove [--minutes 6] [--dry] …           the kernels on the GPU that is here: right? how fast?
 
 OLD, NEW and RUN are the folders of runs, or their results.json. Exit status of `compare`: 1 where something is slower.
 """
@@ -14,21 +15,18 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
-
-from benchmarks.compare import print_comparison
-from benchmarks.display import markdown, show_tables
-from benchmarks.results import read_results
-from benchmarks.runner import run
-from seqnets.training.config import resolved
-from seqnets.training.preflight import plain_errors
-from seqnets.training.run_folder import remove_empty
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
 def measure(cfg: DictConfig) -> None:
+    from benchmarks.runner import run
+    from seqnets.training.config import resolved
+    from seqnets.training.preflight import plain_errors
+    from seqnets.training.run_folder import remove_empty
+
     with plain_errors():
         folder = Path(cfg.run_dir)  # which Hydra has made
         try:
@@ -60,6 +58,7 @@ def commands() -> argparse.ArgumentParser:
     show = chosen.add_parser("show", help="the tables of a run again")
     show.add_argument("run", type=Path)
     show.add_argument("--markdown", action="store_true")
+    chosen.add_parser("prove", help="the kernels on the GPU that is here: right? how fast?", add_help=False)
     return parser
 
 
@@ -68,10 +67,25 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first == "prove":  # where a GPU is lent there may be torch and Triton alone
+        from benchmarks.prove.command import prove
+
+        return prove(sys.argv[2:])
     if first not in ("-h", "--help") and ("=" in first or first.startswith("-") or not first):  # what Hydra takes
-        measure()
+        import hydra
+
+        hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")(measure)()
         return 0
-    options = commands().parse_args()
+    return _command(commands().parse_args())
+
+
+def _command(options: argparse.Namespace) -> int:
+    from benchmarks.compare import print_comparison
+    from benchmarks.display import markdown, show_tables
+    from benchmarks.results import read_results
+    from benchmarks.runner import run
+    from seqnets.training.preflight import plain_errors
+
     with plain_errors():
         if options.command == "resume":
             folder = options.run if options.run.is_dir() else options.run.parent

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -40,11 +42,11 @@ def _persists(case: LayerCase, device: Any) -> bool:
     return case.B % 8 == 0 and case.B <= 128 and (case.cell == "lstm" or case.B < 96 or case.H < 896)
 
 
-def gpu_seconds(call: Callable[[], Any], calls: int) -> float:
+def gpu_seconds(call: Callable[[], Any], calls: int, device: str = "cuda") -> float:
     """Of so many calls, by the GPU's events, the L2 cache written over before each: a call finds there what a training step
     leaves, not what it left itself.
     """
-    l2 = torch.empty(2 * torch.cuda.get_device_properties(0).L2_cache_size, dtype=torch.int8, device="cuda")
+    l2 = torch.empty(2 * torch.cuda.get_device_properties(0).L2_cache_size, dtype=torch.int8, device=device)
     call()
     pairs = []
     for _ in range(calls):
@@ -96,3 +98,12 @@ def _graph_seconds(call: Callable[[], Any]) -> dict[str, Any]:
         return {"graph_seconds": start.elapsed_time(end) / 1e3 / CALLS_OF_A_GRAPH}
     except Exception as error:  # whatever a library does that a graph cannot hold
         return {"graph_seconds": None, "why_no_graph": str(error).partition("\n")[0]}
+
+
+def clocks() -> str | None:
+    """Of the GPU, as its driver tells them: now and at most, in MHz, and the power limit."""
+    if not torch.cuda.is_available() or not shutil.which("nvidia-smi"):
+        return None
+    query = "--query-gpu=clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
+    done = subprocess.run(["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True)
+    return done.stdout.strip() or None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import time
 from typing import Any
 
 import torch
 
 from benchmarks.contenders import Settings
+from benchmarks.cuda import clocks
 from seqnets.kernels.cpp.compiler import compiler_version
 from seqnets.training.environment import environment as environment_of_training
 
@@ -33,12 +32,3 @@ def environment(settings: Settings, seed: int) -> dict[str, Any]:
         "clocks": clocks(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def clocks() -> str | None:
-    """Of the GPU, as its driver tells them: now and at most, in MHz, and the power limit."""
-    if not torch.cuda.is_available() or not shutil.which("nvidia-smi"):
-        return None
-    query = "--query-gpu=clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
-    done = subprocess.run(["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True)
-    return done.stdout.strip() or None

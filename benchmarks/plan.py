@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from benchmarks.cases import SUITES, Case, case_of, expand
 from benchmarks.contenders import CONTENDERS, is_contender
+from seqnets.cores import cores
 from seqnets.errors import ConfigError
 from seqnets.training.config import refuse_unknown
 
@@ -97,11 +97,6 @@ def plan(config: Mapping[str, Any]) -> Iterator[Planned]:
                 if key not in seen:
                     seen.add(key)
                     yield Planned(given, case, refused, tuple(names))
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def refuse_unlisted(where: str, names: Any, valid: Iterable[str], known: Callable[[str], bool] | None = None) -> None:

@@ -12,13 +12,15 @@ import torch
 
 from benchmarks.conductor import Conductor, Limits
 from benchmarks.contenders import Settings, in_a_line
+from benchmarks.cuda import clocks
 from benchmarks.display import Display, markdown
-from benchmarks.environment import clocks, environment
+from benchmarks.environment import environment
 from benchmarks.machine import rates
-from benchmarks.plan import Planned, check, cores, plan
+from benchmarks.plan import Planned, check, plan
 from benchmarks.plots import draw_all
 from benchmarks.results import read_results, write_csv
 from benchmarks.suites import Refused, measure
+from seqnets.cores import cores
 from seqnets.errors import ConfigError, RunFolderError
 from seqnets.training.run_folder import write_json
 

@@ -1,0 +1,72 @@
+"""What is proven, the most valuable first: a run stops when its time is over."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from benchmarks.prove import variants
+from benchmarks.prove.work import CELLS, DTYPES, MODES, Shape, check, compile_layer, time_layer
+from benchmarks.prove.workers import Task
+
+SCHEDULES = ("resident", "tiled")
+SIZES = {"lstm": 64, "gru": 100, "light": 70}  # H of what is checked; the last two are no power of two
+
+# From what users train to what bounds the kernels
+SHAPES = [
+    *(Shape("lstm", "bf16", 256, 64, H, H) for H in (128, 512, 64, 256, 1024)),
+    *(Shape("gru", "bf16", 256, 64, H, H) for H in (128, 512)),
+    Shape("lstm", "tf32", 200, 32, 128, 64, layers=2, bidirectional=True),  # imdb_bilstm, with a second layer
+    *(Shape("lstm", "tf32", 256, 64, H, H) for H in (128, 512)),
+    Shape("lstm", "fp16", 256, 64, 512, 512),  # where cuDNN has its persistent kernel
+    *(Shape("lstm", "bf16", 256, B, 128, 128) for B in (1, 256)),
+    Shape("light", "bf16", 256, 64, 128, 128),
+    *(Shape("lstm", "bf16", 256, B, 512, 512) for B in (1, 256)),
+    *(Shape("gru", "bf16", 256, 64, H, H) for H in (64, 256, 1024)),
+    Shape("gru", "tf32", 256, 64, 128, 128),
+    *(Shape("lstm", "bf16", 256, B, H, H) for H in (64, 256, 1024) for B in (1, 256)),
+    *(Shape("gru", "bf16", 256, B, H, H) for H in (128, 512) for B in (1, 256)),
+]
+REHEARSED = [Shape("lstm", "bf16", 3, 2, 16, 16), Shape("light", "tf32", 3, 2, 16, 16)]
+
+
+class Phase(NamedTuple):
+    name: str
+    tasks: list[Task]
+    parallel: bool
+    share: float  # of the run's time that is over when it ends
+
+
+def phases(rehearsed: bool) -> list[Phase]:
+    """In order. A rehearsal takes few and small ones, with every line that the others run."""
+    shapes = REHEARSED if rehearsed else SHAPES
+    checks = _checks(rehearsed)
+    compiled = [Task(f"compile {shape}", compile_layer, (shape,), 90) for shape in shapes]
+    return [
+        # LSTM and GRU in bfloat16 first; compiling what is timed second runs beside the rest
+        Phase("checks", [*checks[:12], *compiled, *checks[12:]], parallel=True, share=0.5),
+        Phase(
+            "times", [Task(f"time {shape}", time_layer, (shape,), 45) for shape in shapes], parallel=False, share=0.85
+        ),
+        Phase("variants", variants.tasks(rehearsed), parallel=False, share=1),
+    ]
+
+
+def _checks(rehearsed: bool) -> list[Task]:
+    """Inference first: it is the smaller kernel, and the one that users meet first."""
+    named = [
+        (cell, dtype, schedule, 16 if rehearsed else SIZES[cell], mode)
+        for dtype in DTYPES
+        for mode in MODES
+        for schedule in SCHEDULES
+        for cell in CELLS
+    ]
+    if rehearsed:
+        named = [
+            (c, d, s, h, m)
+            for c, d, s, h, m in named
+            if (c, d, m) in (("lstm", "bf16", "infer"), ("gru", "tf32", "train"))
+        ]
+    return [
+        Task(f"check {cell} {dtype} {schedule} H={H} {mode}", check, (cell, dtype, schedule, H, mode), 120)
+        for cell, dtype, schedule, H, mode in named
+    ]

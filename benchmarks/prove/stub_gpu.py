@@ -1,0 +1,160 @@
+"""A GPU that does nothing: Triton's own compiler, launcher and driver run over a libcuda whose functions only return success.
+
+It rehearses, on a machine without a GPU, every line that a run on a GPU takes: `install` replaces the driver that Triton talks to,
+the clocks and graphs of `torch.cuda`, and what seqnets asks of the device. Tensors are on the CPU, kernels are compiled for
+`ARCH` and launched, and nothing is computed: results are garbage, and nothing may judge them.
+
+The stub needs a C compiler, as Triton's launcher does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from seqnets.kernels.planning.arch import ARCHS
+
+ARCH = "sm_90"
+DEVICE = torch.device("cpu")
+MEMORY = 80 << 30  # bytes that it says it has
+
+# What Triton's driver.c asks for; the numbers are those of cuda.h, and the answers those of an H100.
+SOURCE = """
+typedef int R;
+static int value(int attribute) {
+    switch (attribute) {
+        case 1: return 1024;    /* threads of a block */
+        case 10: return 32;     /* of a warp */
+        case 12: return 65536;  /* registers of a block */
+        case 16: return 132;    /* multiprocessors */
+        case 75: return 9; case 76: return 0;  /* capability */
+        case 97: return 232448; /* bytes of shared memory of a block, opted in */
+        default: return 1;
+    }
+}
+R cuInit(unsigned f) { return 0; }
+R cuDriverGetVersion(int *v) { *v = 13000; return 0; }
+R cuGetErrorString(int e, const char **s) { *s = "stub"; return 0; }
+R cuDeviceGet(int *d, int i) { *d = i; return 0; }
+R cuDeviceGetCount(int *n) { *n = 1; return 0; }
+R cuDeviceGetAttribute(int *v, int a, int d) { *v = value(a); return 0; }
+R cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)1; return 0; }
+R cuCtxGetCurrent(void **c) { *c = (void *)1; return 0; }
+R cuCtxSetCurrent(void *c) { return 0; }
+R cuCtxGetDevice(int *d) { *d = 0; return 0; }
+R cuCtxGetLimit(unsigned long *v, int l) { *v = 0; return 0; }
+R cuCtxSetLimit(int l, unsigned long v) { return 0; }
+R cuModuleLoadData(void **m, const void *image) { *m = (void *)1; return 0; }
+R cuModuleUnload(void *m) { return 0; }
+R cuModuleGetFunction(void **f, void *m, const char *name) { *f = (void *)1; return 0; }
+R cuFuncGetAttribute(int *v, int a, void *f) { *v = a == 0 ? 1024 : 0; return 0; }
+R cuFuncSetAttribute(void *f, int a, int v) { return 0; }
+R cuFuncSetCacheConfig(void *f, int c) { return 0; }
+R cuLaunchKernelEx(const void *c, void *f, void **p, void **e) { return 0; }
+R cuOccupancyMaxActiveClusters(int *n, void *f, const void *c) { *n = 1; return 0; }
+R cuPointerGetAttribute(void *v, int a, unsigned long p) { *(unsigned long *)v = p; return 0; }
+R cuStreamIsCapturing(void *s, int *v) { *v = 0; return 0; }
+R cuTensorMapEncodeTiled() { return 0; }
+R cuTensorMapEncodeIm2col() { return 0; }
+"""
+
+
+def install() -> None:
+    """Put the stub in place of a GPU, for the rest of this process."""
+    _load_library()
+    _replace_driver()
+    _replace_clocks()
+    _answer_for_the_device()
+
+
+def _load_library() -> None:
+    from triton import knobs
+
+    folder = Path(tempfile.mkdtemp(prefix="seqnets-stub-gpu-"))
+    source, library = folder / "stub.c", folder / "libcuda.so.1"
+    source.write_text(SOURCE, encoding="utf-8")
+    command = ["cc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", str(library), str(source)]
+    subprocess.run(command, check=True)
+    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)  # what is linked against libcuda.so.1 finds this one loaded
+    knobs.nvidia.libcuda_path = str(folder)
+
+
+def _replace_driver() -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.backends.nvidia.driver import CudaDriver
+
+    class StubDriver(CudaDriver):
+        def __init__(self) -> None:
+            super().__init__()
+            self.get_current_device = lambda: 0
+            self.set_current_device = lambda device: None
+            self.get_current_stream = lambda device: 0
+            self.get_device_capability = lambda device=0: (9, 0)
+
+        def get_current_target(self) -> Any:
+            return GPUTarget("cuda", ARCHS[ARCH].version, ARCHS[ARCH].warp_size)
+
+        def get_active_torch_device(self) -> torch.device:
+            return DEVICE
+
+    triton.runtime.driver.set_active(StubDriver())
+
+
+class _Event:
+    """The host's clock in place of the GPU's."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.at = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None: ...
+
+    def elapsed_time(self, other: _Event) -> float:
+        return 1e3 * (other.at - self.at)
+
+
+class _Stream:
+    cuda_stream = 0
+
+    def wait_stream(self, other: Any) -> None: ...
+
+
+class _Graph:
+    def replay(self) -> None: ...
+
+
+def _replace_clocks() -> None:
+    cuda: Any = torch.cuda
+    cuda.Event, cuda.Stream, cuda.CUDAGraph = _Event, _Stream, _Graph
+    cuda.synchronize = lambda device=None: None
+    cuda.current_stream = lambda device=None: _Stream()
+    cuda.stream = cuda.graph = lambda *given, **more: contextlib.nullcontext()
+    cuda.empty_cache = lambda: None
+
+
+def _answer_for_the_device() -> None:
+    from seqnets.backends import triton as backend
+    from seqnets.kernels.planning import select
+
+    cuda: Any = torch.cuda
+    properties = SimpleNamespace(
+        name="stub", major=9, minor=0, multi_processor_count=132, L2_cache_size=1 << 20, total_memory=MEMORY
+    )
+    cuda.get_device_properties = lambda device=None: properties
+    cuda.get_device_capability = lambda device=None: (9, 0)
+    cuda.get_device_name = lambda device=None: properties.name
+    cuda.mem_get_info = lambda device=None: (MEMORY, MEMORY)
+    cuda.is_available = lambda: False  # what asks would go on to a GPU of torch's own
+    backend.why_unavailable = lambda device: None
+    select.arch_here = lambda device: ARCHS[ARCH]

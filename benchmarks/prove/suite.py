@@ -1,0 +1,86 @@
+"""The test module for GPUs, run by pytest in as many processes as there are cores."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+from seqnets.cores import cores
+
+ROOT = Path(__file__).parents[2]
+GRACE = 20  # seconds, to report after it was told to stop
+MOST_FAILURES = 40  # after so many the rest tells nothing new
+
+
+def run_tests(seconds: float) -> dict[str, Any]:
+    """What became of tests/gpu within that time, in JSON types."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        parallel = ["-n", str(cores())] if importlib.util.find_spec("xdist") else []
+        command = [
+            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "-q", f"--maxfail={MOST_FAILURES}",
+            f"--junitxml={report}", *parallel, "tests/gpu",
+        ]  # fmt: skip
+        environment = os.environ | {"SEQNETS_CACHE": folder}
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        status, output = _wait(process, seconds)
+        found = _read(report)
+    return {"status": status, "seconds": time.monotonic() - began, **found, "output": output[-4000:]}
+
+
+def _wait(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
+    """How it ended, and what it printed."""
+    try:
+        output, _ = process.communicate(timeout=seconds)
+        return f"exit status {process.returncode}", output
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # upon which pytest still reports what it has
+    try:
+        output, _ = process.communicate(timeout=GRACE)
+    except subprocess.TimeoutExpired:
+        output = ""
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too
+    return f"stopped after {seconds:.0f} s", output
+
+
+def _read(report: Path) -> dict[str, Any]:
+    try:
+        cases = list(ET.parse(report).iter("testcase"))
+    except (OSError, ET.ParseError):  # it was stopped before it wrote
+        cases = []
+    failures = [(case, child) for case in cases for child in case if child.tag in ("failure", "error")]
+    skipped = [child for case in cases for child in case if child.tag == "skipped"]
+    return {
+        "passed": len(cases) - len({id(case) for case, _ in failures}) - len(skipped),
+        "failed": len({id(case) for case, _ in failures}),
+        "skipped": len(skipped),
+        "reasons": sorted({child.get("message", "") for child in skipped}),
+        "failures": [
+            {
+                "name": f"{case.get('classname')}::{case.get('name')}",
+                "message": child.get("message", "")[:1000],
+                "details": (child.text or "")[-4000:],
+            }
+            for case, child in failures
+        ],
+    }

@@ -1,0 +1,316 @@
+"""A prototype of the persistent schedule: an LSTM whose units are split over programs, with the time loop inside the kernel.
+
+Layout as in seqnets.kernels: gates of a unit side by side, Q = 4·U; x and r ``(T, B, Q)``, weight ``(U, Q)``, states ``(T, B, U)``.
+One direction; directions and heads would be a third axis of the grid. Grid: (slices of units, tiles of the batch). Programs that share
+a tile of the batch wait for each other at every step, so all must run at once: the launch is cooperative. There are two ways to wait,
+a counter in global memory (`forward`, `backward`), and data that says itself whether it is there (`forward_ll`).
+
+``t0, t1`` and ``BARRIER=False`` run a step per launch, for Triton's interpreter, which runs programs one after another.
+"""
+
+import triton
+import triton.language as tl
+
+LIMIT = tl.constexpr(1 << 22)  # polls before a program gives up, which take seconds
+
+
+@triton.jit
+def sigmoid(x):
+    return 1.0 / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def tanh(x):
+    return 2.0 / (1.0 + tl.exp(-2.0 * x)) - 1.0
+
+
+@triton.jit
+def split4(tile):
+    even, odd = tl.split(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 4, 2, 2]))
+    a, c = tl.split(even)
+    b, d = tl.split(odd)
+    return a, b, c, d
+
+
+@triton.jit
+def join4(a, b, c, d):
+    both = tl.join(tl.join(a, c), tl.join(b, d))
+    return tl.reshape(both, [both.shape[0], both.shape[1] * 4])
+
+
+@triton.jit
+def settle(tile):
+    pairs = tl.permute(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 4, 2, 2]), [0, 1, 3, 2])
+    low, high = tl.split(pairs)
+    return tl.reshape(tl.permute(tl.join(low, high), [0, 1, 3, 2]), [tile.shape[0], tile.shape[1]])
+
+
+@triton.jit
+def arrive(flag, BARRIER: tl.constexpr):
+    """All that this program stored is seen by who sees the count."""
+    if BARRIER:
+        tl.debug_barrier()  # every thread's stores come before thread 0's release, which is cumulative
+        tl.atomic_add(flag, 1, sem="release", scope="gpu")
+
+
+@triton.jit
+def await_count(flag, target, alive, error, BARRIER: tl.constexpr):
+    """Each thread acquires for itself, so no barrier of the block is needed. Gives up, and says so, rather than hang."""
+    if BARRIER:
+        seen = tl.inline_asm_elementwise(
+            "ld.acquire.gpu.global.u32 $0, [$1];", "=r,l", [flag], dtype=tl.int32, is_pure=False, pack=1
+        )
+        polls = 0
+        while (seen < target) & (polls < alive):
+            seen = tl.inline_asm_elementwise(
+                "ld.acquire.gpu.global.u32 $0, [$1];", "=r,l", [flag], dtype=tl.int32, is_pure=False, pack=1
+            )
+            polls += 1
+        if seen < target:
+            tl.store(error, 1)
+            alive = 0  # never wait again
+    return alive
+
+
+@triton.jit(do_not_specialize=["t0", "t1", "B"])
+def forward(
+    x_ptr,
+    w_ptr,
+    b_ptr,
+    h_ptr,
+    c_ptr,
+    y_ptr,
+    cs_ptr,
+    r_ptr,
+    hx_ptr,
+    flags_ptr,
+    error_ptr,
+    t0,
+    t1,
+    B,
+    U: tl.constexpr,
+    BB: tl.constexpr,
+    BU: tl.constexpr,
+    SPLIT: tl.constexpr,
+    KEEP: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BARRIER: tl.constexpr,
+):
+    start = tl.program_id(0) * BU
+    rows = tl.program_id(1).to(tl.int64) * BB + tl.arange(0, BB)[:, None]
+    inside = rows < B
+    units = start + tl.arange(0, BU)[None, :]
+    columns = start * 4 + tl.arange(0, BU * 4)[None, :]
+    K: tl.constexpr = U // SPLIT
+    dtype = w_ptr.dtype.element_ty
+    weights = ()
+    for p in tl.static_range(SPLIT):
+        k = p * K + tl.arange(0, K)[:, None]
+        weights = weights + (tl.load(w_ptr + k * (4 * U) + columns),)
+    bias = tl.load(b_ptr + columns).to(tl.float32) + tl.zeros([BB, BU * 4], tl.float32)
+    c = tl.load(c_ptr + rows * U + units, mask=inside, other=0.0).to(tl.float32)
+    flag = flags_ptr + tl.program_id(1) * 32  # a cache line each
+    alive = tl.full([], LIMIT, tl.int32)
+    h_new = tl.zeros([BB, BU], dtype)
+    x = tl.load(x_ptr + (t0 * B.to(tl.int64) + rows) * (4 * U) + columns, mask=inside, other=0.0)
+    for t in range(t0, t1):
+        here = t * B.to(tl.int64) + rows
+        following = tl.load(x_ptr + (here + B) * (4 * U) + columns, mask=rows < tl.where(t + 1 < t1, B, 0), other=0.0)
+        alive = await_count(flag, (t - t0) * tl.num_programs(0), alive, error_ptr, BARRIER)
+        source = hx_ptr + ((t + 1) % 2) * B.to(tl.int64) * U + rows * U
+        acc = bias
+        for p in tl.static_range(SPLIT):
+            h = tl.load(source + p * K + tl.arange(0, K)[None, :], mask=inside, other=0.0, cache_modifier=".cg")
+            if p % 2 == 0:
+                acc = tl.dot(h, weights[p], acc, input_precision=PRECISION)
+            else:  # a chain of its own
+                acc = acc + tl.dot(h, weights[p], input_precision=PRECISION)
+        r = settle(acc.to(dtype))
+        i, f, g, o = split4(r.to(tl.float32) + x.to(tl.float32))
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h_new = (sigmoid(o) * tanh(c)).to(dtype)
+        tl.store(hx_ptr + (t % 2) * B.to(tl.int64) * U + rows * U + units, h_new, mask=inside)
+        arrive(flag, BARRIER)
+        # what nobody waits for comes after
+        tl.store(y_ptr + here * U + units, h_new, mask=inside)
+        if KEEP:
+            tl.store(cs_ptr + here * U + units, c.to(dtype), mask=inside)
+            tl.store(r_ptr + here * (4 * U) + columns, r, mask=inside)
+        x = following
+    tl.store(h_ptr + rows * U + units, h_new, mask=inside)
+    tl.store(c_ptr + rows * U + units, c.to(c_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["t0", "t1", "B", "T"])
+def backward(
+    x_ptr,
+    r_ptr,
+    w_ptr,
+    c0_ptr,
+    cs_ptr,
+    dy_ptr,
+    dh_ptr,
+    dc_ptr,
+    dr_ptr,
+    flags_ptr,
+    error_ptr,
+    t0,
+    t1,
+    T,
+    B,
+    U: tl.constexpr,
+    BB: tl.constexpr,
+    BU: tl.constexpr,
+    SPLIT: tl.constexpr,
+    PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BARRIER: tl.constexpr,
+):
+    """From step t1 - 1 down to t0. dh, dc (B, U): gradients of the last state on the way in, of the first (without the last product) on the
+    way out. PARTS: of the inner dimension Q, spread over warps by a batched product; SPLIT: of it, one after another.
+    """
+    start = tl.program_id(0) * BU
+    rows = tl.program_id(1).to(tl.int64) * BB + tl.arange(0, BB)[:, None]
+    inside = rows < B
+    units = start + tl.arange(0, BU)[None, :]
+    columns = start * 4 + tl.arange(0, BU * 4)[None, :]
+    Q: tl.constexpr = 4 * U
+    K: tl.constexpr = Q // (SPLIT * PARTS)
+    dtype = w_ptr.dtype.element_ty
+    part = tl.arange(0, PARTS)
+    weights = ()
+    for p in tl.static_range(SPLIT):
+        # (PARTS, K, BU): W[unit, q], q = (p·PARTS + part)·K + k
+        q = (p * PARTS + part[:, None, None]) * K + tl.arange(0, K)[None, :, None]
+        weights = weights + (tl.load(w_ptr + (start + tl.arange(0, BU))[None, None, :] * Q + q),)
+    dc = tl.load(dc_ptr + rows * U + units, mask=inside, other=0.0).to(tl.float32)
+    dh = tl.load(dh_ptr + rows * U + units, mask=inside, other=0.0).to(tl.float32)
+    flag = flags_ptr + tl.program_id(1) * 32
+    alive = tl.full([], LIMIT, tl.int32)
+    for n in range(0, t1 - t0):
+        t = t1 - 1 - n
+        here = t * B.to(tl.int64) + rows
+        a = tl.load(x_ptr + here * Q + columns, mask=inside, other=0.0).to(tl.float32)
+        a += tl.load(r_ptr + here * Q + columns, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + here * U + units, mask=inside, other=0.0).to(tl.float32)
+        c = tl.load(cs_ptr + here * U + units, mask=inside, other=0.0).to(tl.float32)
+        first = tl.load(c0_ptr + rows * U + units, mask=rows < tl.where(t == 0, B, 0), other=0.0).to(tl.float32)
+        earlier = tl.load(cs_ptr + (here - B) * U + units, mask=rows < tl.where(t > 0, B, 0), other=0.0).to(tl.float32)
+        before = tl.where(t == 0, first, earlier)
+        i, f, g, o = split4(a)
+        i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+        tc = tanh(c)
+        # all that needs no product is done by now
+        alive = await_count(flag, n * tl.num_programs(0), alive, error_ptr, BARRIER)
+        dh += dy
+        if t + 1 < T:
+            rows3 = (here + B)[None, :, :] * Q
+            acc = tl.zeros([PARTS, BB, BU], tl.float32)
+            for p in tl.static_range(SPLIT):
+                inner = (p * PARTS + part[:, None, None]) * K + tl.arange(0, K)[None, None, :]
+                d = tl.load(dr_ptr + rows3 + inner, mask=inside[None, :, :], other=0.0, cache_modifier=".cg")
+                acc = tl.dot(d, weights[p], acc, input_precision=PRECISION)
+            dh += tl.sum(acc, axis=0)
+        dct = dc + dh * o * (1 - tc * tc)
+        d_i = dct * g * i * (1 - i)
+        d_f = dct * before * f * (1 - f)
+        d_g = dct * i * (1 - g * g)
+        d_o = dh * tc * o * (1 - o)
+        dc = dct * f
+        dh = tl.zeros_like(dh)
+        tl.store(dr_ptr + here * Q + columns, join4(d_i, d_f, d_g, d_o).to(dtype), mask=inside)
+        arrive(flag, BARRIER)
+    tl.store(dc_ptr + rows * U + units, dc.to(dc_ptr.dtype.element_ty), mask=inside)
+    tl.store(dh_ptr + rows * U + units, dh.to(dh_ptr.dtype.element_ty), mask=inside)
+
+
+# ---- the same without barriers: what is exchanged says itself whether it is there
+
+
+@triton.jit
+def when_there(ptr, mask, LIMIT: tl.constexpr):
+    """Tiles of 16-bit numbers (int16), none of which is -1 any more: read at once, and again where one still is. -1 is a nan that no
+    arithmetic gives (its nans are 0x7fff). After so many polls -1 stays, and what comes of it is nan.
+    """
+    first = tl.load(ptr, mask=mask, other=0, cache_modifier=".cg")
+    return tl.inline_asm_elementwise(
+        """
+        {
+        .reg .pred p, q; .reg .b32 n, a, b, c, d;
+        mov.b32 $0, $4; mov.b32 $1, $5; mov.b32 $2, $6; mov.b32 $3, $7;
+        mov.u32 n, 4000000;
+        AGAIN:
+        not.b32 a, $0; sub.u32 a, a, 0x00010001; and.b32 a, a, $0; and.b32 a, a, 0x80008000;
+        not.b32 b, $1; sub.u32 b, b, 0x00010001; and.b32 b, b, $1; and.b32 b, b, 0x80008000;
+        not.b32 c, $2; sub.u32 c, c, 0x00010001; and.b32 c, c, $2; and.b32 c, c, 0x80008000;
+        not.b32 d, $3; sub.u32 d, d, 0x00010001; and.b32 d, d, $3; and.b32 d, d, 0x80008000;
+        or.b32 a, a, b; or.b32 c, c, d; or.b32 a, a, c;
+        setp.ne.u32 p, a, 0;
+        setp.ne.and.u32 q, n, 0, p;
+        sub.u32 n, n, 1;
+        @q ld.relaxed.gpu.global.v4.b32 {$0, $1, $2, $3}, [$8];
+        @q bra AGAIN;
+        }
+        """,
+        "=&r,=&r,=&r,=&r,r,r,r,r,l,l,l,l,l,l,l,l",
+        [first, ptr],
+        dtype=tl.int16,
+        is_pure=False,
+        pack=8,
+    )
+
+
+@triton.jit(do_not_specialize=["T", "B"])
+def forward_ll(
+    x_ptr,
+    w_ptr,
+    b_ptr,
+    h_ptr,
+    c_ptr,
+    y_ptr,
+    cs_ptr,
+    r_ptr,
+    T,
+    B,
+    U: tl.constexpr,
+    BB: tl.constexpr,
+    BU: tl.constexpr,
+    SPLIT: tl.constexpr,
+    KEEP: tl.constexpr,
+    LIMIT: tl.constexpr,
+):
+    """y (T + 1, B, U), int16 that stands for the dtype: first the initial state, then -1 everywhere."""
+    start = tl.program_id(0) * BU
+    rows = tl.program_id(1).to(tl.int64) * BB + tl.arange(0, BB)[:, None]
+    inside = rows < B
+    units = start + tl.arange(0, BU)[None, :]
+    columns = start * 4 + tl.arange(0, BU * 4)[None, :]
+    K: tl.constexpr = U // SPLIT
+    dtype = w_ptr.dtype.element_ty
+    weights = ()
+    for p in tl.static_range(SPLIT):
+        k = p * K + tl.arange(0, K)[:, None]
+        weights = weights + (tl.load(w_ptr + k * (4 * U) + columns),)
+    bias = tl.load(b_ptr + columns).to(tl.float32) + tl.zeros([BB, BU * 4], tl.float32)
+    c = tl.load(c_ptr + rows * U + units, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + rows * (4 * U) + columns, mask=inside, other=0.0)
+    for t in range(T):
+        here = t * B.to(tl.int64) + rows
+        following = tl.load(x_ptr + (here + B) * (4 * U) + columns, mask=rows < tl.where(t + 1 < T, B, 0), other=0.0)
+        acc = bias
+        for p in tl.static_range(SPLIT):
+            h = when_there(y_ptr + here * U + p * K + tl.arange(0, K)[None, :], inside, LIMIT).to(dtype, bitcast=True)
+            if p % 2 == 0:
+                acc = tl.dot(h, weights[p], acc)
+            else:
+                acc = acc + tl.dot(h, weights[p])
+        r = settle(acc.to(dtype))
+        i, f, g, o = split4(r.to(tl.float32) + x.to(tl.float32))
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h_new = (sigmoid(o) * tanh(c)).to(dtype)
+        tl.store(y_ptr + (here + B) * U + units, h_new.to(tl.int16, bitcast=True), mask=inside, cache_modifier=".cg")
+        if KEEP:
+            tl.store(cs_ptr + here * U + units, c.to(dtype), mask=inside)
+            tl.store(r_ptr + here * (4 * U) + columns, r, mask=inside)
+        x = following
+    tl.store(c_ptr + rows * U + units, c.to(c_ptr.dtype.element_ty), mask=inside)

@@ -1,0 +1,60 @@
+"""Single changes of the resident kernels, each meant to save instructions: judged, then timed beside torch.nn.
+
+A piece replaces a device function before any kernel is generated, so each runs in a process of its own. All are for 16-bit dtypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.prove.work import Shape, check, time_layer
+from benchmarks.prove.workers import Task
+
+
+def _approximate() -> None:
+    """The hardware's tanh for tanh and sigmoid: its relative error, about 2^-11, is below what bfloat16 rounds."""
+    from benchmarks.prove.variants import device
+    from seqnets.kernels import functions
+
+    functions.tanh, functions.sigmoid = device.tanh, device.sigmoid
+
+
+def _unmasked() -> None:
+    """No select where gates are packed: where a tile has no unit too many, and no row ends early, it changes nothing."""
+    from benchmarks.prove.variants import device
+    from seqnets.kernels.schedules import step
+
+    step.pack_gates = device.pack_gates
+
+
+def _opaque() -> None:
+    """A move between the step and the product, which keeps the compiler from giving the weight a layout of narrow loads."""
+    from benchmarks.prove.variants import device
+    from seqnets.kernels.schedules import resident
+
+    resident.product = device.product
+
+
+PIECES: dict[str, tuple[Callable[[], None], ...]] = {
+    "as it is": (),
+    "approximate functions": (_approximate,),
+    "unmasked gates": (_unmasked,),
+    "opaque operand": (_opaque,),
+    "all three": (_approximate, _unmasked, _opaque),
+}
+SHAPES = [Shape(cell, "bf16", 256, 64, H, H) for H in (128, 64) for cell in ("lstm", "gru")]
+REHEARSED = [Shape("lstm", "bf16", 3, 2, 16, 16)]
+
+
+def tasks(rehearsed: bool) -> list[Task]:
+    shapes = REHEARSED if rehearsed else SHAPES
+    names = ("all three",) if rehearsed else tuple(PIECES)
+    return [Task(f"{name}: {shape}", run, (name, shape), 60, alone=True) for shape in shapes for name in names]
+
+
+def run(name: str, shape: Shape) -> dict[str, Any]:
+    for change in PIECES[name]:
+        change()
+    found = check(shape.cell, shape.dtype, "resident", shape.H, "train")
+    return {"check": found, **time_layer(shape)}

@@ -1,0 +1,175 @@
+"""The persistent prototype on a GPU: whether it is right, whether it gives the same bits each time, and how long a step takes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.cuda import gpu_seconds
+from benchmarks.prove import work
+from benchmarks.prove.workers import Task
+from seqnets.kernels.layout import pack_rows, pack_weight
+from seqnets.tolerance import Error, verdict
+
+REPEATS = 5
+CALLS = 10
+
+
+class Case(NamedTuple):
+    """T B H: time steps, batch, hidden size. A program has `rows` of the batch and `units`; its product is taken in `parts`."""
+
+    wait: str  # "counter" or "data"
+    T: int
+    B: int
+    H: int
+    dtype: str
+    rows: int
+    units: int
+    parts: int
+    warps: int
+
+    def __str__(self) -> str:
+        tile = f"{self.rows}x{self.units} in {self.parts}, {self.warps} warps"
+        return f"persistent lstm {self.dtype} T={self.T} B={self.B} H={self.H} waiting by {self.wait} ({tile})"
+
+
+CASES = [
+    Case("counter", 256, 32, 512, "bf16", 16, 8, 2, 4),
+    Case("data", 256, 32, 512, "bf16", 16, 8, 2, 4),
+    Case("counter", 256, 64, 512, "bf16", 16, 16, 2, 4),
+    Case("data", 256, 64, 512, "bf16", 16, 16, 2, 4),
+    Case("data", 256, 64, 512, "bf16", 16, 16, 1, 8),
+    Case("counter", 256, 64, 256, "bf16", 16, 8, 1, 4),
+    Case("data", 256, 64, 256, "bf16", 16, 8, 1, 4),
+    Case("counter", 256, 16, 1024, "bf16", 16, 8, 2, 4),
+    Case("data", 256, 16, 1024, "bf16", 16, 8, 2, 4),
+    Case("counter", 256, 32, 512, "tf32", 16, 8, 2, 4),
+]
+REHEARSED = [Case("counter", 3, 4, 64, "bf16", 16, 16, 1, 4), Case("data", 3, 4, 64, "bf16", 16, 16, 1, 4)]
+
+
+def tasks(rehearsed: bool) -> list[Task]:
+    return [Task(str(case), run, (case,), 60) for case in (REHEARSED if rehearsed else CASES)]
+
+
+def run(case: Case) -> dict[str, Any]:
+    work.set_precision(case.dtype)
+    processors = torch.cuda.get_device_properties(0).multi_processor_count
+    programs = case.H // case.units * -(-case.B // case.rows)
+    if programs > processors:
+        return {
+            "not_served": f"its {programs} programs have to run at once, and the GPU has {processors} multiprocessors"
+        }
+    problem = Problem(case)
+    truth, plain = problem.by_torch(torch.float64), problem.by_torch(problem.dtype)
+    found = _pass("forward", problem.forward, [(problem.y, truth["y"], plain["y"])], case)
+    if case.wait == "counter":
+        found |= _pass("backward", problem.backward, [(problem.d_x, truth["d_x"], plain["d_x"])], case)
+    found["gave_up"] = bool(problem.gave_up.item())
+    return found
+
+
+def _pass(name: str, call: Any, results: list[tuple[Tensor, Tensor, Tensor]], case: Case) -> dict[str, Any]:
+    call()
+    torch.cuda.synchronize()
+    errors = [Error(name, *verdict(actual, plain, truth, case.dtype == "tf32")) for actual, truth, plain in results]
+    first = [actual.clone() for actual, *_ in results]
+    same = True
+    for _ in range(REPEATS):
+        call()
+        torch.cuda.synchronize()
+        same &= all(torch.equal(a, b) for a, (b, *_) in zip(first, results, strict=True))
+    seconds = gpu_seconds(call, CALLS, work.here.device) / CALLS
+    return {name: work.judged(errors) | {"same_bits": same if work.here.judged else None, "gpu_seconds": [seconds]}}
+
+
+class Problem:
+    """Inputs, outputs filled with nan, and the launches.
+
+    Args:
+        together: whether programs wait for each other within one launch; else a launch runs one time step, as Triton's
+            interpreter needs it.
+    """
+
+    def __init__(self, case: Case, together: bool = True) -> None:
+        from benchmarks.prove.variants import persistent
+
+        self.case, self.kernels, self.dtype = case, persistent, work.DTYPES[case.dtype]
+        T, B, H = case.T, case.B, case.H
+        torch.manual_seed(0)
+        x, self.d_y = self._random(T, B, H), self._random(T, B, H)
+        self.h, self.c = self._random(B, H), self._random(B, H)
+        weights = torch.nn.LSTM(H, H).to(work.here.device, self.dtype).state_dict()
+        gates = x @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
+        # gate by gate -> gates of a unit side by side
+        self.gates = gates.unflatten(-1, (4, H)).movedim(-2, -1).flatten(-2).contiguous()
+        self.weight = pack_weight(weights["weight_hh_l0"], 4, 1)[0].contiguous()
+        self.bias = pack_rows(weights["bias_hh_l0"], 4, 1)[0].contiguous()
+        self.c_out, self.h_out = self.c.float(), torch.empty_like(self.h)
+        new = self.gates.new_full
+        # 0xffff is a nan that no arithmetic gives
+        self.every = torch.full((T + 1, B, H), -1, dtype=torch.int16, device=x.device)
+        self.states, self.cells = new((T, B, H), float("nan")), new((T, B, H), float("nan"))
+        self.r, self.d_x = new(self.gates.shape, float("nan")), new(self.gates.shape, float("nan"))
+        self.exchange = new((2, B, H), float("nan"))
+        self.counters = torch.zeros(64 * 32, dtype=torch.int32, device=x.device)
+        self.gave_up = torch.zeros(1, dtype=torch.int32, device=x.device)
+        self.spans = [(0, T)] if together else [(t, t + 1) for t in range(T)]
+        self.options = {
+            "U": H, "BB": case.rows, "BU": case.units, "SPLIT": case.parts,
+            "num_warps": case.warps, "num_stages": 1, "launch_cooperative_grid": True, "maxnreg": 255,
+        }  # fmt: skip
+        self.waiting = {"BARRIER": together, "PRECISION": "tf32" if case.dtype == "tf32" else "ieee"}
+        self.grid = (H // case.units, -(-B // case.rows))
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(shape).to(work.here.device, self.dtype)
+
+    @property
+    def y(self) -> Tensor:
+        return self.every[1:].view(self.dtype) if self.case.wait == "data" else self.states
+
+    def forward(self) -> None:
+        T, B = self.case.T, self.case.B
+        self.c_out.copy_(self.c)
+        if self.case.wait == "data":
+            self.every[1:].fill_(-1)
+            self.every[0].copy_(self.h.view(torch.int16))
+            self.kernels.forward_ll[self.grid](
+                self.gates, self.weight, self.bias, self.h, self.c_out, self.every, self.cells, self.r, T, B, KEEP=True,
+                LIMIT=1_000_000, **self.options,
+            )  # fmt: skip
+            return
+        self.counters.zero_()
+        self.exchange[1].copy_(self.h)
+        for first, last in self.spans:
+            self.kernels.forward[self.grid](
+                self.gates, self.weight, self.bias, self.h_out, self.c_out, self.states, self.cells, self.r, self.exchange,
+                self.counters, self.gave_up, first, last, B, KEEP=True, **self.waiting, **self.options,
+            )  # fmt: skip
+
+    def backward(self) -> None:
+        T, B = self.case.T, self.case.B
+        self.counters.zero_()
+        d_h, d_c = torch.zeros_like(self.c_out), torch.zeros_like(self.c_out)
+        for first, last in reversed(self.spans):
+            self.kernels.backward[self.grid](
+                self.gates, self.r, self.weight, self.c, self.cells, self.d_y, d_h, d_c, self.d_x, self.counters,
+                self.gave_up, first, last, T, B, PARTS=4, **self.waiting, **self.options,
+            )  # fmt: skip
+
+    def by_torch(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The output, and the gradients of the input projections, by steps in that dtype."""
+        gates = self.gates.to(dtype).requires_grad_()
+        weight, bias, h, c = (tensor.to(dtype) for tensor in (self.weight, self.bias, self.h, self.c))
+        outputs = []
+        for t in range(self.case.T):
+            i, f, g, o = (gates[t] + h @ weight + bias).unflatten(-1, (-1, 4)).unbind(-1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            outputs.append(h)
+        y = torch.stack(outputs)
+        (d_x,) = torch.autograd.grad(y, gates, self.d_y.to(dtype))
+        return {"y": y.detach(), "d_x": d_x}

@@ -1,0 +1,248 @@
+"""What one worker does: prove a kernel right, compile what is timed later, time a layer beside cuDNN."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import seqnets
+from benchmarks.cases import LayerCase
+from benchmarks.cells import light
+from benchmarks.cuda import cudnn_algorithm, gpu_seconds, launch_times
+from seqnets.kernels.agreement import variants, worst_error
+from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
+from seqnets.kernels.availability import CHECK
+from seqnets.kernels.planning.select import find_plan, use_schedule
+from seqnets.tolerance import Error, verdict
+
+CELLS = {"lstm": seqnets.CELLS["lstm"], "gru": seqnets.CELLS["gru"], "light": light}
+TORCH = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+# "tf32" is float32 with products in TF32; "fp32" has them in full
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
+MODES = ("infer", "train")
+TURNS = 5
+TURN_SECONDS = 0.02  # calls of about so long make a turn
+
+
+class Shape(NamedTuple):
+    """A layer on one batch. T B I H: time steps, batch, input size, hidden size."""
+
+    cell: str
+    dtype: str
+    T: int
+    B: int
+    I: int
+    H: int
+    layers: int = 1
+    bidirectional: bool = False
+
+    def __str__(self) -> str:
+        told = f"{self.cell} {self.dtype} T={self.T} B={self.B} I={self.I} H={self.H}"
+        return told + f" layers={self.layers}" * (self.layers > 1) + " bidirectional" * self.bidirectional
+
+    def case(self, mode: str) -> LayerCase:
+        dtype = "fp32" if self.dtype == "tf32" else self.dtype
+        return LayerCase("layer", self.cell, mode, *self[2:7], self.bidirectional, dtype=dtype)
+
+
+class Here(NamedTuple):
+    """Where a worker works."""
+
+    device: str
+    judged: bool  # not with the stub, which computes nothing
+
+
+def prepare(device: str, stub: bool) -> None:
+    """Set up the process: the stub in place of a GPU, and no check of first uses, as the checks are these."""
+    global here
+    os.environ[CHECK] = "0"
+    here = Here(device, not stub)
+    if stub:
+        from benchmarks.prove.stub_gpu import install
+
+        install()
+
+
+here = Here("cuda", True)
+
+
+def set_precision(dtype: str) -> None:
+    precision = "tf32" if dtype == "tf32" else "ieee"
+    for setting in (torch.backends.cudnn.rnn, torch.backends.cuda.matmul):
+        setting.fp32_precision = precision  # type: ignore[union-attr]
+
+
+def check(cell: str, dtype: str, schedule: str, H: int, mode: str) -> dict[str, Any]:
+    """Judge the kernels of a schedule step by step, by the project's tolerance policy; see `seqnets.kernels.agreement`."""
+    set_precision(dtype)
+    found, device, own = DTYPES[dtype], torch.device(here.device), CELLS[cell]
+    compiled: list[Compilation] = []
+    with watch_compilations(compiled), use_schedule(schedule):
+        for backward in (False, True)[: 1 + (mode == "train")]:
+            plan = find_plan(own, H, 1, found, device, backward)
+            if isinstance(plan, str):
+                return {"not_served": plan}
+        worst = worst_error(own, variants(own, 1, H, found, mode == "train"), device)
+    return judged([worst]) | _compilations(compiled)
+
+
+def compile_layer(shape: Shape) -> dict[str, Any]:
+    """Compile what `time_layer` runs, on two time steps of the batch."""
+    set_precision(shape.dtype)
+    compiled: list[Compilation] = []
+    with watch_compilations(compiled):
+        calls = _calls(*_layers(shape._replace(T=2)))
+        for mode in MODES:
+            calls["seqnets"][mode]()
+        torch.cuda.synchronize()
+    return _compilations(compiled)
+
+
+def time_layer(shape: Shape) -> dict[str, Any]:
+    """Time inference and training beside torch.nn (cuDNN), in turns: on the GPU, on the host, and as a CUDA graph.
+
+    What is timed is judged first, beside cuDNN in float64.
+    """
+    set_precision(shape.dtype)
+    layers = _layers(shape)
+    found: dict[str, Any] = judge(layers, shape)
+    calls = _calls(*layers)
+    times: dict[str, Any] = {}
+    for mode in MODES:
+        for layer in filter(None, layers[:2]):
+            layer.train(mode == "train")  # cuDNN keeps nothing for a backward pass in inference
+        competitors = {name: modes[mode] for name, modes in calls.items()}
+        times[mode] = {name: {"gpu_seconds": turns} for name, turns in _in_turns(competitors).items()}
+        for name, call in competitors.items():
+            times[mode][name] |= launch_times(call)
+    found["times"] = times
+    found["cudnn"] = _algorithms(shape) if shape.cell in TORCH else None
+    return found
+
+
+class _Layers(NamedTuple):
+    ours: torch.nn.Module
+    theirs: torch.nn.Module | None  # of torch.nn, where it has the cell
+    x: Tensor
+    d_y: Tensor
+
+
+def _layers(shape: Shape) -> _Layers:
+    torch.manual_seed(0)
+    given: dict[str, Any] = {"num_layers": shape.layers, "bidirectional": shape.bidirectional}
+    ours = seqnets.Recurrent(CELLS[shape.cell], shape.I, shape.H, backend="triton", **given)
+    theirs = TORCH[shape.cell](shape.I, shape.H, **given) if shape.cell in TORCH else None
+    if theirs is not None:
+        theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(shape.T, shape.B, shape.I)
+    d_y = torch.randn(shape.T, shape.B, shape.H * (1 + shape.bidirectional))
+    return _placed(_Layers(ours, theirs, x, d_y), DTYPES[shape.dtype])
+
+
+def _placed(layers: _Layers, dtype: torch.dtype) -> _Layers:
+    ours, theirs, x, d_y = layers
+    return _Layers(
+        ours.to(here.device, dtype),
+        None if theirs is None else theirs.to(here.device, dtype),
+        x.to(here.device, dtype).requires_grad_(),
+        d_y.to(here.device, dtype),
+    )
+
+
+def _calls(
+    ours: torch.nn.Module, theirs: torch.nn.Module | None, x: Tensor, d_y: Tensor
+) -> dict[str, dict[str, Callable[[], Any]]]:
+    """By contender and mode."""
+
+    def calls(layer: torch.nn.Module) -> dict[str, Callable[[], Any]]:
+        def infer() -> Any:
+            with torch.no_grad():
+                return layer(x)[0]
+
+        def train() -> Any:
+            return outputs_and_gradients(layer, x, d_y)
+
+        return {"infer": infer, "train": train}
+
+    return {name: calls(layer) for name, layer in (("seqnets", ours), ("torch.nn", theirs)) if layer is not None}
+
+
+def outputs_and_gradients(layer: torch.nn.Module, x: Tensor, d_y: Tensor) -> list[Tensor]:
+    y = layer(x)[0]
+    return [y.detach(), *torch.autograd.grad(y, [x, *layer.parameters()], d_y)]
+
+
+def judge(layers: _Layers, shape: Shape) -> dict[str, Any]:
+    """The worst of the output and all gradients, beside torch.nn (or the cell's own steps) in the same dtype and in float64.
+
+    It is stricter than `check` in one way, as whole sequences are compared, at the size that is timed; a step with a kink could
+    fail it for rounding alone, and none of the cells here has one.
+    """
+    names = ["y", "gradient of x", *(f"gradient of {name}" for name, _ in layers.ours.named_parameters())]
+    actual = outputs_and_gradients(layers.ours, layers.x, layers.d_y)
+    other = layers.theirs if layers.theirs is not None else _by_steps(layers, shape)
+    baseline = outputs_and_gradients(other, layers.x, layers.d_y)
+    try:
+        x, d_y = layers.x.detach().double().requires_grad_(), layers.d_y.double()
+        oracle = outputs_and_gradients(other.double(), x, d_y)
+    finally:
+        other.to(layers.x.dtype)
+    tf32 = shape.dtype == "tf32"
+    every = zip(names, actual, baseline, oracle, strict=True)
+    errors = [Error(name, *verdict(ours, theirs, truth, tf32)) for name, ours, theirs, truth in every]
+    return judged(errors)
+
+
+def _by_steps(layers: _Layers, shape: Shape) -> torch.nn.Module:
+    """The same layer, run by the cell's own steps."""
+    reference = seqnets.Recurrent(
+        CELLS[shape.cell], shape.I, shape.H, shape.layers, bidirectional=shape.bidirectional, backend="reference"
+    )
+    reference.load_state_dict(layers.ours.state_dict())
+    return reference.to(layers.x.device, layers.x.dtype)
+
+
+def _in_turns(competitors: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds of a call on the GPU, turn by turn; each competitor makes calls for as long in each turn."""
+    numbers = {name: _calls_of_a_turn(call) for name, call in competitors.items()}
+    turns: dict[str, list[float]] = {name: [] for name in competitors}
+    for _ in range(TURNS):
+        for name, call in competitors.items():
+            turns[name].append(gpu_seconds(call, numbers[name], here.device) / numbers[name])
+    return turns
+
+
+def _calls_of_a_turn(call: Callable[[], Any]) -> int:
+    took = []
+    for _ in range(2):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        took.append(time.perf_counter() - start)
+    return max(1, min(20, int(TURN_SECONDS / took[-1])))
+
+
+def _algorithms(shape: Shape) -> dict[str, str]:
+    properties = torch.cuda.get_device_properties(0)
+    return {mode: cudnn_algorithm(shape.case(mode), properties) for mode in MODES}
+
+
+def judged(errors: list[Error]) -> dict[str, Any]:
+    worst = max(errors, key=lambda error: error.ratio)
+    told = {"worst": worst.what, "error": _number(worst.error), "allowed": worst.allowed}
+    return told | {"error_over_allowed": _number(worst.ratio), "agrees": worst.ratio <= 1 if here.judged else None}
+
+
+def _number(value: float) -> float | None:
+    return value if value < float("inf") else None  # JSON has no infinity; nan is none either
+
+
+def _compilations(seen: list[Compilation]) -> dict[str, Any]:
+    new = [c.seconds for c in seen if not c.cached]
+    return {"kernels": len(seen), "compiled": len(new), "compile_seconds": sum(new)}
