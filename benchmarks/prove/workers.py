@@ -11,7 +11,7 @@ import multiprocessing
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +86,9 @@ class _Worker:
         return ""
 
 
-def run(tasks: Iterable[Task], number: int, setup: Callable[[], None], folder: Path, until: float) -> Iterator[Outcome]:
+def run(
+    tasks: Iterable[Task], number: int, setup: Callable[[], None], folder: Path, until: float
+) -> Generator[Outcome, None, None]:
     """Do tasks in `number` processes, the first ones first; yield outcomes as they come. What is not done by then is left out.
 
     Args:
