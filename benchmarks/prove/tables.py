@@ -86,7 +86,11 @@ def _error(item: Found, found: Found) -> str:
 
 def _times(results: Found, phase: str) -> Table:
     rows = [
-        [item["name"].removeprefix("time "), mode, *_of_a_mode(item, mode)]
+        [
+            item["name"].removeprefix("time "),
+            mode,
+            *(_rehearsed(item, mode) if results["rehearsed"] else _of_a_mode(item, mode)),
+        ]
         for item in results["items"]
         if item["phase"] == phase and "times" in item["found"]
         for mode in MODES
@@ -96,6 +100,12 @@ def _times(results: Found, phase: str) -> Table:
         "error",
     )  # fmt: skip
     return Table("Times" if phase == "times" else "Variants", header, rows)
+
+
+def _rehearsed(item: Found, mode: str) -> list[str]:
+    """That it ran, and no figure that could be taken for a GPU's."""
+    others = ["ran"] * 3 if "torch.nn" in item["found"]["times"][mode] else [""] * 3
+    return [*["ran"] * 3, *others, (item["found"]["cudnn"] or {}).get(mode, ""), "", "ran"]
 
 
 def _of_a_mode(item: Found, mode: str) -> Iterator[str]:
@@ -132,9 +142,11 @@ def _persistent(results: Found) -> Table:
         for mode in ("forward", "backward"):
             if (told := item["found"].get(mode)) and item["name"].startswith("persistent"):
                 same = {True: "yes", False: "NO", None: "-"}[told["same_bits"]]
-                each = 1e6 * statistics.median(told["gpu_seconds"]) / _steps(item["name"])
+                each = f"{1e6 * statistics.median(told['gpu_seconds']) / _steps(item['name']):.2f}"
                 gave_up = "YES" if item["found"]["gave_up"] else "no"
-                rows.append([item["name"], mode, f"{each:.2f}", _error(item, told), same, gave_up])
+                rows.append(
+                    [item["name"], mode, "ran" if results["rehearsed"] else each, _error(item, told), same, gave_up]
+                )
     return Table("Persistent prototype", ("case", "pass", "us per step", "error", "same bits", "gave up waiting"), rows)
 
 

@@ -107,7 +107,7 @@ class Problem:
         self.gates = gates.unflatten(-1, (4, H)).movedim(-2, -1).flatten(-2).contiguous()
         self.weight = pack_weight(weights["weight_hh_l0"], 4, 1)[0].contiguous()
         self.bias = pack_rows(weights["bias_hh_l0"], 4, 1)[0].contiguous()
-        self.c_out, self.h_out = self.c.float(), torch.empty_like(self.h)
+        self.c_out, self.h_out = self.c.to(torch.float32, copy=True), torch.empty_like(self.h)
         new = self.gates.new_full
         # 0xffff is a nan that no arithmetic gives
         self.every = torch.full((T + 1, B, H), -1, dtype=torch.int16, device=x.device)

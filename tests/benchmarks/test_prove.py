@@ -1,0 +1,285 @@
+"""``python -m benchmarks prove``, rehearsed without a GPU: the real compiler and launcher on a stub, in an environment of torch and Triton alone."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from benchmarks.prove import suite
+from benchmarks.prove.items import SHAPES, phases
+from benchmarks.prove.record import SCHEMA, Record, status
+from benchmarks.prove.tables import markdown, tables, verdict
+from benchmarks.prove.workers import Outcome, Task
+from seqnets.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+NOT_NEEDED = (
+    "hydra", "omegaconf", "lightning", "numpy", "pandas", "matplotlib", "rich", "jsonschema", "datasets", "torchmetrics",
+)  # fmt: skip
+
+pytestmark = [
+    pytest.mark.xdist_group("prove"),
+    pytest.mark.skipif(shutil.which("cc") is None, reason="the stub is compiled by cc, and there is none"),
+]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Where nothing can be imported that a machine with a GPU may lack, and Triton's cache is empty."""
+    folder = tmp_path_factory.mktemp("absent")
+    for name in NOT_NEEDED:
+        (folder / f"{name}.py").write_text("raise ModuleNotFoundError('it must not be needed')", encoding="utf-8")
+    own = {name: str(tmp_path_factory.mktemp(name.lower())) for name in ("TRITON_CACHE_DIR", "SEQNETS_CACHE")}
+    return {**os.environ, **own, "PYTHONPATH": str(folder), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "benchmarks", "prove", *map(str, arguments)]
+
+
+def prove(environment, *arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def proof(folder):
+    """The results, which are of the form that is promised."""
+    found = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8"))).validate(found)
+    return found
+
+
+def ended(group, seconds=10.0):
+    """Whether no process of the group is left, soon."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.fixture(scope="module")
+def rehearsal(environment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("proof")
+    return prove(environment, "--dry", "--jobs", 2, "--output", folder, "--commit", "abc"), folder
+
+
+def test_a_rehearsal_runs_every_item_to_its_end(rehearsal):
+    done, folder = rehearsal
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = proof(folder)
+    assert {item["name"] for item in found["items"]} == {task.name for phase in phases(True) for task in phase.tasks}
+    assert {item["status"] for item in found["items"]} == {"done"}
+    assert found["rehearsed"] and found["not_reached"] == [] and found["commit"] == "abc"
+
+
+def test_a_rehearsal_compiles_and_launches_kernels_and_times_both_libraries(rehearsal):
+    found = {item["name"]: item["found"] for item in proof(rehearsal[1])["items"]}
+    checks = [told for name, told in found.items() if name.startswith("check")]
+    assert len(checks) == 4 and all(told["compiled"] >= 3 for told in checks)
+    times = [told["times"] for name, told in found.items() if name.startswith("time lstm")]
+    assert times and all(set(modes[mode]) == {"seqnets", "torch.nn"} for modes in times for mode in ("infer", "train"))
+
+
+def test_a_rehearsal_judges_nothing_and_tells_no_time(rehearsal):
+    done, folder = rehearsal
+    assert done.stdout.startswith("REHEARSAL: nothing was computed, no time is that of a GPU")
+    assert all(item["found"].get("agrees") is None for item in proof(folder)["items"])
+    told = (folder / "tables.md").read_text(encoding="utf-8")
+    assert "| lstm H=16 | bf16 | infer | ran | ran |" in told
+    assert "as fast" not in told
+
+
+def test_a_second_call_on_the_same_folder_goes_on(rehearsal, environment, tmp_path):
+    folder = tmp_path / "proof"
+    shutil.copytree(rehearsal[1], folder)
+    found = proof(folder)
+    missing = found["items"].pop()
+    (folder / "proof.json").write_text(json.dumps(found), encoding="utf-8")
+    done = prove(environment, "--dry", "--output", folder, "--commit", "abc")
+    assert done.returncode == 0, done.stderr
+    again = proof(folder)
+    assert again["items"][:-1] == found["items"] and again["items"][-1]["name"] == missing["name"]
+    assert len(again["runs"]) == 2
+
+
+def test_ctrl_c_keeps_what_was_reached_and_leaves_no_process(environment, tmp_path):
+    running = subprocess.Popen(
+        command("--dry", "--jobs", 1, "--output", tmp_path), cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    for line in running.stdout:
+        if ": done" in line:
+            break
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130 and "with the same --output goes on" in errors
+    found = proof(tmp_path)
+    assert found["items"] and found["not_reached"]
+    assert ended(running.pid)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "there is no GPU here (torch.cuda.is_available() is false), so nothing can be proven; --dry rehearses all but the GPU"),
+        (("--dry", "--minutes", "0.1"), "--minutes must be at least 0.5, in which the first kernels compile, not 0.1"),
+        (("--dry", "--minutes", "nan"), "--minutes must be at least 0.5, in which the first kernels compile, not nan"),
+        (("--dry", "--jobs", "0"), "'0' is not a positive whole number"),
+        (("--dry", "--output", "README.md"), "README.md cannot be used: File exists; name another folder by --output"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_in_a_sentence(arguments, message, environment):
+    done = prove(environment, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(message)
+    assert "Traceback" not in done.stderr
+
+
+# ---- what is kept and told
+
+SURROUNDINGS = {
+    "gpu": "NVIDIA H100", "capability": "9.0", "multiprocessors": 132, "memory_gib": 80.0, "free_gib": 79.0, "driver": "13000",
+    "torch": "2.11.0", "triton": "3.6.0", "cuda": "13.0", "cudnn": 91000, "python": "3.12.1", "platform": "Linux", "cores": 16,
+    "seqnets": "0.1.0", "commit": None, "source": "0" * 64,
+}  # fmt: skip
+JUDGED = {"worst": "y", "error": 1e-3, "allowed": 2e-3, "error_over_allowed": 0.5, "agrees": True}
+WRONG = JUDGED | {"worst": "gradient of x", "error": None, "error_over_allowed": None, "agrees": False}
+
+
+def outcome(name="check lstm bf16 resident H=64 infer", found=None, state="done", why=None):
+    return Outcome(Task(name, print, (), 1.0), state, 1.5, {} if found is None else found, why, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (outcome(found=JUDGED), "agrees"),
+        (outcome(found=WRONG), "disagrees"),
+        (outcome(found={"forward": JUDGED, "backward": WRONG}), "disagrees"),
+        (outcome(found={"check": WRONG, **JUDGED}), "disagrees"),
+        (outcome(found=JUDGED | {"agrees": None}), "done"),
+        (outcome(found={"kernels": 3}), "done"),
+        (outcome(found={"not_served": "its weight takes 256 KiB"}), "not served"),
+        (outcome(state="failed", why="OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"), "no memory"),
+        (outcome(state="failed", why="RuntimeError: CUDA error: an illegal memory access"), "failed"),
+        (outcome(state="hung"), "hung"),
+        (outcome(state="crashed"), "crashed"),
+    ],
+)
+def test_the_status_of_an_item(given, expected):
+    assert status(given) == expected
+
+
+def record(folder, **changed):
+    kept = Record(folder, SURROUNDINGS | changed, rehearsed=False)
+    if not kept.results["runs"]:
+        kept.results["runs"].append(
+            {"command": [], "at": "2026-12-01T00:00:00Z", "clocks": None, "minutes": 6, "seconds": 0}
+        )
+    return kept
+
+
+def test_every_item_is_on_disk_as_soon_as_it_is_known(tmp_path):
+    kept = record(tmp_path)
+    for number in range(3):
+        kept.add("checks", outcome(f"check {number}", JUDGED))
+        assert [item["name"] for item in proof(tmp_path)["items"]] == [f"check {k}" for k in range(number + 1)]
+
+
+@pytest.mark.parametrize("changed", [{"gpu": "NVIDIA H200"}, {"source": "1" * 64}, {"triton": "3.7.1"}], ids=str)
+def test_a_folder_is_of_one_gpu_one_source_and_one_version(changed, tmp_path):
+    record(tmp_path).add("checks", outcome(found=JUDGED))
+    before = (tmp_path / "proof.json").read_bytes()
+    with pytest.raises(DataError, match=f"holds the proof of another {next(iter(changed))} .*; name another folder"):
+        record(tmp_path, **changed)
+    assert (tmp_path / "proof.json").read_bytes() == before
+
+
+def test_a_file_that_is_no_proof_is_left_alone(tmp_path):
+    for content, message in (("{", "is not JSON"), ("[]", "is no proof"), ('{"items": 1}', "is no proof")):
+        (tmp_path / "proof.json").write_text(content, encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            record(tmp_path)
+        assert (tmp_path / "proof.json").read_text(encoding="utf-8") == content
+
+
+def test_tables_show_what_is_wrong(tmp_path):
+    kept = record(tmp_path)
+    kept.add("checks", outcome(found=JUDGED))
+    kept.add("checks", outcome("check lstm bf16 tiled H=64 infer", WRONG))
+    kept.add(
+        "checks", outcome("check gru fp16 tiled H=100 train", state="crashed", why="its process was ended by SIGSEGV")
+    )
+    mode = {
+        "seqnets": {
+            "gpu_seconds": [2e-3, 4e-3, 2e-3],
+            "host_seconds": 1e-3,
+            "graph_seconds": None,
+            "why_no_graph": "no",
+        }
+    }
+    both = mode | {"torch.nn": {"gpu_seconds": [4e-3, 4e-3, 6e-3], "host_seconds": 1e-4, "graph_seconds": 5e-3}}
+    cudnn = {"infer": "standard", "train": "standard"}
+    name = f"time {SHAPES[0]}"
+    kept.add("times", outcome(name, JUDGED | {"times": {"infer": mode, "train": both}, "cudnn": cudnn}))
+    kept.results["not_reached"] = ["time something"]
+    kept.write()
+    found = {table.title: table.rows for table in tables(proof(tmp_path))}
+    assert found["Error, of what is allowed: at most 1 agrees"] == [
+        ["lstm H=64", "bf16", "infer", "0.5", "DISAGREES: infinite (gradient of x)"],
+        ["gru H=100", "fp16", "train", "", "crashed"],
+    ]
+    told = str(SHAPES[0])
+    assert found["Times"] == [
+        [told, "infer", "7.81", "3.91", "-", "", "", "", "standard", "", "0.5"],
+        [told, "train", "7.81", "3.91", "-", "15.62", "0.39", "19.53", "standard", "2.00x as fast", "0.5"],
+    ]
+    assert found["Not served, failed, or not reached"] == [
+        ["check gru fp16 tiled H=100 train", "crashed", "its process was ended by SIGSEGV"],
+        ["time something", "not reached", ""],
+    ]
+    assert verdict(kept.results) == "2 agrees, 1 disagrees, 1 crashed; not reached: 1; 0 s."
+    assert "DISAGREES" in markdown(kept.results)
+
+
+def test_failures_of_pytest_are_kept(tmp_path, monkeypatch):
+    folder = tmp_path / "tests" / "gpu"
+    folder.mkdir(parents=True)
+    (folder / "test_made.py").write_text(
+        "import pytest\ndef test_right(): pass\ndef test_wrong(): assert 1 == 2, 'the worst is y'\n"
+        "@pytest.mark.skip(reason='no room')\ndef test_skipped(): pass\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+    found = suite.run_tests(120)
+    assert (found["passed"], found["failed"], found["skipped"]) == (1, 1, 1), found["output"]
+    assert found["reasons"] == ["no room"] and found["status"] == "exit status 1"
+    (failure,) = found["failures"]
+    assert failure["name"].endswith("test_made::test_wrong") and "the worst is y" in failure["message"]
+
+
+def test_tests_that_take_too_long_are_stopped_and_what_was_reached_is_kept(tmp_path, monkeypatch):
+    folder = tmp_path / "tests" / "gpu"
+    folder.mkdir(parents=True)
+    (folder / "test_made.py").write_text(
+        "import time\ndef test_right(): pass\ndef test_slow(): time.sleep(600)\n", encoding="utf-8"
+    )
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+    monkeypatch.setattr(suite, "cores", lambda: 1)
+    found = suite.run_tests(15)
+    assert found["status"] == "stopped after 15 s" and found["passed"] >= 1, found["output"]
+
+
+def test_committed_results_are_of_the_form_that_is_promised():
+    for path in (ROOT / "benchmarks" / "results" / "gpu").glob("*/proof.json"):
+        assert not proof(path.parent)["rehearsed"]

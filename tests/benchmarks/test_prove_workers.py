@@ -1,0 +1,71 @@
+"""Workers of a proof: whatever happens to one task costs that task alone."""
+
+import os
+import time
+
+import pytest
+
+from benchmarks.prove.workers import Task, run
+from tests.benchmarks import tasks
+
+
+def outcomes(given, tmp_path, number=1, until=60.0):
+    return list(run(given, number, tasks.setup, tmp_path, time.monotonic() + until))
+
+
+def identify(value, **options):
+    return Task(f"task {value}", tasks.identify, (value,), 60, **options)
+
+
+def test_tasks_are_done_in_order_in_one_process_that_was_set_up(tmp_path):
+    found = outcomes([identify(value) for value in range(3)], tmp_path)
+    assert [outcome.found["value"] for outcome in found] == [0, 1, 2]
+    assert all(outcome.status == "done" and outcome.why is None and outcome.seconds > 0 for outcome in found)
+    assert {outcome.found["set_up"] for outcome in found} == {"done"}
+    assert len({outcome.found["process"] for outcome in found}) == 1
+    assert found[0].found["process"] != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "why", "details"),
+    [
+        (tasks.fail, "failed", "RuntimeError: CUDA error: an illegal memory access was encountered", "Traceback"),
+        (tasks.end, "crashed", "its process ended with exit status 3", "the last words"),
+        (tasks.crash, "crashed", "its process was ended by SIGSEGV", ""),
+        (tasks.hang, "hung", "it was stopped after", "before it hangs"),
+    ],
+)
+def test_one_that_goes_wrong_costs_its_own_row_and_its_process(function, status, why, details, tmp_path):
+    limit = 5 if function is tasks.hang else 60
+    first, bad, last = outcomes([identify(0), Task("bad", function, (), limit), identify(1)], tmp_path)
+    assert (bad.task.name, bad.status, bad.found) == ("bad", status, {})
+    assert bad.why.startswith(why) and details in bad.details
+    assert last.status == "done"
+    assert first.found["process"] != last.found["process"]  # after an error of CUDA all else would fail too
+
+
+def test_one_that_wants_to_be_alone_shares_its_process_with_none(tmp_path):
+    found = outcomes([identify(0), identify(1, alone=True), identify(2), identify(3)], tmp_path)
+    processes = [outcome.found["process"] for outcome in found]
+    assert len(set(processes)) == 3 and processes[2] == processes[3]
+
+
+def test_several_processes_work_at_once(tmp_path):
+    given = [Task("hang", tasks.hang, (), 10), *(identify(value) for value in range(3))]
+    found = outcomes(given, tmp_path, number=2)
+    assert [outcome.status for outcome in found] == ["done"] * 3 + ["hung"]
+
+
+def test_what_is_not_done_in_time_is_left_out_and_its_process_ended(tmp_path):
+    start = time.monotonic()
+    found = outcomes([identify(0), Task("hang", tasks.hang, (), 60), identify(1)], tmp_path, until=6)
+    assert [outcome.task.name for outcome in found] == ["task 0"]
+    assert time.monotonic() - start < 20
+
+
+def test_closing_ends_all_processes(tmp_path):
+    running = run([identify(0), Task("hang", tasks.hang, (), 60)], 2, tasks.setup, tmp_path, time.monotonic() + 60)
+    process = next(running).found["process"]
+    running.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
