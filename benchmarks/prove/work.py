@@ -88,7 +88,7 @@ def check(cell: str, dtype: str, schedule: str, H: int, mode: str) -> dict[str, 
             if isinstance(plan, str):
                 return {"not_served": plan}
         worst = worst_error(own, variants(own, 1, H, found, mode == "train"), device)
-    return judged([worst]) | _compilations(compiled)
+    return judged([worst]) | compilations(compiled)
 
 
 def compile_layer(shape: Shape) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def compile_layer(shape: Shape) -> dict[str, Any]:
         for mode in MODES:
             calls["seqnets"][mode]()
         torch.cuda.synchronize()
-    return _compilations(compiled)
+    return compilations(compiled)
 
 
 def time_layer(shape: Shape) -> dict[str, Any]:
@@ -109,20 +109,22 @@ def time_layer(shape: Shape) -> dict[str, Any]:
     What is timed is judged first, beside cuDNN in float64.
     """
     set_precision(shape.dtype)
-    layers = _layers(shape)
-    found: dict[str, Any] = judge(layers, shape)
-    calls = _calls(*layers)
-    times: dict[str, Any] = {}
-    for mode in MODES:
-        for layer in filter(None, layers[:2]):
-            layer.train(mode == "train")  # cuDNN keeps nothing for a backward pass in inference
-        competitors = {name: modes[mode] for name, modes in calls.items()}
-        times[mode] = {name: {"gpu_seconds": turns} for name, turns in _in_turns(competitors).items()}
-        for name, call in competitors.items():
-            times[mode][name] |= launch_times(call)
-    found["times"] = times
+    compiled: list[Compilation] = []
+    with watch_compilations(compiled):
+        layers = _layers(shape)
+        found: dict[str, Any] = judge(layers, shape)
+        found["times"] = {mode: _times(layers, mode) for mode in MODES}
     found["cudnn"] = _algorithms(shape) if shape.cell in TORCH else None
-    return found
+    return found | compilations(compiled)
+
+
+def _times(layers: _Layers, mode: str) -> dict[str, dict[str, Any]]:
+    """By contender."""
+    for layer in filter(None, layers[:2]):
+        layer.train(mode == "train")  # cuDNN keeps nothing for a backward pass in inference
+    competitors = {name: modes[mode] for name, modes in _calls(*layers).items()}
+    turns = _in_turns(competitors)
+    return {name: {"gpu_seconds": turns[name]} | launch_times(call) for name, call in competitors.items()}
 
 
 class _Layers(NamedTuple):
@@ -234,6 +236,7 @@ def _algorithms(shape: Shape) -> dict[str, str]:
 
 
 def judged(errors: list[Error]) -> dict[str, Any]:
+    """The worst of them, and whether it is within what is allowed."""
     worst = max(errors, key=lambda error: error.ratio)
     told = {"worst": worst.what, "error": _number(worst.error), "allowed": worst.allowed}
     return told | {"error_over_allowed": _number(worst.ratio), "agrees": worst.ratio <= 1 if here.judged else None}
@@ -243,6 +246,7 @@ def _number(value: float) -> float | None:
     return value if value < float("inf") else None  # JSON has no infinity; nan is none either
 
 
-def _compilations(seen: list[Compilation]) -> dict[str, Any]:
+def compilations(seen: list[Compilation]) -> dict[str, Any]:
+    """How many kernels were needed, how many of them compiled, and for how long."""
     new = [c.seconds for c in seen if not c.cached]
     return {"kernels": len(seen), "compiled": len(new), "compile_seconds": sum(new)}

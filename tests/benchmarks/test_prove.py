@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import torch
 
-from benchmarks.prove import suite
+from benchmarks.prove import gpu, suite
 from benchmarks.prove.items import SHAPES, phases
 from benchmarks.prove.record import SCHEMA, Record, status
 from benchmarks.prove.tables import markdown, tables, verdict
 from benchmarks.prove.workers import Outcome, Task
-from seqnets.errors import DataError
+from seqnets.errors import BackendError, DataError
+from seqnets.kernels.planning.arch import ARCHS
 
 ROOT = Path(__file__).parents[2]
 NOT_NEEDED = (
@@ -90,6 +93,11 @@ def test_a_rehearsal_compiles_and_launches_kernels_and_times_both_libraries(rehe
     assert times and all(set(modes[mode]) == {"seqnets", "torch.nn"} for modes in times for mode in ("infer", "train"))
 
 
+def test_what_is_timed_was_compiled_before(rehearsal):
+    timed = [item["found"] for item in proof(rehearsal[1])["items"] if item["phase"] != "checks"]
+    assert timed and all(found["kernels"] > 0 and found["compiled"] == 0 for found in timed)
+
+
 def test_a_rehearsal_judges_nothing_and_tells_no_time(rehearsal):
     done, folder = rehearsal
     assert done.stdout.startswith("REHEARSAL: nothing was computed, no time is that of a GPU")
@@ -143,6 +151,28 @@ def test_what_cannot_run_is_refused_in_a_sentence(arguments, message, environmen
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(message)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"why_unavailable": lambda device: "Triton is not installed"}, "the kernels cannot run here: Triton is not installed"),
+        ({"arch_of": lambda device: "its kernels need compute capability 8.0"}, "the kernels cannot run here: its kernels need comp"),
+        ({"memory": (1 << 30, 80 << 30)}, "1.0 of 80 GiB of the GPU's memory are free, and a proof takes 2: another process holds"),
+        ({}, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_gpu_that_cannot_prove_anything_is_refused(changed, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: changed.get("memory", (79 << 30, 80 << 30)))
+    for name, right in (("why_unavailable", lambda device: None), ("arch_of", lambda device: ARCHS["sm_90"])):
+        monkeypatch.setattr(gpu, name, changed.get(name, right))
+    if message is None:
+        gpu.refuse()
+    else:
+        with pytest.raises(BackendError, match=re.escape(message)):
+            gpu.refuse()
 
 
 # ---- what is kept and told

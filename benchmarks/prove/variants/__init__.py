@@ -12,3 +12,8 @@ from benchmarks.prove.workers import Task
 
 def tasks(rehearsed: bool) -> list[Task]:
     return [*try_persistent.tasks(rehearsed), *pieces.tasks(rehearsed)]
+
+
+def compilations(rehearsed: bool) -> list[Task]:
+    """What fills Triton's cache for `tasks`, and can run beside others."""
+    return [*try_persistent.compilations(rehearsed), *pieces.compilations(rehearsed)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.prove.work import Shape, check, time_layer
+from benchmarks.prove.work import Shape, check, compile_layer, time_layer
 from benchmarks.prove.workers import Task
 
 
@@ -48,13 +48,29 @@ REHEARSED = [Shape("lstm", "bf16", 3, 2, 16, 16)]
 
 
 def tasks(rehearsed: bool) -> list[Task]:
-    shapes = REHEARSED if rehearsed else SHAPES
+    return [Task(f"{name}: {shape}", run, (name, shape), 60, alone=True) for name, shape in _planned(rehearsed)]
+
+
+def compilations(rehearsed: bool) -> list[Task]:
+    return [Task(f"judge {name}: {shape}", judge, (name, shape), 90, alone=True) for name, shape in _planned(rehearsed)]
+
+
+def _planned(rehearsed: bool) -> list[tuple[str, Shape]]:
     names = ("all three",) if rehearsed else tuple(PIECES)
-    return [Task(f"{name}: {shape}", run, (name, shape), 60, alone=True) for shape in shapes for name in names]
+    return [(name, shape) for shape in (REHEARSED if rehearsed else SHAPES) for name in names]
+
+
+def judge(name: str, shape: Shape) -> dict[str, Any]:
+    """Judge the kernels with that piece, and compile what `run` times."""
+    _apply(name)
+    return check(shape.cell, shape.dtype, "resident", shape.H, "train") | compile_layer(shape)
 
 
 def run(name: str, shape: Shape) -> dict[str, Any]:
+    _apply(name)
+    return time_layer(shape)
+
+
+def _apply(name: str) -> None:
     for change in PIECES[name]:
         change()
-    found = check(shape.cell, shape.dtype, "resident", shape.H, "train")
-    return {"check": found, **time_layer(shape)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from benchmarks.cuda import gpu_seconds
 from benchmarks.prove import work
 from benchmarks.prove.workers import Task
+from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
 from seqnets.kernels.layout import pack_rows, pack_weight
 from seqnets.tolerance import Error, verdict
 
@@ -54,6 +56,20 @@ def tasks(rehearsed: bool) -> list[Task]:
     return [Task(str(case), run, (case,), 60) for case in (REHEARSED if rehearsed else CASES)]
 
 
+def compilations(rehearsed: bool) -> list[Task]:
+    return [Task(f"compile {case}", compile_case, (case,), 90) for case in (REHEARSED if rehearsed else CASES)]
+
+
+def compile_case(case: Case) -> dict[str, Any]:
+    """Compile what `run` launches. Beside other processes nothing is launched, as programs that wait for each other would wait long."""
+    compiled: list[Compilation] = []
+    problem = Problem(case._replace(T=2), launched=False)
+    with watch_compilations(compiled):
+        for call in problem.passes.values():
+            call()
+    return work.compilations(compiled)
+
+
 def run(case: Case) -> dict[str, Any]:
     work.set_precision(case.dtype)
     processors = torch.cuda.get_device_properties(0).multi_processor_count
@@ -64,25 +80,28 @@ def run(case: Case) -> dict[str, Any]:
         }
     problem = Problem(case)
     truth, plain = problem.by_torch(torch.float64), problem.by_torch(problem.dtype)
-    found = _pass("forward", problem.forward, [(problem.y, truth["y"], plain["y"])], case)
-    if case.wait == "counter":
-        found |= _pass("backward", problem.backward, [(problem.d_x, truth["d_x"], plain["d_x"])], case)
-    found["gave_up"] = bool(problem.gave_up.item())
-    return found
+    found: dict[str, Any] = {}
+    compiled: list[Compilation] = []
+    with watch_compilations(compiled):
+        for name, call in problem.passes.items():
+            result = "y" if name == "forward" else "d_x"
+            found[name] = _pass(result, call, getattr(problem, result), truth[result], plain[result], case)
+    return found | {"gave_up": bool(problem.gave_up.item())} | work.compilations(compiled)
 
 
-def _pass(name: str, call: Any, results: list[tuple[Tensor, Tensor, Tensor]], case: Case) -> dict[str, Any]:
+def _pass(
+    name: str, call: Callable[[], None], actual: Tensor, truth: Tensor, plain: Tensor, case: Case
+) -> dict[str, Any]:
     call()
     torch.cuda.synchronize()
-    errors = [Error(name, *verdict(actual, plain, truth, case.dtype == "tf32")) for actual, truth, plain in results]
-    first = [actual.clone() for actual, *_ in results]
-    same = True
+    error = Error(name, *verdict(actual, plain, truth, case.dtype == "tf32"))
+    first, same = actual.clone(), True
     for _ in range(REPEATS):
         call()
         torch.cuda.synchronize()
-        same &= all(torch.equal(a, b) for a, (b, *_) in zip(first, results, strict=True))
+        same &= torch.equal(actual, first)
     seconds = gpu_seconds(call, CALLS, work.here.device) / CALLS
-    return {name: work.judged(errors) | {"same_bits": same if work.here.judged else None, "gpu_seconds": [seconds]}}
+    return work.judged([error]) | {"same_bits": same if work.here.judged else None, "gpu_seconds": [seconds]}
 
 
 class Problem:
@@ -91,9 +110,10 @@ class Problem:
     Args:
         together: whether programs wait for each other within one launch; else a launch runs one time step, as Triton's
             interpreter needs it.
+        launched: or only compiled.
     """
 
-    def __init__(self, case: Case, together: bool = True) -> None:
+    def __init__(self, case: Case, together: bool = True, launched: bool = True) -> None:
         from benchmarks.prove.variants import persistent
 
         self.case, self.kernels, self.dtype = case, persistent, work.DTYPES[case.dtype]
@@ -122,7 +142,18 @@ class Problem:
             "num_warps": case.warps, "num_stages": 1, "launch_cooperative_grid": True, "maxnreg": 255,
         }  # fmt: skip
         self.waiting = {"BARRIER": together, "PRECISION": "tf32" if case.dtype == "tf32" else "ieee"}
-        self.grid = (H // case.units, -(-B // case.rows))
+        self.grid, self.launched = (H // case.units, -(-B // case.rows)), launched
+
+    @property
+    def passes(self) -> dict[str, Callable[[], None]]:
+        """That the kernels have; the one that waits by data has no backward pass yet."""
+        return {"forward": self.forward} | ({"backward": self.backward} if self.case.wait == "counter" else {})
+
+    def _run(self, kernel: Any, *arguments: Any, **options: Any) -> None:
+        if self.launched:
+            kernel[self.grid](*arguments, **options, **self.options)
+        else:
+            kernel.warmup(*arguments, grid=self.grid, **options, **self.options)
 
     def _random(self, *shape: int) -> Tensor:
         return torch.randn(shape).to(work.here.device, self.dtype)
@@ -137,17 +168,17 @@ class Problem:
         if self.case.wait == "data":
             self.every[1:].fill_(-1)
             self.every[0].copy_(self.h.view(torch.int16))
-            self.kernels.forward_ll[self.grid](
-                self.gates, self.weight, self.bias, self.h, self.c_out, self.every, self.cells, self.r, T, B, KEEP=True,
-                LIMIT=1_000_000, **self.options,
+            self._run(
+                self.kernels.forward_ll, self.gates, self.weight, self.bias, self.h, self.c_out, self.every, self.cells, self.r, T, B, KEEP=True,
+                LIMIT=1_000_000,
             )  # fmt: skip
             return
         self.counters.zero_()
         self.exchange[1].copy_(self.h)
         for first, last in self.spans:
-            self.kernels.forward[self.grid](
-                self.gates, self.weight, self.bias, self.h_out, self.c_out, self.states, self.cells, self.r, self.exchange,
-                self.counters, self.gave_up, first, last, B, KEEP=True, **self.waiting, **self.options,
+            self._run(
+                self.kernels.forward, self.gates, self.weight, self.bias, self.h_out, self.c_out, self.states, self.cells, self.r, self.exchange,
+                self.counters, self.gave_up, first, last, B, KEEP=True, **self.waiting,
             )  # fmt: skip
 
     def backward(self) -> None:
@@ -155,9 +186,9 @@ class Problem:
         self.counters.zero_()
         d_h, d_c = torch.zeros_like(self.c_out), torch.zeros_like(self.c_out)
         for first, last in reversed(self.spans):
-            self.kernels.backward[self.grid](
-                self.gates, self.r, self.weight, self.c, self.cells, self.d_y, d_h, d_c, self.d_x, self.counters,
-                self.gave_up, first, last, T, B, PARTS=4, **self.waiting, **self.options,
+            self._run(
+                self.kernels.backward, self.gates, self.r, self.weight, self.c, self.cells, self.d_y, d_h, d_c, self.d_x, self.counters,
+                self.gave_up, first, last, T, B, PARTS=4, **self.waiting,
             )  # fmt: skip
 
     def by_torch(self, dtype: torch.dtype) -> dict[str, Tensor]:
