@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 import time
-from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from seqnets.cores import cores
 from seqnets.errors import BackendError, DataError
@@ -67,15 +63,15 @@ def _positive(text: str) -> int:
 
 
 def _prove(options: argparse.Namespace, command: list[str]) -> int:
-    # after the arguments are known to be right, as these take seconds to import
-    from benchmarks.prove import gpu, stub_gpu, suite
+    began = time.monotonic()
+    # once the arguments are known to be right, as these take seconds to import
+    from benchmarks.prove import gpu, stub_gpu
     from benchmarks.prove.items import phases
+    from benchmarks.prove.proof import Proof
     from benchmarks.prove.record import Record
     from benchmarks.prove.tables import heading, markdown, tables, verdict
     from benchmarks.prove.work import prepare
-    from benchmarks.prove.workers import run
 
-    began = time.monotonic()
     if options.dry:
         stub_gpu.install()
     else:
@@ -84,69 +80,29 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
     if options.commit:
         here["commit"] = options.commit
     name = "rehearsal" if options.dry else "-".join(here["gpu"].lower().split())
-    folder = options.output or Path("runs", "prove", name)
-    record = Record(folder, here, options.dry)
-    results = record.results
-    this_run: dict[str, Any] = {"command": command, **gpu.now(), "minutes": options.minutes, "seconds": 0.0}
-    results["runs"].append(this_run)
-    print("\n".join(heading(results)), flush=True)
-
-    seconds = 60 * options.minutes
-    share = 1 - TESTS_SHARE if options.tests else 1
-    planned = phases(options.dry)
-    todo = {phase.name: [task for task in phase.tasks if not record.knows(task.name)] for phase in planned}
-    logs = Path(tempfile.mkdtemp(prefix="seqnets-prove-"))
-
-    def keep() -> None:
-        results["not_reached"] = [task.name for tasks in todo.values() for task in tasks]
-        this_run["seconds"] = round(time.monotonic() - began, 1)
-        record.write()
-
-    interrupted = False
-
+    record = Record(options.output or Path("runs", "prove", name), here, options.dry)
+    print("\n".join(heading(record.results)), flush=True)
+    proof = Proof(record, phases(options.dry), command, options.minutes, partial(print, flush=True), began)
+    ended: tuple[str, int] | None = None
     try:
-        for phase in planned:
-            number = options.jobs if phase.parallel else 1
-            end = began + seconds * share * phase.share
-            setup = partial(prepare, "cpu" if options.dry else "cuda", options.dry)
-            with closing(run(todo[phase.name], number, setup, logs, end)) as outcomes:
-                for outcome in outcomes:
-                    todo[phase.name].remove(outcome.task)
-                    item = record.add(phase.name, outcome)
-                    keep()
-                    _tell(item, time.monotonic() - began)
+        share = 1 - TESTS_SHARE if options.tests else 1
+        proof.run(options.jobs, partial(prepare, "cpu" if options.dry else "cuda", options.dry), share)
         if options.tests:
-            left = began + seconds - time.monotonic()
-            print(f"{time.monotonic() - began:6.1f} s  tests/gpu, at most {left:.0f} s", flush=True)
-            results["tests"] = suite.run_tests(left)
+            proof.run_tests()
+        proof.conclude()
     except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        this_run |= {"at_end": gpu.now()}
-        keep()
-        shutil.rmtree(logs, ignore_errors=True)
-    (folder / "tables.md").write_text(markdown(results), encoding="utf-8")
+        ended = "interrupted; the same command with the same --output goes on", 130
+    except DataError as error:  # the folder cannot be written any more: what was reached is told below
+        ended = str(error), 2
+    results = record.results
     for table in tables(results):
         print(f"\n{table.title}")
         print_table(table.header, table.rows)
-    print(f"\n{verdict(results)} Every result: {record.path}; tables: {folder / 'tables.md'}")
-    if interrupted:
-        print("interrupted; the same command with the same --output goes on", file=sys.stderr)
-        return 130
-    bad = {item["status"] for item in results["items"]} - {"agrees", "done", "not served"}
-    return 1 if bad or (results["tests"] or {}).get("failed") else 0
-
-
-def _tell(item: dict[str, Any], seconds: float) -> None:
-    """A line for each item, as it comes."""
-    found = item["found"]
-    error = (
-        f", error {found['error_over_allowed']:.2g} of what is allowed"
-        if found.get("agrees") is not None and found["error_over_allowed"] is not None
-        else ""
-    )
-    compiled = (
-        f", {found['compiled']} kernels compiled in {found['compile_seconds']:.1f} s" if found.get("compiled") else ""
-    )
-    why = f": {item['why']}" if item["why"] else ""
-    print(f"{seconds:6.1f} s  {item['name']}: {item['status']}{error}{compiled}{why}", flush=True)
+    print(f"\n{verdict(results)}")
+    if ended is None:
+        record.save("tables.md", markdown(results))
+        print(f"Every result: {record.path}; tables: {record.path.with_name('tables.md')}")
+        bad = {item["status"] for item in results["items"]} - {"agrees", "done", "not served"}
+        return 1 if bad or (results["tests"] or {}).get("failed") else 0
+    print(ended[0], file=sys.stderr)
+    return ended[1]

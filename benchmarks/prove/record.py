@@ -74,19 +74,21 @@ class Record:
         return item
 
     def write(self) -> None:
-        """Replace the file, whole.
+        self.save(NAME, json.dumps(self.results, indent=1) + "\n")
+
+    def save(self, name: str, text: str) -> None:
+        """Replace a file of the folder, whole.
 
         Raises:
             DataError: it cannot be written.
         """
-        temporary = self.path.with_name(NAME + ".tmp")
+        path = self.path.with_name(name)
+        temporary = path.with_name(name + ".tmp")
         try:
-            temporary.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, self.path)
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
         except OSError as error:
-            raise DataError(
-                f"{self.path} cannot be written: {error.strerror}; name another folder by --output"
-            ) from error
+            raise DataError(f"{path} cannot be written: {error.strerror}; name another folder by --output") from error
 
 
 def status(outcome: Outcome) -> str:

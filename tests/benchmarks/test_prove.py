@@ -226,6 +226,15 @@ def test_every_item_is_on_disk_as_soon_as_it_is_known(tmp_path):
         assert [item["name"] for item in proof(tmp_path)["items"]] == [f"check {k}" for k in range(number + 1)]
 
 
+def test_a_folder_that_cannot_be_written_any_more_is_told_and_the_last_file_stays(tmp_path):
+    kept = record(tmp_path)
+    kept.add("checks", outcome("check 0", JUDGED))
+    (tmp_path / "proof.json.tmp").mkdir()  # stands for a full disk, which a test cannot have
+    with pytest.raises(DataError, match="proof.json cannot be written: Is a directory; name another folder"):
+        kept.add("checks", outcome("check 1", JUDGED))
+    assert [item["name"] for item in proof(tmp_path)["items"]] == ["check 0"]
+
+
 @pytest.mark.parametrize("changed", [{"gpu": "NVIDIA H200"}, {"source": "1" * 64}, {"triton": "3.7.1"}], ids=str)
 def test_a_folder_is_of_one_gpu_one_source_and_one_version(changed, tmp_path):
     record(tmp_path).add("checks", outcome(found=JUDGED))
@@ -306,8 +315,8 @@ def test_tests_that_take_too_long_are_stopped_and_what_was_reached_is_kept(tmp_p
     )
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     monkeypatch.setattr(suite, "cores", lambda: 1)
-    found = suite.run_tests(15)
-    assert found["status"] == "stopped after 15 s" and found["passed"] >= 1, found["output"]
+    found = suite.run_tests(10)
+    assert found["status"] == "stopped after 10 s" and found["passed"] >= 1, found["output"]
 
 
 def test_committed_results_are_of_the_form_that_is_promised():
