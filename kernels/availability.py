@@ -75,7 +75,9 @@ def _why_not_interpreted(triton: str, numpy: str | None) -> str | None:
     if numpy is None:
         return "Triton's interpreter needs NumPy, which is not installed (pip install numpy)"
     if _release(triton) < WITH_ANY_NUMPY and _release(numpy) >= (2, 4):
-        return f'the interpreter of Triton {triton} fails with NumPy {numpy}: downgrade to 2.3 (pip install "numpy<2.4")'
+        return (
+            f'the interpreter of Triton {triton} fails with NumPy {numpy}: downgrade to 2.3 (pip install "numpy<2.4")'
+        )
     return None
 
 
