@@ -385,6 +385,22 @@ def test_errors_stay_within_the_policy(name, dtype, T, B, H, backend):
         assert_within_policy(actual.detach(), base.detach(), truth.detach(), what)
 
 
+@pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16", "autocast"])
+def test_gradients_of_what_steps_share_are_exact_over_many_steps(autocast):
+    """Added up step by step in bfloat16, they came out wrong by several times what PyTorch's are."""
+    stored = torch.float32 if autocast else torch.bfloat16
+    layer = seqnets.Recurrent(zoo.ALL["peephole_lstm"], 5, 20, dtype=stored, backend="reference")
+    oracle = copy.deepcopy(layer).double()
+    x, shared = torch.randn(500, 3, 5), ["weight_hh_l0", "bias_hh_l0", "p_i_l0"]
+    gradients = []
+    for module, dtype in ((layer, stored), (oracle, torch.float64)):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast and module is layer):
+            y = module(x.to(dtype))[0]
+        gradients.append(torch.autograd.grad(y.double().sum(), [getattr(module, name) for name in shared]))
+    for name, actual, truth in zip(shared, *gradients, strict=True):
+        assert_within_policy(actual.bfloat16(), truth.bfloat16(), truth, name)
+
+
 @pytest.mark.parametrize(("name", "backend"), backends_of)
 def test_saturated_gates_stay_finite(name, backend):
     layer = seqnets.Recurrent(zoo.ALL[name], 3, 4, masks=zoo.MASKS.get(name), backend=backend)
