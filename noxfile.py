@@ -1,6 +1,7 @@
 """Runs the tests with every supported pair of PyTorch and Triton, and makes a table of the results.
 
 nox -r                      # all pairs; environments are kept, and what they lack is installed
+nox -r --install-only       # the environments alone
 nox -R -s "tests(2.11.0)"   # one pair, in its environment as it is; what follows -- goes to pytest
 nox -s table                # the latest results of whole suites, in Markdown
 """
@@ -41,13 +42,15 @@ def tests(session: nox.Session, pair: str) -> None:
     constraints.write_text("\n".join(line for line in lines if line.partition("==")[0] not in own))
     session.install("--upgrade", "--constraint", str(constraints), *PAIRS[pair], "--editable", ".[dev]")
 
-    found = json.loads(str(session.run("python", "-c", VERSIONS, silent=True)))
+    found = session.run("python", "-c", VERSIONS, silent=True)
+    if found is None:  # nox --install-only
+        return
     commit = session.run("git", "describe", "--always", "--dirty", external=True, silent=True)
-    session.log(f"{found}; pytest writes to {log}")
+    session.log(f"{str(found).strip()}; pytest writes to {log}")
     arguments = session.posargs
     if not arguments:  # part of a suite has no place in the table
         results.unlink(missing_ok=True)
-        versions.write_text(json.dumps(found | {"commit": str(commit).strip()}))
+        versions.write_text(json.dumps(json.loads(str(found)) | {"commit": str(commit).strip()}))
         arguments = [f"--junitxml={results}"]
     with log.open("w") as file:
         session.run("python", "-m", "pytest", *arguments, stdout=file, stderr=file)
