@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
 
-F = TypeVar("F", bound=Callable[..., Any])
+from seqnets.compilation import constant
 
 OLDEST = (3, 6)  # of the Triton versions that were tried
 WITH_ANY_NUMPY = (3, 7)  # older interpreters call int() on one-dimensional arrays, which NumPy 2.4 and newer refuse
@@ -40,15 +38,6 @@ def _version(*names: str) -> str | None:
 def _release(version: str) -> tuple[int, ...]:
     """Major and minor: (3, 7) of 3.7.1 and of 3.7rc1."""
     return tuple(map(int, re.findall(r"\d+", version)[:2]))
-
-
-def constant(function: F) -> F:
-    """Have torch.compile ask `function` once, while it traces, and keep the answer: plain values in and out.
-
-    It is `torch.compiler.assume_constant_result`, which would import the compiler along with this library.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
 
 
 @constant

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from seqnets.kernels.availability import constant
+from seqnets.compilation import constant
 
 
 def graph_is_captured() -> bool:

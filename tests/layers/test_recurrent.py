@@ -313,6 +313,17 @@ def test_compiles_to_one_graph(make, backend):
     torch.testing.assert_close(compiled(x)[0], layer(x)[0])
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_compiles_to_one_graph_under_autocast(backend):
+    layer, x = seqnets.LSTM(3, 4, backend=backend), torch.randn(5, 2, 3)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual, expected = compiled(x)[0], layer(x)[0]
+    actual.sum().backward()
+    assert_within_policy(actual, expected, copy.deepcopy(layer).double()(x.double())[0], "y")
+
+
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 def test_exports(ragged):
     layer, x = seqnets.GRU(3, 4).eval(), torch.randn(5, 2, 3)
