@@ -7,6 +7,7 @@ from functools import cache
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 P = ParamSpec("P")
@@ -30,18 +31,20 @@ def apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 @cache
 def _keep_absent_gpu() -> None:
-    """What stands for a GPU that is not there belongs, in torch 2.11 built for CUDA, to the thread that first traces, and the whole
-    process goes on to read it: where that thread has ended, it crashes. So a thread that does not end has it.
-    """
-    ensure = getattr(torch._C, "_ensureCUDADeviceGuardSet", None)
-    if ensure is None or torch.version.cuda is None or torch.cuda.is_available():
-        return
-    done = threading.Event()
+    """Register torch's stand-in for an absent GPU from a thread that never ends.
 
-    def hold() -> None:
-        ensure()
-        done.set()
+    In CUDA builds of torch 2.11, the stand-in belongs to the first thread that traces on a machine without a GPU, but every
+    thread reads it. The process crashes once the owner has ended, as the threads of `apart` do.
+    """
+    if torch.version.cuda is None or torch.cuda.is_available():
+        return
+    registered = threading.Event()
+
+    def own() -> None:
+        with FakeTensorMode():
+            pass
+        registered.set()
         threading.Event().wait()
 
-    threading.Thread(target=hold, name="seqnets-absent-gpu", daemon=True).start()
-    done.wait()
+    threading.Thread(target=own, name="seqnets-absent-gpu", daemon=True).start()
+    registered.wait()

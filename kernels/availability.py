@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import re
-from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar
 
-F = TypeVar("F", bound=Callable[..., Any])
+from seqnets.compilation import constant
 
 OLDEST = (3, 6)  # of the Triton versions that were tried
+WITH_ANY_NUMPY = (3, 7)  # older interpreters call int() on one-dimensional arrays, which NumPy 2.4 and newer refuse
 CHECK = "SEQNETS_CHECK"  # in the environment
 
 
 @cache
 def triton_version() -> str | None:
     """The installed version, or None. A build of torch may bring Triton under a name of its own."""
-    for name in ("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm"):
+    return _version("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm")
+
+
+@cache
+def numpy_version() -> str | None:
+    """The installed version, or None. Nothing is imported to find it."""
+    return _version("numpy")
+
+
+def _version(*names: str) -> str | None:
+    for name in names:
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -27,13 +35,9 @@ def triton_version() -> str | None:
     return None
 
 
-def constant(function: F) -> F:
-    """Have torch.compile ask `function` once, while it traces, and keep the answer: plain values in and out.
-
-    It is `torch.compiler.assume_constant_result`, which would import the compiler along with this library.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
+def _release(version: str) -> tuple[int, ...]:
+    """Major and minor: (3, 7) of 3.7.1 and of 3.7rc1."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 @constant
@@ -42,17 +46,27 @@ def why_unavailable(device: str) -> str | None:
     version = triton_version()
     if version is None:
         return "Triton is not installed (pip install triton)"
-    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
+    if _release(version) < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         return f"Triton {version} is too old for its kernels, which need {wanted} (pip install -U triton)"
     if device == "cpu" and not interpreted():
         return "its kernels run on GPUs; on the CPU they run in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts"
-    if device == "cpu" and importlib.util.find_spec("numpy") is None:
-        return "Triton's interpreter needs NumPy, which is not installed (pip install numpy)"
+    if device == "cpu":
+        return _why_not_interpreted(version, numpy_version())
     if device == "cuda" and interpreted():
         return "TRITON_INTERPRET=1 is set, which is for tensors on the CPU; unset it to run on the GPU"
-    if device not in ("cpu", "cuda"):
+    if device != "cuda":
         return f"its kernels run on CUDA and ROCm GPUs, and the input is on {device}"
+    return None
+
+
+def _why_not_interpreted(triton: str, numpy: str | None) -> str | None:
+    if numpy is None:
+        return "Triton's interpreter needs NumPy, which is not installed (pip install numpy)"
+    if _release(triton) < WITH_ANY_NUMPY and _release(numpy) >= (2, 4):
+        return (
+            f'the interpreter of Triton {triton} fails with NumPy {numpy}: downgrade to 2.3 (pip install "numpy<2.4")'
+        )
     return None
 
 

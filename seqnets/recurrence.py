@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seqnets.cells import Cell
+from seqnets.compilation import constant
 
 
 class Weights(NamedTuple):
@@ -69,9 +70,14 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     if not torch._C._is_any_autocast_enabled():
         return None
     device = x.device.type
-    wanted = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    wanted = _has_autocast(device) and torch.is_autocast_enabled(device)
     eligible = x.is_floating_point() and x.dtype is not torch.float64
     return torch.get_autocast_dtype(device) if wanted and eligible else None
+
+
+@constant  # Dynamo cannot trace it in torch 2.11
+def _has_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
 
 
 def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from seqnets.cells import Cell
-from seqnets.recurrence import Weights, project_state
+from seqnets.recurrence import Weights, autocast_dtype, project_state
 
 
 def scan(
@@ -35,13 +36,15 @@ def scan(
     # unbind, not indexing: its backward is one stack, where T indexings would each fill a whole gradient
     steps = x_gates.unbind(0)
     running = None if active is None else active.unbind(0)
+    own = _for_each_step(weights, len(steps), autocast_dtype(x_gates))
     every = []
     for t in reversed(range(len(steps))) if reverse else range(len(steps)):
-        r_gates = project_state(state[0], weights.weight_hh, weights.bias_hh)
+        weight_hh, bias_hh, weight_hr, *params = own[t]
+        r_gates = project_state(state[0], weight_hh, bias_hh)
         masks = [m if m.dim() == 2 else m[t] for m in weights.masks]
-        new = cell(steps[t].chunk(cell.gates, -1), r_gates.chunk(cell.gates, -1), state, weights.params, masks)
-        if weights.weight_hr is not None:
-            new = (F.linear(new[0], weights.weight_hr), *new[1:])
+        new = cell(steps[t].chunk(cell.gates, -1), r_gates.chunk(cell.gates, -1), state, params, masks)
+        if weight_hr is not None:
+            new = (F.linear(new[0], weight_hr), *new[1:])
         # a row that is not running keeps its state: finished (forward), or not yet begun (reverse)
         state = (
             new if running is None else tuple(torch.where(running[t], n, s) for n, s in zip(new, state, strict=True))
@@ -50,3 +53,24 @@ def scan(
     if reverse:
         every.reverse()
     return [torch.stack(states) for states in zip(*every, strict=True)]
+
+
+def _for_each_step(weights: Weights, steps: int, products: torch.dtype | None) -> list[tuple[Any, ...]]:
+    """Give every step its `weight_hh`, `bias_hh`, `weight_hr` and parameters."""
+    multiplied = [weights.weight_hh, weights.bias_hh, weights.weight_hr]
+    if products is not None:  # autocast would cast them at every step
+        multiplied = [w if w is None else w.to(products) for w in multiplied]
+    return list(zip(*(_summed_in_pairs(tensor, steps) for tensor in (*multiplied, *weights.params)), strict=True))
+
+
+def _summed_in_pairs(tensor: Tensor | None, uses: int) -> list[Tensor | None]:
+    """Return an alias of `tensor` for each use, so that autograd adds the gradients of the uses up in a binary tree.
+
+    Added up one after another in 16 bits, they would be rounded once for every step: after hundreds of steps little is right.
+    """
+    if tensor is None or not tensor.requires_grad or tensor.dtype not in (torch.float16, torch.bfloat16):
+        return [tensor] * uses
+    aliases = [tensor]
+    while len(aliases) < uses:
+        aliases = [alias.view_as(alias) for alias in aliases for _ in range(2)]
+    return list(aliases[:uses])

@@ -253,7 +253,7 @@ class _Author(TorchFunctionMode):
         try:
             result = func(*args, **(kwargs or {}))
         finally:
-            set_stack_trace([])
+            set_stack_trace([""])  # none: an empty list leaves torch 2.11's as it was
         self.call = ""
         return result
 

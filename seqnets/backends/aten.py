@@ -10,7 +10,7 @@ import torch
 from torch import _VF, Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from seqnets.backends.conditions import graph_is_captured, in_functional_transform
+from seqnets.backends.conditions import graph_is_captured, in_functional_transform, is_exporting
 from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
 from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
 
@@ -60,7 +60,7 @@ def _why_not_pack(problem: Problem, lengths: Tensor) -> str | None:
 
 
 def _compiles_without_input_gradient(x: Tensor) -> bool:
-    compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    compiling = torch.compiler.is_compiling() and not is_exporting()
     return compiling and x.device.type == "cpu" and torch.is_grad_enabled() and not x.requires_grad
 
 

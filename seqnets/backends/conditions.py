@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from seqnets.compilation import constant
+
 
 def graph_is_captured() -> bool:
     compiling = torch.compiler.is_compiling()  # is_current_stream_capturing() cannot be traced
@@ -16,3 +18,9 @@ def in_functional_transform(x: Tensor) -> bool:
     if torch.compiler.is_compiling():  # the stack cannot be traced; grad and jvp are traced through
         return torch._C._functorch.is_batchedtensor(x)
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+@constant  # asked outside of the trace: in torch 2.11 Dynamo replaces torch.compiler.is_exporting() by True in every compilation
+def is_exporting() -> bool:
+    """Tell whether torch.export runs, strict or not."""
+    return torch.compiler.is_exporting()

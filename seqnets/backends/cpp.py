@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seqnets.backends.conditions import is_exporting
 from seqnets.backends.kernels import autocast, is_differentiated, returns_more, why_unfit
 from seqnets.kernels.cpp.operator import run_layer
 from seqnets.kernels.cpp.refusal import why_refused
@@ -26,7 +27,7 @@ def why_not(problem: Problem) -> str | None:
 
 
 def only_if_asked(problem: Problem) -> str | None:
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return "exported programs should run without this library; ask for its operator with backend='cpp'"
     return None
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from seqnets.backends import aten, cpp
+from seqnets.backends.conditions import is_exporting
 from seqnets.backends.kernels import is_differentiated
 from seqnets.cells.cell import find_cell
 from seqnets.folders import cache_directory
@@ -78,7 +79,7 @@ def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
         return None
     winner: Any
     if torch.compiler.is_compiling():
-        if torch.compiler.is_exporting():
+        if is_exporting():
             return None  # cpp waits to be asked then
         winner, why = cpp, "torch.compile unrolls torch's operation over time, which takes long to compile and is slow"
     elif unmeasurable := _why_not_measured(problem):

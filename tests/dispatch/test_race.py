@@ -239,8 +239,14 @@ def test_compiled_graphs_take_one_operator_and_exported_ones_torchs(monkeypatch)
     y = torch.compile(layer, fullgraph=True, backend=look)(X)[0]
     assert any("seqnets.layer" in target for target in seen)
     torch.testing.assert_close(y, seqnets.use_backend("aten")(layer)(X)[0])
-    program = torch.export.export(layer.eval(), (X,))
-    assert not any("seqnets" in str(node.target) for node in program.graph.nodes)
+    for strict in (False, True):
+        program = torch.export.export(layer.eval(), (X,), strict=strict)
+        assert not any("seqnets" in str(node.target) for node in program.graph.nodes)
+        torch.testing.assert_close(program.module()(X)[0], y)
+    torch._dynamo.reset()
+    seen.clear()
+    torch.compile(layer, fullgraph=True, backend=look)(X)  # compiled after an export too
+    assert any("seqnets.layer" in target for target in seen)
 
 
 @pytest.mark.parametrize(("n", "up"), [(0, 1), (1, 1), (2, 2), (3, 4), (5, 8), (33, 64), (64, 64)])

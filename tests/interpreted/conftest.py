@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from seqnets.kernels.availability import why_unavailable
 from tests.interpreted.child import serve
 
 FOLDER = Path(__file__).parent
@@ -59,6 +60,12 @@ def _child(files):
     process.start()
     theirs.close()
     return process, ours
+
+
+@pytest.fixture(autouse=True)
+def _interpreter():
+    if unavailable := why_unavailable("cpu"):
+        pytest.skip(unavailable)
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,8 @@ def test_on_the_cpu_the_way_out_is_the_interpreter(monkeypatch):
 @pytest.mark.parametrize(
     ("version", "interpreted", "device", "reason"),
     [
+        ("3.6.0", False, "cuda", None),
+        ("3.6.0", True, "cpu", None),
         ("3.7.1", False, "cuda", None),
         ("3.7.1", True, "cpu", None),
         ("3.10.0+git1a2b3c", False, "cuda", None),
@@ -45,15 +47,33 @@ def test_on_the_cpu_the_way_out_is_the_interpreter(monkeypatch):
 )
 def test_what_runs_where(version, interpreted, device, reason, monkeypatch):
     monkeypatch.setattr(availability, "triton_version", lambda: version)
+    monkeypatch.setattr(availability, "numpy_version", lambda: "2.3.5")
     monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
     why = availability.why_unavailable(device)
     assert (why is None) if reason is None else (reason in why)
 
 
-def test_the_interpreter_needs_numpy(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install numpy" in availability.why_unavailable("cpu")
+@pytest.mark.parametrize(
+    ("triton", "numpy", "interpreted", "reason"),
+    [
+        ("3.6.0", None, True, "needs NumPy, which is not installed (pip install numpy)"),
+        ("3.6.0", "1.26.4", True, None),
+        ("3.6.0", "2.3.5", True, None),
+        ("3.6.0", "2.4.0", True, 'Triton 3.6.0 fails with NumPy 2.4.0: downgrade to 2.3 (pip install "numpy<2.4")'),
+        ("3.6.0+git1a2b3c", "2.10.1", True, 'pip install "numpy<2.4"'),
+        ("3.6.0", "3.0.0rc1", True, 'pip install "numpy<2.4"'),
+        ("3.6.0", "2.4.0", False, None),  # on a GPU nothing is interpreted
+        ("3.6.0", None, False, None),
+        ("3.7.0", "2.4.6", True, None),
+        ("3.10.0", "3.0.0", True, None),
+    ],
+)
+def test_the_interpreter_needs_a_numpy_that_it_can_use(triton, numpy, interpreted, reason, monkeypatch):
+    monkeypatch.setattr(availability, "triton_version", lambda: triton)
+    monkeypatch.setattr(availability, "numpy_version", lambda: numpy)
+    monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
+    why = availability.why_unavailable("cpu" if interpreted else "cuda")
+    assert (why is None) if reason is None else (reason in why)
 
 
 def test_without_triton_the_backend_says_so_and_auto_serves():

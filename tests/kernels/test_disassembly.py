@@ -1,5 +1,6 @@
 """Counts from the disassembly of small kernels whose counts are known, compiled ahead of time for GPUs that are not here."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from triton.compiler import ASTSource
 
 from seqnets.kernels.analysis.disassembly import per_step, resources
 from seqnets.kernels.analysis.floors import GPUS, LAUNCH_NS, floors, gpu
-from seqnets.kernels.analysis.flow import Unclear
+from seqnets.kernels.analysis.flow import Unclear, regions
 from seqnets.kernels.analysis.work import tensor_work
 
 pytestmark = pytest.mark.skipif(
@@ -43,6 +44,7 @@ def resident(x, w, y, T, M: tl.constexpr, H: tl.constexpr, DOTS: tl.constexpr, B
             acc = tl.dot(h.to(weight.dtype), weight, acc, input_precision=PRECISION, out_dtype=CARRY)
         for _ in tl.static_range(BARRIERS):
             tl.debug_barrier()
+            acc = acc * 1.5  # Triton 3.6 merges barriers with nothing between them
         h = 1 / (1 + tl.exp(acc))
         tl.store(y + at, h.to(weight.dtype))
 
@@ -258,6 +260,28 @@ def test_what_cannot_be_followed_gives_a_reason_and_no_number(lines, reason):
     count = per_step(assembled(lines), time_loop=False, trips=7)
     assert count.step is None
     assert reason in count.reason
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["Triton 3.6", "Triton 3.7"])
+def test_a_function_that_is_called_by_name_is_passed_over(marked, monkeypatch):
+    """As nvdisasm tells of divisions in float64: the mark is what newer ones add."""
+    flow = {"control-flow": "True"}
+    call = flow | ({"subroutine-call": "True"} if marked else {})
+    code = [
+        {"opcode": "FADD", "operands": "R0,R1,R2"},
+        {"opcode": "CALL.REL.NOINC", "operands": "$__internal_0_$divide", "other-attributes": call},
+        {"opcode": "BRA", "operands": "0x0", "predicate": "@P0", "other-attributes": flow},
+        {"opcode": "EXIT", "other-attributes": flow},
+    ]
+    divide = [{"opcode": "RET.REL.NODEC", "operands": "R14,kernel", "other-attributes": flow}]
+    listing = [
+        {"function-name": "kernel", "start": 0, "sass-instructions": code},
+        {"function-name": "$__internal_0_$divide", "start": 64, "sass-instructions": divide},
+    ]
+    monkeypatch.setattr("seqnets.kernels.analysis.flow.tool", lambda *_: json.dumps([{}, listing]))
+    found = regions(SimpleNamespace(name="kernel", asm={"cubin": b""}))
+    assert found.once == ["EXIT"]
+    assert [sorted(loop.once) for loop in found.loops] == [["BRA", "CALL.REL.NOINC", "FADD"]]
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,17 @@ def test_compiles_to_one_graph(make, backend):
     torch.testing.assert_close(compiled(x)[0], layer(x)[0])
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_compiles_to_one_graph_under_autocast(backend):
+    layer, x = seqnets.LSTM(3, 4, backend=backend), torch.randn(5, 2, 3)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual, expected = compiled(x)[0], layer(x)[0]
+    actual.sum().backward()
+    assert_within_policy(actual, expected, copy.deepcopy(layer).double()(x.double())[0], "y")
+
+
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
 def test_exports(ragged):
     layer, x = seqnets.GRU(3, 4).eval(), torch.randn(5, 2, 3)
@@ -383,6 +394,22 @@ def test_errors_stay_within_the_policy(name, dtype, T, B, H, backend):
     names = ["y", *layer.cell.states, "dx", *(f"d{n}" for n, _ in layer.named_parameters())]
     for what, actual, base, truth in zip(names, *results, strict=True):
         assert_within_policy(actual.detach(), base.detach(), truth.detach(), what)
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16", "autocast"])
+def test_gradients_of_what_steps_share_are_exact_over_many_steps(autocast):
+    """Added up step by step in bfloat16, they came out wrong by several times what PyTorch's are."""
+    stored = torch.float32 if autocast else torch.bfloat16
+    layer = seqnets.Recurrent(zoo.ALL["peephole_lstm"], 5, 20, dtype=stored, backend="reference")
+    oracle = copy.deepcopy(layer).double()
+    x, shared = torch.randn(500, 3, 5), ["weight_hh_l0", "bias_hh_l0", "p_i_l0"]
+    gradients = []
+    for module, dtype in ((layer, stored), (oracle, torch.float64)):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast and module is layer):
+            y = module(x.to(dtype))[0]
+        gradients.append(torch.autograd.grad(y.double().sum(), [getattr(module, name) for name in shared]))
+    for name, actual, truth in zip(shared, *gradients, strict=True):
+        assert_within_policy(actual.bfloat16(), truth.bfloat16(), truth, name)
 
 
 @pytest.mark.parametrize(("name", "backend"), backends_of)
