@@ -77,8 +77,12 @@ def compile_command(arguments: argparse.Namespace) -> int:
     there = len(requests) - absent
     told = f", which will take about {duration(seconds_of(absent, jobs))}" if absent else ""
     print(f"{len(requests)} kernels, {there} of them in the cache, {absent} to be compiled{told}", file=sys.stderr)
-    with Progress(absent) as progress:
-        outcomes = compile_all(requests, jobs, lambda outcome: progress.advance(_line(outcome)))
+    try:
+        with Progress(absent) as progress:
+            outcomes = compile_all(requests, jobs, lambda outcome: progress.advance(_line(outcome)))
+    except KeyboardInterrupt:
+        print("interrupted; what is compiled is kept, and found when the command is repeated", file=sys.stderr)
+        return 130
     failed = [outcome for outcome in outcomes if outcome.failure is not None]
     for outcome in failed:
         print(f"not compiled: {outcome.request}: {outcome.failure}", file=sys.stderr)
