@@ -1,4 +1,4 @@
-"""``python -m seqnets.kernels source | report | tune``."""
+"""``python -m seqnets.kernels source | compile | report | tune``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from seqnets.errors import CellError
 from seqnets.kernels.analysis.report import add_report_arguments, report_command
 from seqnets.kernels.arguments import cell as cell_named
 from seqnets.kernels.availability import triton_version
+from seqnets.kernels.compile_command import add_compile_arguments, compile_command
 from seqnets.kernels.planning.tune_command import add_tune_arguments, tune_command
 
 
@@ -17,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         "python -m seqnets.kernels", description="The kernels that are generated from cells."
     )
-    commands = parser.add_subparsers(required=True, metavar="source | report | tune")
+    commands = parser.add_subparsers(required=True, metavar="source | compile | report | tune")
     source = commands.add_parser("source", help="print the functions generated from a cell")
     source.add_argument(
         "cell", type=cell_named, help=f"of {', '.join(CELLS)}, or package.module:cell for one of your own"
@@ -26,6 +27,9 @@ def main() -> int:
         "--target", choices=("triton", "cpp"), default="triton", help="for GPUs, or for the CPU (default: triton)"
     )
     source.set_defaults(command=source_command)
+    compiles = commands.add_parser("compile", help="fill Triton's cache, in processes side by side")
+    add_compile_arguments(compiles)
+    compiles.set_defaults(command=compile_command)
     report = commands.add_parser("report", help="compile ahead of time and count registers, barriers and more")
     add_report_arguments(report)
     report.set_defaults(command=report_command)

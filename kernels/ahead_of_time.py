@@ -4,47 +4,55 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
-from torch import Tensor
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import create_function_from_signature
 
 from seqnets.kernels.launch import Launch
+from seqnets.kernels.planning.arch import Arch
 
-POINTERS = {
-    torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.float64: "*fp64", torch.int64: "*i64",
-}  # fmt: skip
+
+def target_of(arch: Arch) -> GPUTarget:
+    return GPUTarget(arch.backend, arch.version, arch.warp_size)
 
 
 def compile_ahead(launch: Launch, target: GPUTarget) -> Any:
-    """The compiled kernel of a launch, whose tensors may be on ``meta``; as the launcher would make it on that GPU.
+    """The compiled kernel of a launch, whose tensors may be on ``meta``; the launcher on that GPU finds it in Triton's cache.
 
     Raises:
         RuntimeError: Triton runs as an interpreter, which compiles nothing.
     """
+    return _compile(ASTSource, launch, target)
+
+
+def is_compiled(launch: Launch, target: GPUTarget) -> bool:
+    """Whether Triton's cache has the kernel, so that neither `compile_ahead` nor the launcher would compile it."""
+    try:
+        _compile(_NeverCompiled, launch, target)
+    except _NotCached:
+        return False
+    return True
+
+
+class _NotCached(Exception):
+    """What is asked for is not in Triton's cache."""
+
+
+class _NeverCompiled(ASTSource):
+    """A source of the same key, which Triton asks for code only where its cache has none."""
+
+    def make_ir(self, *arguments: Any, **more: Any) -> Any:
+        raise _NotCached
+
+
+def _compile(source: type[ASTSource], launch: Launch, target: GPUTarget) -> Any:
     if triton.knobs.runtime.interpret:
         raise RuntimeError("with TRITON_INTERPRET=1 Triton compiles nothing; unset it to look at compiled kernels")
-    given = [*launch.arguments, *(launch.constants[name] for name in launch.kernel.arg_names[len(launch.arguments) :])]
-    constants: dict[tuple[int, ...], Any] = {}
-    aligned: dict[tuple[int, ...], Any] = {}
-
-    def describe(value: Any, path: tuple[int, ...]) -> Any:
-        if isinstance(value, Tensor):
-            aligned[path] = [["tt.divisibility", 16]]  # as allocators align
-            return POINTERS[value.dtype]
-        if type(value) is tuple:
-            return tuple(describe(member, (*path, k)) for k, member in enumerate(value))
-        if isinstance(value, int):
-            return "i32"
-        constants[path] = value
-        if isinstance(value, tuple):  # the launcher notes the strings in it, which its cache's key has then
-            aligned.update({(*path, k): [] for k, member in enumerate(value) if isinstance(member, str)})
-        return "constexpr"
-
-    signature = {
-        name: describe(value, (k,)) for k, (name, value) in enumerate(zip(launch.kernel.arg_names, given, strict=True))
-    }
-    return triton.compile(
-        ASTSource(launch.kernel, signature, constants, aligned), target=target, options=launch.options
-    )
+    # The launcher's own binding, which is part of its cache's key, and differs between versions of Triton
+    kernel, backend = launch.kernel, make_backend(target)
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    given = {**launch.constants, **launch.options}
+    bound, specialization, rest = bind(*launch.arguments, **given)
+    options, signature, constants, attributes = kernel._pack_args(backend, given, bound, specialization, rest)
+    return triton.compile(source(kernel, signature, constants, attributes), target=target, options=options.__dict__)

@@ -103,6 +103,7 @@ def specialize(inputs: Inputs, plan: Plan) -> Specialization:
         BLOCK_U=plan.block_u,
         BLOCK_K=plan.block_k,
         vector=max(1, 16 // (4 * inputs.x.itemsize)),
+        interpreted=triton.knobs.runtime.interpret,
     )
 
 

@@ -20,7 +20,7 @@ from seqnets.kernels.planning.plan import Plan
 from seqnets.table import print_table
 
 if TYPE_CHECKING:
-    from seqnets.kernels.analysis.compiled import Case
+    from seqnets.kernels.cases import Case
 
 DESCRIPTION = """Compile the kernels of cells ahead of time, as the capacity rule plans them for a GPU, and read the result:
 registers, spills and shared memory as the assembler states them; barriers, instructions and tensor-core instructions per
@@ -87,7 +87,7 @@ def _why_nothing_compiles(arguments: argparse.Namespace) -> str | None:
 
 
 def _cases(arguments: argparse.Namespace) -> Iterator[tuple[Cell, Case, Demand, Arch, str | None]]:
-    from seqnets.kernels.analysis.compiled import Case  # it needs Triton
+    from seqnets.kernels.cases import Case  # it needs Triton
     from seqnets.kernels.planning.select import demand_of
 
     for own in arguments.cell:

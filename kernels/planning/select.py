@@ -82,12 +82,20 @@ def find_plan(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.devi
     arch = arch_here(device)
     if isinstance(arch, str):
         return arch
-    demand = demand_of(cell, U, N, dtype, backward)
     schedule = _schedules[-1] if _schedules else None
+    return find_plan_on(arch, device, cell, demand_of(cell, U, N, dtype, backward), schedule)
+
+
+def find_plan_on(
+    arch: Arch, device: torch.device | None, cell: Cell, demand: Demand, schedule: str | None
+) -> Plan | str:
+    """How to run one pass on such a GPU: by the capacity rule, or as measured on the device, where there is one."""
     plan = choose(demand, arch, schedule)
     if isinstance(plan, Refusal):
         return plan.why
-    tuned = tuned_plan(generate(cell).digest, demand, arch, device) if is_consulted() else None
+    if device is None or not is_consulted():
+        return plan
+    tuned = tuned_plan(generate(cell).digest, demand, arch, device)
     return plan if tuned is None or schedule not in (None, tuned.schedule) else tuned
 
 

@@ -9,8 +9,6 @@ and 1 (three gates are a pack of 2 and one of 1), each ``(U, width)`` within Q. 
 import triton
 import triton.language as tl
 
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-
 
 @triton.jit
 def unpack(tile, width: tl.constexpr):
@@ -149,7 +147,9 @@ def where_each(condition, yes, no):
 @triton.jit
 def product(a, b, acc, spec: tl.constexpr):
     """``acc + a @ b``, accumulated in the dtype of `acc`."""
-    if INTERPRETED and a.dtype == tl.bfloat16:  # the interpreter multiplies bit patterns; in float32 products are exact
+    if (
+        spec.interpreted and a.dtype == tl.bfloat16
+    ):  # the interpreter multiplies bit patterns; in float32 products are exact
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, b, acc, input_precision=spec.precision, out_dtype=acc.dtype)

@@ -4,7 +4,10 @@ from typing import Any, NamedTuple
 
 
 class Specialization(NamedTuple):
-    """The constants of a kernel, which it reads as ``spec.U`` and so on; beside them it is given the cell's functions."""
+    """The constants of a kernel, which it reads as ``spec.U`` and so on; beside them it is given the cell's functions.
+
+    All of them: with a constant of its module, a kernel's key in Triton's cache depends on which was first used in a process.
+    """
 
     G: int  # gates
     D: int  # directions
@@ -20,3 +23,4 @@ class Specialization(NamedTuple):
     BLOCK_U: int  # and units
     BLOCK_K: int  # of a tiled product's inner dimension
     vector: int  # neighbouring units that a thread holds
+    interpreted: bool  # by Triton's interpreter

@@ -10,8 +10,9 @@ import torch
 
 pytest.importorskip("triton", reason="kernels are compiled by Triton")
 
-from seqnets.kernels.analysis.compiled import Case, compile_case, examine
+from seqnets.kernels.analysis.compiled import compile_case, examine
 from seqnets.kernels.analysis.disassembly import resources
+from seqnets.kernels.cases import Case
 from seqnets.kernels.planning.arch import ARCHS
 from seqnets.kernels.planning.capacity import Refusal, choose
 from seqnets.kernels.planning.select import demand_of

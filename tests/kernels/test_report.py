@@ -77,7 +77,7 @@ def test_markdown_is_a_table():
         (["report", "--hidden", "0"], "'0' is not a positive whole number"),
         (["report", "--hidden", "10", "--heads", "4"], "--heads 4 does not divide --hidden 10"),
         (["source"], "the following arguments are required: cell"),
-        ([], "source | report | tune"),
+        ([], "source | compile | report | tune"),
     ],
 )
 def test_bad_arguments_end_with_a_sentence_and_status_2(arguments, message):
