@@ -156,18 +156,18 @@ def test_what_cannot_run_is_refused_in_a_sentence(arguments, message, environmen
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"why_unavailable": lambda device: "Triton is not installed"}, "the kernels cannot run here: Triton is not installed"),
-        ({"arch_of": lambda device: "its kernels need compute capability 8.0"}, "the kernels cannot run here: its kernels need comp"),
-        ({"memory": (1 << 30, 80 << 30)}, "1.0 of 80 GiB of the GPU's memory are free, and a proof takes 2: another process holds"),
+        ({"why_unavailable": "Triton is not installed"}, "the kernels cannot run here: Triton is not installed"),
+        ({"arch_of": "its kernels need compute capability 8.0"}, "the kernels cannot run here: its kernels need compute capability 8.0"),
+        ({"memory": 1}, "1.0 of 80 GiB of the GPU's memory are free, and a proof takes 2: another process holds it"),
         ({}, None),
     ],
     ids=str,
 )  # fmt: skip
 def test_a_gpu_that_cannot_prove_anything_is_refused(changed, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: changed.get("memory", (79 << 30, 80 << 30)))
-    for name, right in (("why_unavailable", lambda device: None), ("arch_of", lambda device: ARCHS["sm_90"])):
-        monkeypatch.setattr(gpu, name, changed.get(name, right))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (changed.get("memory", 79) << 30, 80 << 30))
+    for name, right in (("why_unavailable", None), ("arch_of", ARCHS["sm_90"])):
+        monkeypatch.setattr(gpu, name, lambda device, answer=changed.get(name, right): answer)
     if message is None:
         gpu.refuse()
     else:
