@@ -167,7 +167,8 @@ def test_a_gpu_that_cannot_prove_anything_is_refused(changed, message, monkeypat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (changed.get("memory", 79) << 30, 80 << 30))
     for name, right in (("why_unavailable", None), ("arch_of", ARCHS["sm_90"])):
-        monkeypatch.setattr(gpu, name, lambda device, answer=changed.get(name, right): answer)
+        answer = changed.get(name, right)
+        monkeypatch.setattr(gpu, name, lambda device, answer=answer: answer)
     if message is None:
         gpu.refuse()
     else:
