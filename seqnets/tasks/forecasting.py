@@ -49,7 +49,7 @@ class Forecasting(Task):
             raise ValueError(
                 f"the model gives {tuple(forecast.shape)} where {tuple(batch.targets.shape)} follow; set model.net.out_features to data.horizon"
             )
-        return F.mse_loss(forecast, batch.targets), forecast.detach()
+        return F.mse_loss(forecast, batch.targets.float()), forecast.detach()
 
     def update(self, figures: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
         super().update(figures, loss, found, batch)

@@ -23,7 +23,7 @@ class Regression(Task):
             raise ConfigError(
                 f"model.net gives {tuple(found.shape)} for targets {tuple(batch.targets.shape)}; set model.net.out_features"
             )
-        return F.mse_loss(found, batch.targets), found.detach()
+        return F.mse_loss(found, batch.targets.float()), found.detach()
 
 
 class Recall(Task):

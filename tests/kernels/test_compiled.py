@@ -17,6 +17,7 @@ from seqnets.kernels.planning.arch import ARCHS
 from seqnets.kernels.planning.capacity import Refusal, choose
 from seqnets.kernels.planning.select import demand_of
 from tests.cells import zoo
+from tests.kernels.barriers import MOST
 
 BUILT_IN = ("rnn_tanh", "rnn_relu", "lstm", "gru")
 SIZES = (1, 16, 64, 70, 100, 128, 256, 512, 1024)
@@ -99,11 +100,11 @@ def step(name, hidden, backward=False, kept=True, arch="sm_90"):
 
 
 def test_barriers_of_a_resident_step():
-    assert step("lstm", 128).barriers <= 12
-    assert step("lstm", 128, kept=False).barriers <= 6
-    assert step("lstm", 128, backward=True).barriers <= 6
-    assert step("gru", 128).barriers <= 6
-    assert step("gru", 128, backward=True).barriers <= 6
+    assert step("lstm", 128).barriers <= MOST["lstm forward"]
+    assert step("lstm", 128, kept=False).barriers <= MOST["lstm inference"]
+    assert step("lstm", 128, backward=True).barriers <= MOST["lstm backward"]
+    assert step("gru", 128).barriers <= MOST["gru forward"]
+    assert step("gru", 128, backward=True).barriers <= MOST["gru backward"]
 
 
 def test_a_resident_step_reads_its_weight_from_shared_memory_alone():

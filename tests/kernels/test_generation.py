@@ -39,7 +39,7 @@ def by_value(x):
 
 def by_index(x):
     y = x.clone()
-    y[x > 0] = 0
+    y[x > 0] = torch.zeros((), dtype=x.dtype)  # of a plain number, PyTorch 2.15 makes a masked_fill, which is supported
     return y
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
-from seqnets.tasks import Recall, Regression
+from seqnets.tasks import Forecasting, Recall, Regression
 from seqnets.training import train
 from tests.training.helpers import compose
 
@@ -23,6 +23,17 @@ def test_regression_is_the_mean_square():
     )
     with pytest.raises(ConfigError, match=r"gives \(4, 1\) for targets \(4, 2\)"):
         Regression(nn.Linear(3, 1), SGD).loss(batch, "fit")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("task", [Regression, Forecasting])
+def test_squared_errors_have_gradients_in_every_dtype(task, dtype):
+    """As with trainer.precision=64-true or bf16-true, where targets are of the model's dtype and losses of float32."""
+    found, targets = torch.randn(4, 2, dtype=dtype, requires_grad=True), torch.randn(4, 2, dtype=dtype)
+    loss, _ = task(nn.Identity(), SGD).loss(Batch(found, targets), "fit")
+    loss.backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(found.grad, (2 * (found.float() - targets.float()) / 8).to(dtype))
 
 
 def test_recall_counts_the_symbols_alone():
