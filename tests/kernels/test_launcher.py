@@ -13,6 +13,8 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import GPUDriver
 
 import seqnets
+from seqnets.doctor import checks
+from seqnets.doctor.checks import time_layers
 from seqnets.kernels.agreement import errors, variants
 from seqnets.kernels.ahead_of_time import compile_ahead, is_compiled
 from seqnets.kernels.analysis.compilations import watch_compilations
@@ -153,17 +155,26 @@ def compiled_for(cell, variants, schedule):
     return keys
 
 
+def run_own(competitors):
+    """A timer that times nothing."""
+    competitors["triton"]()
+    return {"triton": [0.0]}
+
+
 @pytest.mark.parametrize("schedule", ["resident", "tiled"])
 @pytest.mark.parametrize("name", ["lstm", "zoneout_gru", "peephole_lstm"])
-def test_what_is_compiled_beforehand_is_what_the_check_of_a_first_use_launches(name, schedule, launched):
-    cell = zoo.ALL[name]
-    checked = [
-        variant for differentiated in (False, True) for variant in variants(cell, 1, 16, torch.float16, differentiated)
-    ]
+def test_what_is_compiled_beforehand_is_what_checks_launch_and_the_doctor_times(name, schedule, launched):
+    cell, cpu, dtype = zoo.ALL[name], torch.device("cpu"), torch.float16
+    checked = [variant for backward in (False, True) for variant in variants(cell, 1, 16, dtype, backward)]
     with use_schedule(schedule):
         for variant in checked:
-            errors(cell, variant, torch.device("cpu"), (2, 3))
-    assert launched == compiled_for(cell, checked, schedule)
+            errors(cell, variant, cpu, (2, 3))
+        compiled = compiled_for(cell, checked, schedule)
+        assert launched == compiled
+        for backward in (False, True):
+            launched.clear()
+            time_layers(checks.Case(cell, dtype, 16, schedule, backward), cpu, "triton", run_own)
+            assert launched and launched < compiled
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "bias": False, "num_heads": 2}], ids=str)
