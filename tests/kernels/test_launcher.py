@@ -15,6 +15,7 @@ from triton.backends.driver import GPUDriver
 import seqnets
 from seqnets.doctor import checks
 from seqnets.doctor.checks import time_layers
+from seqnets.kernels import compiling
 from seqnets.kernels.agreement import errors, variants
 from seqnets.kernels.ahead_of_time import compile_ahead, is_compiled
 from seqnets.kernels.analysis.compilations import watch_compilations
@@ -144,6 +145,20 @@ def test_the_launcher_finds_in_the_cache_what_was_compiled_ahead_of_time(name, s
             launch_nowhere(launch)
         assert [compilation.cached for compilation in seen] == [False, True]
         assert is_compiled(launch, SM_90.target)
+
+
+def test_the_c_launcher_is_compiled_beforehand_too_where_the_gpu_is(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        triton.runtime.driver.active, "launcher_cls", lambda src, metadata: made.append((src.fn, metadata.shared)), raising=False
+    )  # fmt: skip
+    variant = Variant("", 1, 16, 1, False, (), torch.float16, True, False, False, False)
+    request = plan_variant(zoo.ALL["lstm"], variant, SM_90)[0]
+    compiling._compile(request)
+    assert made == []
+    compiling._compile(request._replace(place=SM_90._replace(device=torch.device("cuda", 0))))
+    compiled = compile_ahead(first_launch(request.cell, request.case, request.plan), SM_90.target)
+    assert made == [(resident.forward, compiled.metadata.shared)]
 
 
 def compiled_for(cell, variants, schedule):
