@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -168,10 +169,19 @@ def _compile_absent(requests: list[Request], jobs: int) -> Iterator[Outcome]:
 
 
 def _begin() -> None:
-    """In each process: an interrupt is its parent's affair, and what modules print is no output of a command."""
+    """In each process: an interrupt is its parent's affair, its end is this one's, and what modules print is no output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(sys.stderr.fileno(), 1)
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """However it ends: one that was killed tells nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _is_compiled(request: Request) -> bool:

@@ -61,3 +61,9 @@ def duration(seconds: float) -> str:
     if seconds < 119.5:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min"
+
+
+def about(seconds: float) -> str:
+    """In whole minutes, for an estimate."""
+    minutes = round(seconds / 60)
+    return "less than a minute" if seconds < 45 else f"about {minutes} minute{'s' * (minutes > 1)}"

@@ -53,10 +53,7 @@ def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
     command = find_compiler()
     if command is None:
         raise CompilationError("no C++ compiler was found (install g++ or clang++, or name one in CXX)")
-    key = hashlib.sha256(
-        "\0".join([source, *_headers(), *command, _version(command), *FLAGS, _cpu()]).encode()
-    ).hexdigest()
-    file = f"{name}-{key[:20]}{'.dll' if sys.platform == 'win32' else '.so'}"
+    key, file = _key_and_file(command, name, source)
     try:
         folder = own_folder()
         if folder is None:
@@ -75,6 +72,20 @@ def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
     except OSError as error:
         raise CompilationError(f"what {command[0]} made cannot be kept, or loaded ({error})") from None
     return library, key
+
+
+def is_compiled(name: str, source: str) -> bool:
+    """Whether `compiled` would find the library, or that nothing can be compiled."""
+    command, folder = find_compiler(), own_folder()
+    return command is None or (folder is not None and (folder / _key_and_file(command, name, source)[1]).exists())
+
+
+def _key_and_file(command: tuple[str, ...], name: str, source: str) -> tuple[str, str]:
+    """The key of all that a library depends on, and the name of its file."""
+    key = hashlib.sha256(
+        "\0".join([source, *_headers(), *command, _version(command), *FLAGS, _cpu()]).encode()
+    ).hexdigest()
+    return key, f"{name}-{key[:20]}{'.dll' if sys.platform == 'win32' else '.so'}"
 
 
 def own_folder() -> Path | None:

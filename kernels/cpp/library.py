@@ -12,6 +12,7 @@ import torch
 from seqnets.cells import Cell
 from seqnets.errors import CellError
 from seqnets.kernels.apart import apart
+from seqnets.kernels.cpp import compiler
 from seqnets.kernels.cpp.compiler import CompilationError, compiled
 from seqnets.kernels.cpp.printed import Printed, printed
 from seqnets.kernels.cpp.threads import runtime
@@ -65,8 +66,7 @@ def _library(cell: Cell, dtype: torch.dtype) -> Library | str:
 def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
     numbers = cell.numbers_from_outside()
     try:
-        name = cell.name if cell.name.isascii() and cell.name.isidentifier() else "cell"
-        functions, key = compiled(name, source(cell, dtype))
+        functions, key = compiled(_name(cell), source(cell, dtype))
     except CellError as error:
         return str(error)
     except CompilationError as error:
@@ -75,6 +75,18 @@ def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
     if threads := runtime():
         functions.set_threads(*threads)
     return Library(functions, printed(cell), numbers, key)
+
+
+def is_compiled(cell: Cell, dtype: torch.dtype) -> bool:
+    """Whether `library` has nothing to compile: it was, or it cannot be."""
+    try:
+        return compiler.is_compiled(_name(cell), source(cell, dtype))
+    except CellError:
+        return True
+
+
+def _name(cell: Cell) -> str:
+    return cell.name if cell.name.isascii() and cell.name.isidentifier() else "cell"
 
 
 def arguments(numbers: list[int]) -> Any:

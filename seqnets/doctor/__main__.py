@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from itertools import product
 from typing import Any
 
@@ -17,19 +18,24 @@ import torch
 
 from seqnets.cells import CELLS
 from seqnets.doctor.checks import CPP, Case, Check, check
+from seqnets.doctor.preparation import absent_kernels, seconds_of
 from seqnets.doctor.surroundings import surroundings, where_it_ran
 from seqnets.kernels.arguments import DTYPES, cell, positive
 from seqnets.kernels.availability import CHECK, interpreted, triton_version
 from seqnets.kernels.planning.timing import BATCH, STEPS
+from seqnets.progress import Progress, about
 from seqnets.table import print_table
 
-SCHEDULES = ("resident", "tiled", CPP)
+TRITON_SCHEDULES = ("resident", "tiled")
+SCHEDULES = (*TRITON_SCHEDULES, CPP)
+DTYPES_ON_GPU = ("bf16", "fp16", "fp32")
 HEADER = ("cell", "dtype", "hidden", "schedule", "pass", "result", "error/allowed", "ms", "torch ms", "compile s", "")
 
 DESCRIPTION = f"""Check the fused kernels on this machine: what they run in, and for each cell, dtype, schedule and pass whether
 they serve, their largest error against float64 relative to what the tolerance policy allows (agreement is at most 1), how long
-they took to compile and the median time of a layer (T={STEPS}, B={BATCH}) beside that of torch's own. The schedule "cpp" stands
-for the kernels in C++, on the CPU. Without a GPU those in Triton run in its interpreter, on the CPU, and are not timed."""
+they took to compile if they were not found compiled, and the median time of a layer (T={STEPS}, B={BATCH}) beside that of torch's own. The schedule "cpp" stands
+for the kernels in C++, on the CPU. On a GPU it compiles the kernels first, in processes side by side, unless Triton's cache has
+them. Without one those in Triton run in its interpreter, on the CPU, and are not timed. It says beforehand how long it will take."""
 STATUS = """Exit status: 0 where all that is served agrees, 1 where anything disagrees or crashes, 2 where the arguments are wrong.
 What kernels do not serve does not count: the table, or "result" and "reason" with --json, says why."""
 
@@ -46,16 +52,21 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ[CHECK] = "0"  # the checks are these
     # numpy's, about values that are masked, or that saturate later
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton.runtime.interpreter")
+    dtypes = options.dtype or (DTYPES_ON_GPU if gpu else DTYPES)
+    schedules = options.schedule or (TRITON_SCHEDULES if gpu else SCHEDULES)
+    hidden_sizes = options.hidden or [128 if gpu else 20]
     cases = [
         Case(chosen, DTYPES[dtype], hidden, schedule, backward)
         for chosen, dtype, hidden, schedule, backward in product(
-            options.cell, options.dtype, options.hidden or [128 if gpu else 20], SCHEDULES, (False, True)
+            options.cell, dtypes, hidden_sizes, schedules, (False, True)
         )
     ]
+    _compile(cases, device)
     checks = []
-    for number, case in enumerate(cases, 1):
-        checks.append(check(case, device))
-        print(f"[{number}/{len(cases)}] {' '.join(_row(checks[-1])[:6])}", file=sys.stderr)
+    with Progress(len(cases)) as progress:
+        for case in cases:
+            checks.append(check(case, device))
+            progress.advance(" ".join(_row(checks[-1])[:6]))
     agrees = all(found.result in ("agrees", "not served", "not judged") for found in checks)
     if options.json:
         found = [found.as_dict() for found in checks]
@@ -65,6 +76,20 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         _print(here, where, checks, agrees)
     return 0 if agrees else 1
+
+
+def _compile(cases: Sequence[Case], device: torch.device) -> None:
+    """What is not there yet, after a word on how long all takes. What does not compile is found out by its check."""
+    with redirect_stdout(sys.stderr):  # a step may print
+        absent = absent_kernels(cases, device)
+        took = about(seconds_of(cases, device, len(absent)))
+    first = f", and before them {len(absent)} kernels to compile" if absent else ""
+    print(f"{len(cases)} checks{first}: {took}", file=sys.stderr, flush=True)
+    if absent:
+        from seqnets.kernels.compiling import compile_all
+
+        with Progress(len(absent)) as progress:
+            compile_all(absent, done=lambda outcome: progress.advance(f"compiled {outcome.request}"))
 
 
 def _in_interpreter(arguments: list[str]) -> int:
@@ -81,7 +106,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--cell", nargs="+", type=cell, default=list(CELLS.values()), metavar="NAME",
         help=f"of {', '.join(CELLS)} (default: all), or package.module:cell for one of your own",
     )  # fmt: skip
-    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: all")
+    parser.add_argument(
+        "--dtype", nargs="+", choices=DTYPES,
+        help=f"default: {', '.join(DTYPES_ON_GPU)} on a GPU, for under two minutes with 16 cores, by estimate; else all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--schedule", nargs="+", choices=SCHEDULES,
+        help=f"default: {', '.join(TRITON_SCHEDULES)} on a GPU, else these and {CPP}",
+    )  # fmt: skip
     parser.add_argument("--hidden", nargs="+", type=positive, metavar="H", help="default: 128 on a GPU, else 20")
     return parser.parse_args(arguments)
 

@@ -47,7 +47,7 @@ def where_it_ran(device: torch.device) -> str:
     if unavailable is not None:
         return f"Triton's kernels did not run: {unavailable}. Those in C++ are for the CPU."
     if device.type == "cuda":
-        return f"Triton's kernels ran on {torch.cuda.get_device_name(device)}; those in C++ on the CPU."
+        return f"Triton's kernels ran on {torch.cuda.get_device_name(device)}; those in C++ are for the CPU."
     why = "TRITON_INTERPRET=1 is set" if torch.cuda.is_available() else "PyTorch finds none here"
     return f"Nothing ran on a GPU, because {why}: Triton's kernels ran in its interpreter, on the CPU; those in C++ are for the CPU."
 

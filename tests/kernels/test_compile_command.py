@@ -82,21 +82,24 @@ def test_an_interpreter_compiles_nothing_and_says_so(tmp_path):
     assert done.returncode == 2 and "TRITON_INTERPRET=1 is set" in done.stderr
 
 
-def test_an_interrupt_ends_all_processes(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
+def test_no_process_outlives_the_command(how, tmp_path):
     arguments = command(
-        "--cell", "lstm", "gru", "--hidden", 64, 100, 128, "--dtype", "bf16", "--arch", "sm_90", "--jobs", 2
+        "--cell", "rnn_tanh", "--hidden", 16, 64, 100, 128, "--dtype", "bf16", "--arch", "sm_90", "--jobs", 2
     )
     started = subprocess.Popen(
         arguments, env=surroundings(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    for line in started.stderr:
-        if line.startswith("[1/"):  # both processes are at work
-            break
-    os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+    assert any(line.startswith("[1/12") for line in started.stderr)  # both processes are at work
+    if how is signal.SIGINT:
+        os.killpg(started.pid, how)  # as a terminal does
+    else:
+        started.kill()
     _, rest = started.communicate(timeout=60)
-    assert started.returncode == 130
-    assert rest.splitlines()[-1].startswith("interrupted") and "Traceback" not in rest
+    if how is signal.SIGINT:
+        assert started.returncode == 130
+        assert rest.splitlines()[-1].startswith("interrupted") and "Traceback" not in rest
     wait_until_empty(started.pid)
 
 

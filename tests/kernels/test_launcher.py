@@ -13,6 +13,9 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import GPUDriver
 
 import seqnets
+from seqnets.doctor import checks
+from seqnets.doctor.checks import time_layers
+from seqnets.kernels import compiling
 from seqnets.kernels.agreement import errors, variants
 from seqnets.kernels.ahead_of_time import compile_ahead, is_compiled
 from seqnets.kernels.analysis.compilations import watch_compilations
@@ -144,6 +147,20 @@ def test_the_launcher_finds_in_the_cache_what_was_compiled_ahead_of_time(name, s
         assert is_compiled(launch, SM_90.target)
 
 
+def test_the_c_launcher_is_compiled_beforehand_too_where_the_gpu_is(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        triton.runtime.driver.active, "launcher_cls", lambda src, metadata: made.append((src.fn, metadata.shared)), raising=False
+    )  # fmt: skip
+    variant = Variant("", 1, 16, 1, False, (), torch.float16, True, False, False, False)
+    request = plan_variant(zoo.ALL["lstm"], variant, SM_90)[0]
+    compiling._compile(request)
+    assert made == []
+    compiling._compile(request._replace(place=SM_90._replace(device=torch.device("cuda", 0))))
+    compiled = compile_ahead(first_launch(request.cell, request.case, request.plan), SM_90.target)
+    assert made == [(resident.forward, compiled.metadata.shared)]
+
+
 def compiled_for(cell, variants, schedule):
     """The keys of the kernels that are compiled beforehand for those variants."""
     requests = {request for variant in variants for request in plan_variant(cell, variant, SM_90, schedule)}
@@ -153,17 +170,26 @@ def compiled_for(cell, variants, schedule):
     return keys
 
 
+def run_own(competitors):
+    """A timer that times nothing."""
+    competitors["triton"]()
+    return {"triton": [0.0]}
+
+
 @pytest.mark.parametrize("schedule", ["resident", "tiled"])
 @pytest.mark.parametrize("name", ["lstm", "zoneout_gru", "peephole_lstm"])
-def test_what_is_compiled_beforehand_is_what_the_check_of_a_first_use_launches(name, schedule, launched):
-    cell = zoo.ALL[name]
-    checked = [
-        variant for differentiated in (False, True) for variant in variants(cell, 1, 16, torch.float16, differentiated)
-    ]
+def test_what_is_compiled_beforehand_is_what_checks_launch_and_the_doctor_times(name, schedule, launched):
+    cell, cpu, dtype = zoo.ALL[name], torch.device("cpu"), torch.float16
+    checked = [variant for backward in (False, True) for variant in variants(cell, 1, 16, dtype, backward)]
     with use_schedule(schedule):
         for variant in checked:
-            errors(cell, variant, torch.device("cpu"), (2, 3))
-    assert launched == compiled_for(cell, checked, schedule)
+            errors(cell, variant, cpu, (2, 3))
+        compiled = compiled_for(cell, checked, schedule)
+        assert launched == compiled
+        for backward in (False, True):
+            launched.clear()
+            time_layers(checks.Case(cell, dtype, 16, schedule, backward), cpu, "triton", run_own)
+            assert launched and launched < compiled
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "bias": False, "num_heads": 2}], ids=str)
