@@ -58,7 +58,7 @@ class Proof:
         """The tests for GPUs, in the time that is left."""
         left = max(0.0, self.seconds - self.elapsed)
         self.tell(f"{self.elapsed:6.1f} s  tests/gpu, at most {left:.0f} s")
-        self.record.results["tests"] = suite.run_tests(left)
+        self.record.results["tests"] = suite.run_tests(left, self.record.results["rehearsed"])
 
     def keep(self) -> None:
         self.record.results["not_reached"] = [task.name for tasks in self.todo.values() for task in tasks]

@@ -291,12 +291,14 @@ def test_a_compiled_layer(cell):
     case = Case(cell, lengths=(4, 0, 2), options=TWO_WAY)
     layer, (x, state, lengths) = build(case, DEVICE, backend="triton").eval(), inputs(case, DEVICE)
     torch._dynamo.reset()
-    compiled = torch.compile(layer, fullgraph=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager" if STUB else "inductor")
     torch.testing.assert_close(run(compiled, x, state, lengths), run(layer, x, state, lengths))
 
 
 @pytest.mark.parametrize("dtype", [HALF, BFLOAT], ids=str)
 def test_autocast(dtype):
+    if STUB and dtype is HALF:
+        pytest.skip("the stub's tensors are on the CPU, where torch.nn.LSTM does not run in float16")
     layer, x = seqnets.LSTM(5, 7, device=DEVICE, backend="triton"), torch.randn(4, 3, 5, device=DEVICE)
     with torch.autocast(DEVICE, dtype):
         y, (h, c) = layer(x)
