@@ -226,7 +226,8 @@ def results(case: Case, backend: str, device: str = "cpu", dtype: torch.dtype | 
     leaves |= dict(layer.named_parameters())
     found = dict(outputs)
     outputs = {name: output for name, output in outputs.items() if output.requires_grad}  # with T = 0 some are constant
-    for chosen in [list(outputs), *([name] for name in outputs if case.alone)]:
+    together = [list(outputs)] if outputs else []  # none within torch.no_grad
+    for chosen in [*together, *([name] for name in outputs if case.alone)]:
         gradients = torch.autograd.grad(
             [outputs[name] for name in chosen],
             list(leaves.values()),

@@ -141,6 +141,8 @@ def _replace_clocks() -> None:
     cuda.current_stream = lambda device=None: _Stream()
     cuda.stream = cuda.graph = lambda *given, **more: contextlib.nullcontext()
     cuda.empty_cache = lambda: None
+    cuda._sleep = lambda cycles: None
+    cuda.set_sync_debug_mode = lambda mode: None
 
 
 def _answer_for_the_device() -> None:

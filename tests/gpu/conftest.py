@@ -1,0 +1,71 @@
+"""What every test on a GPU is watched for, and a report of it where one fails: it must be mended where there is no GPU."""
+
+import collections
+
+import pytest
+import torch
+
+from tests.gpu.device import REHEARSED, STUB
+
+if STUB:
+    from tests.gpu import rehearsal
+
+    rehearsal.begin()  # before test modules ask what is here
+
+PLANS, COMPILED = pytest.StashKey[dict](), pytest.StashKey[list]()
+MOST_KERNELS = 12  # told of one test
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    if REHEARSED == "sample":
+        items[:] = rehearsal.one_of_each(items)
+
+
+@pytest.fixture(autouse=True)
+def _watched(request, monkeypatch):
+    """The plans by which kernels are launched, and what is compiled."""
+    from seqnets.kernels import launch  # which imports Triton: where tests run
+    from seqnets.kernels.analysis.compilations import watch_compilations
+
+    plans, compiled = request.node.stash.setdefault(PLANS, {}), request.node.stash.setdefault(COMPILED, [])
+    find = launch.plan_for
+
+    def plan_for(cell, U, N, dtype, device, backward):
+        plan = find(cell, U, N, dtype, device, backward)
+        plans[f"{cell.name} U={U} N={N} {dtype} {'backward' if backward else 'forward'}"] = plan
+        return plan
+
+    monkeypatch.setattr(launch, "plan_for", plan_for)
+    with watch_compilations(compiled):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed and hasattr(report.longrepr, "addsection"):
+        # at the end of the failure's text, which reports in XML keep too
+        report.longrepr.addsection("on this GPU", "\n".join(_told(item)))
+    return report
+
+
+def _told(item):
+    yield from (f"plan of {what}: {plan._replace(why='')}" for what, plan in item.stash.get(PLANS, {}).items())
+    compiled = item.stash.get(COMPILED, [])
+    counts = collections.Counter((c.kernel, c.cached) for c in compiled)
+    for (kernel, cached), count in list(counts.items())[:MOST_KERNELS]:
+        yield f"{'read from the cache' if cached else 'compiled'}: {count} × {kernel}"
+    if not compiled:
+        yield "no kernel was compiled in this test"
+    yield _surroundings()
+
+
+def _surroundings():
+    from seqnets.kernels import store
+
+    try:
+        name, known = torch.cuda.get_device_name(), store.surroundings(torch.device("cpu" if STUB else "cuda"))
+    except Exception as error:  # after an error of CUDA nothing answers
+        return f"torch {torch.__version__}; the GPU does not answer: {error}"
+    return f"{name}, " + ", ".join(f"{what} {known[what]}" for what in ("driver", "cuda", "torch", "triton"))
