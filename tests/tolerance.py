@@ -1,4 +1,4 @@
-"""The tolerance policy of the library (`seqnets.tolerance`), as an assertion."""
+"""The tolerance policy of the library (`seqnets.tolerance`), as an assertion; and that of equal bits."""
 
 import torch
 
@@ -26,4 +26,22 @@ def _where(actual, baseline, oracle, allowed):
     return (
         f"worst at {list(place)} of {list(actual.shape)}: {values}; {int((errors > allowed).sum())} of {errors.numel()} are beyond, "
         f"{int(actual.isnan().sum())} are nan (what kernels leave unwritten is nan here)"
+    )
+
+
+def assert_same_bits(found, expected):
+    """Tensors by name, each with the values of its other, and none nan."""
+    assert found.keys() == expected.keys(), f"{list(found)}, expected {list(expected)}"
+    for what, tensor in found.items():
+        other = expected[what]
+        assert tensor.shape == other.shape, f"{what}: shape {tuple(tensor.shape)}, expected {tuple(other.shape)}"
+        assert torch.equal(tensor, other), f"{what}: {_first_difference(tensor, other)}"
+
+
+def _first_difference(found, expected):
+    different = (found != expected).nonzero().tolist()
+    place = tuple(different[0])
+    return (
+        f"{len(different)} of {found.numel()} differ, first at {list(place)} of {list(found.shape)}: found {found[place].item():.9g}, "
+        f"expected {expected[place].item():.9g}; {int(found.isnan().sum())} are nan"
     )

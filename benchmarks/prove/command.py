@@ -118,7 +118,7 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
         if options.tests:
             left = began + seconds - time.monotonic()
             print(f"{time.monotonic() - began:6.1f} s  tests/gpu, at most {left:.0f} s", flush=True)
-            results["tests"] = suite.run_tests(left)
+            results["tests"] = suite.run_tests(left, options.dry)
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -16,6 +16,10 @@ PLANS, COMPILED = pytest.StashKey[dict](), pytest.StashKey[list]()
 MOST_KERNELS = 12  # told of one test
 
 
+def pytest_report_header():
+    return "a stub stands for the GPU: nothing is computed, and no number is judged" if STUB else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     if REHEARSED == "sample":
@@ -55,7 +59,7 @@ def _told(item):
     compiled = item.stash.get(COMPILED, [])
     counts = collections.Counter((c.kernel, c.cached) for c in compiled)
     for (kernel, cached), count in list(counts.items())[:MOST_KERNELS]:
-        yield f"{'read from the cache' if cached else 'compiled'}: {count} × {kernel}"
+        yield f"{'read from the cache' if cached else 'compiled'}: {kernel}, {count} times"
     if not compiled:
         yield "no kernel was compiled in this test"
     yield _surroundings()
