@@ -19,7 +19,7 @@ import seqnets
 from seqnets.cells import Cell
 from seqnets.kernels.planning.select import use_schedule
 from tests.cells import zoo
-from tests.tolerance import assert_within_policy
+from tests.tolerance import assert_same_bits, assert_within_policy
 
 I = 5
 
@@ -226,7 +226,8 @@ def results(case: Case, backend: str, device: str = "cpu", dtype: torch.dtype | 
     leaves |= dict(layer.named_parameters())
     found = dict(outputs)
     outputs = {name: output for name, output in outputs.items() if output.requires_grad}  # with T = 0 some are constant
-    for chosen in [list(outputs), *([name] for name in outputs if case.alone)]:
+    together = [list(outputs)] if outputs else []  # none within torch.no_grad
+    for chosen in [*together, *([name] for name in outputs if case.alone)]:
         gradients = torch.autograd.grad(
             [outputs[name] for name in chosen],
             list(leaves.values()),
@@ -257,9 +258,7 @@ def by_kernels(case: Case, device: str = "cpu") -> dict[str, torch.Tensor]:
 
 def check_bits(case: Case, device: str = "cpu") -> None:
     """The same input gives the same bits."""
-    first, second = by_kernels(case, device), by_kernels(case, device)
-    for what, tensor in first.items():
-        assert torch.equal(tensor, second[what]), what
+    assert_same_bits(by_kernels(case, device), by_kernels(case, device))
 
 
 def check_exact(schedule: str, lengths: tuple[int, ...], options: dict[str, Any], device: str = "cpu") -> None:
@@ -279,12 +278,12 @@ def check_exact(schedule: str, lengths: tuple[int, ...], options: dict[str, Any]
         torch.manual_seed(0)
         with use_schedule(schedule), poisoned_allocations():
             y, final = layer(*given)
-            found.append(
-                [y, *final, *torch.autograd.grad([y, *final], [x, *layer.parameters()], map(whole, [y, *final]))]
-            )
-    assert all(tensor.any() for tensor in found[0])
+            leaves = {"x": x, **dict(layer.named_parameters())}
+            gradients = torch.autograd.grad([y, *final], list(leaves.values()), map(whole, [y, *final]))
+            found.append({"y": y, "last h": final.h, **dict(zip(map("d {}".format, leaves), gradients, strict=True))})
+    assert all(tensor.any() for tensor in found[0].values())
     for other in found[1:]:
-        assert all(map(torch.equal, found[0], other))
+        assert_same_bits(other, found[0])
 
 
 def check(case: Case, device: str = "cpu", tf32: bool = False) -> None:

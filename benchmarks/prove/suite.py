@@ -21,17 +21,17 @@ GRACE = 20  # seconds, to report after it was told to stop
 MOST_FAILURES = 40  # after so many the rest tells nothing new
 
 
-def run_tests(seconds: float, rehearsed: bool = False) -> dict[str, Any]:
-    """What became of tests/gpu within that time, in JSON types. A rehearsal runs the first case of each test, on the stub."""
+def run_tests(seconds: float, rehearsed: bool) -> dict[str, Any]:
+    """What became of tests/gpu within that time, in JSON types. A rehearsal runs one case of each test, on the stub."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        parallel = ["-n", str(cores())] if importlib.util.find_spec("xdist") else []
+        parallel = ["-n", str(cores()), "--dist", "loadgroup"] if importlib.util.find_spec("xdist") else []
         command = [
             sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "-q", f"--maxfail={MOST_FAILURES}",
             f"--junitxml={report}", *parallel, "tests/gpu",
         ]  # fmt: skip
-        environment = os.environ | {"SEQNETS_CACHE": folder} | ({"SEQNETS_STUB_GPU": "sample"} if rehearsed else {})
+        environment = os.environ | {"SEQNETS_CACHE": folder, "SEQNETS_STUB_GPU": "sample" if rehearsed else ""}
         process = subprocess.Popen(
             command,
             cwd=ROOT,

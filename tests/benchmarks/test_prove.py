@@ -301,7 +301,7 @@ def test_failures_of_pytest_are_kept(tmp_path, monkeypatch):
         encoding="utf-8",
     )
     monkeypatch.setattr(suite, "ROOT", tmp_path)
-    found = suite.run_tests(120)
+    found = suite.run_tests(120, rehearsed=False)
     assert (found["passed"], found["failed"], found["skipped"]) == (1, 1, 1), found["output"]
     assert found["reasons"] == ["no room"] and found["status"] == "exit status 1"
     (failure,) = found["failures"]
@@ -316,7 +316,7 @@ def test_tests_that_take_too_long_are_stopped_and_what_was_reached_is_kept(tmp_p
     )
     monkeypatch.setattr(suite, "ROOT", tmp_path)
     monkeypatch.setattr(suite, "cores", lambda: 1)
-    found = suite.run_tests(10)
+    found = suite.run_tests(10, rehearsed=False)
     assert found["status"] == "stopped after 10 s" and found["passed"] >= 1, found["output"]
 
 

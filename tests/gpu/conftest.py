@@ -1,104 +1,75 @@
-"""What a failure tells beside its message, and how the tests are rehearsed without a GPU.
+"""What every test on a GPU is watched for, and a report of it where one fails: it must be mended where there is no GPU."""
 
-Whoever mends a failure may have no GPU at hand. So each says what ran: the GPU, the versions, the plans, and the kernels that were
-compiled.
-
-On the stub nothing is computed. Comparisons pass whatever they are given, so that every line runs, and no mistake in the tests
-themselves is left for the first GPU.
-"""
-
-import platform
-from contextlib import contextmanager
+import collections
 
 import pytest
 import torch
 
-from tests.gpu.device import DEVICE, STUB
+from tests.gpu.device import REHEARSED, STUB
 
 if STUB:
-    from benchmarks.prove import stub_gpu
+    from tests.gpu import rehearsal
 
-    stub_gpu.install()
+    rehearsal.begin()  # before test modules ask what is here
+
+PLANS, COMPILED = pytest.StashKey[dict](), pytest.StashKey[list]()
+MOST_KERNELS = 12  # told of one test
 
 
+def pytest_report_header():
+    return "a stub stands for the GPU: nothing is computed, and no number is judged" if STUB else None
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    if STUB != "sample":
-        return
-    first = {}
-    for item in items:
-        first.setdefault(item.function, item)
-    chosen = set(first.values())
-    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    items[:] = [item for item in items if item in chosen]
+    if REHEARSED == "sample":
+        items[:] = rehearsal.one_of_each(items)
+
+
+@pytest.fixture(autouse=True)
+def _watched(request, monkeypatch):
+    """The plans by which kernels are launched, and what is compiled."""
+    from seqnets.kernels import launch  # which imports Triton: where tests run
+    from seqnets.kernels.analysis.compilations import watch_compilations
+
+    plans, compiled = request.node.stash.setdefault(PLANS, {}), request.node.stash.setdefault(COMPILED, [])
+    find = launch.plan_for
+
+    def plan_for(cell, U, N, dtype, device, backward):
+        plan = find(cell, U, N, dtype, device, backward)
+        plans[f"{cell.name} U={U} N={N} {dtype} {'backward' if backward else 'forward'}"] = plan
+        return plan
+
+    monkeypatch.setattr(launch, "plan_for", plan_for)
+    with watch_compilations(compiled):
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    with recorded() as (plans, compiled):
-        try:
-            return (yield)
-        except AssertionError as error:
-            if STUB:
-                return None  # nothing was computed, so nothing can be as it should
-            tell(error, plans, compiled)
-            raise
-        except Exception as error:
-            tell(error, plans, compiled)
-            raise
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed and hasattr(report.longrepr, "addsection"):
+        # at the end of the failure's text, which reports in XML keep too
+        report.longrepr.addsection("on this GPU", "\n".join(_told(item)))
+    return report
 
 
-@contextmanager
-def recorded():
-    """The plans that are made, and the kernels that are compiled."""
-    try:
-        from seqnets.kernels import launch
-        from seqnets.kernels.analysis.compilations import watch_compilations
-    except ImportError:  # of Triton: all is skipped
-        yield {}, []
-        return
-    plans, compiled, original = {}, [], launch.plan_for
-
-    def plan_for(cell, U, N, dtype, device, backward):
-        plan = original(cell, U, N, dtype, device, backward)
-        plans[f"{cell.name} {'backward' if backward else 'forward'} U={U} N={N} {dtype}"] = plan
-        return plan
-
-    launch.plan_for = plan_for
-    try:
-        with watch_compilations(compiled):
-            yield plans, compiled
-    finally:
-        launch.plan_for = original
+def _told(item):
+    yield from (f"plan of {what}: {plan._replace(why='')}" for what, plan in item.stash.get(PLANS, {}).items())
+    compiled = item.stash.get(COMPILED, [])
+    counts = collections.Counter((c.kernel, c.cached) for c in compiled)
+    for (kernel, cached), count in list(counts.items())[:MOST_KERNELS]:
+        yield f"{'read from the cache' if cached else 'compiled'}: {kernel}, {count} times"
+    if not compiled:
+        yield "no kernel was compiled in this test"
+    yield _surroundings()
 
 
-def tell(error, plans, compiled):
-    if not hasattr(error, "add_note"):  # before Python 3.11
-        return
+def _surroundings():
     from seqnets.kernels import store
 
-    device = torch.device(DEVICE)
-    known = store.surroundings(device)
-    error.add_note(
-        f"on {torch.cuda.get_device_name()}, driver {known['driver']}, torch {known['torch']}, Triton {known['triton']}, "
-        f"CUDA {known['cuda']}, cuDNN {torch.backends.cudnn.version()}, Python {platform.python_version()}"
-    )
-    for what, plan in plans.items():
-        error.add_note(f"plan: {what}: {plan._asdict()}")
-    for compilation in compiled:
-        error.add_note(f"kernel: {compilation}")
-
-
-@pytest.fixture(autouse=STUB != "")
-def _nothing_is_judged(monkeypatch):
-    from seqnets.kernels import first_use
-
-    def judge(*given):
-        judged(*given)
-        return
-
-    judged = first_use._judge
-    monkeypatch.setattr(first_use, "_judge", judge)
-    monkeypatch.setattr(torch, "equal", lambda *tensors: True)
-    monkeypatch.setattr(torch.testing, "assert_close", lambda *given, **more: None)
-    for module in ("tests.recurrences", "tests.gpu.test_gpu"):
-        monkeypatch.setattr(f"{module}.assert_within_policy", lambda *given, **more: None)
+    try:
+        name, known = torch.cuda.get_device_name(), store.surroundings(torch.device("cpu" if STUB else "cuda"))
+    except Exception as error:  # after an error of CUDA nothing answers
+        return f"torch {torch.__version__}; the GPU does not answer: {error}"
+    return f"{name}, " + ", ".join(f"{what} {known[what]}" for what in ("driver", "cuda", "torch", "triton"))

@@ -1,6 +1,10 @@
-"""Where the tests for GPUs run: on one, or with ``SEQNETS_STUB_GPU`` on the stub of `benchmarks.prove.stub_gpu`, to rehearse them."""
+"""Where the tests of this folder run: on the GPU, or with ``SEQNETS_STUB_GPU`` on a stub of one, which computes nothing.
+
+``SEQNETS_STUB_GPU=1`` rehearses every case, ``SEQNETS_STUB_GPU=sample`` one of each test function.
+"""
 
 import os
 
-STUB = os.environ.get("SEQNETS_STUB_GPU", "")  # "1": all tests; "sample": the first case of each
+REHEARSED = os.environ.get("SEQNETS_STUB_GPU", "")
+STUB = REHEARSED in ("1", "sample")
 DEVICE = "cpu" if STUB else "cuda"
