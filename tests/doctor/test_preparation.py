@@ -14,7 +14,6 @@ from seqnets.doctor.preparation import absent_kernels, seconds_of
 from seqnets.kernels import compiling
 from seqnets.kernels.availability import CHECK
 from seqnets.kernels.planning.arch import ARCHS
-from seqnets.progress import about
 from seqnets.tolerance import Error
 from tests.doctor import user_cells
 
@@ -68,14 +67,6 @@ def test_cpp_is_compiled_once_for_a_cell_and_a_dtype(monkeypatch, tmp_path):
     libraries = list(Path(tmp_path).rglob("lstm-*.so"))
     assert len(libraries) == 1
     assert seconds_of(both, CPU, 0) == pytest.approx(first - 8.0)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(0, "less than a minute"), (44, "less than a minute"), (45, "about 1 minute"), (95, "about 2 minutes")],
-)
-def test_an_estimate_is_in_minutes(seconds, expected):
-    assert about(seconds) == expected
 
 
 def run_command(monkeypatch, capsys, *arguments):
