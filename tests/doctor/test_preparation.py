@@ -103,3 +103,13 @@ def test_on_a_gpu_the_rest_is_checked_where_it_is_asked_for(as_if_on_a_gpu, monk
         (name, torch.float64) for name in ("cpp", "cpp", "tiled", "tiled")
     ]
     assert {request.plan.schedule for request in compiled} == {"tiled"}
+
+
+def test_a_gpu_that_cannot_be_asked_is_left_to_the_checks(as_if_on_a_gpu, monkeypatch, capsys):
+    def fail(device):
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(compiling, "place_here", fail)
+    checked, compiled, said = run_command(monkeypatch, capsys, "--cell", "gru", "--dtype", "fp16")
+    assert (len(checked), compiled) == (4, [])
+    assert "nothing is compiled beforehand: RuntimeError: no C compiler" in said
