@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
@@ -27,6 +27,10 @@ from seqnets.kernels.trial import Variant
 
 # That one kernel, and the start of the processes, took on two cores that others shared: cells of up to 4 gates, H=128
 SECONDS, SECONDS_TO_START = 2.0, 5.0
+BROKEN = (
+    "a process that compiles was ended from outside, crashed, or could not import the script that started it, which must do so "
+    "below if __name__ == '__main__'"
+)
 
 
 class Place(NamedTuple):
@@ -53,7 +57,7 @@ class Request(NamedTuple):
         sizes = f"H={case.units * case.heads}" + f" in {case.heads} heads" * (case.heads > 1)
         dtype = str(case.dtype).removeprefix("torch.") + f" {plan.precision}" * (case.dtype is torch.float32)
         ways = " bidirectional" * (case.directions > 1) + " ragged" * case.ragged
-        return f"{self.cell.name} {sizes} {dtype} {plan.schedule}{ways}: {kept}"
+        return f"{self.cell.name} {sizes} {dtype} {plan.schedule}{ways}, {self.place.arch.name}: {kept}"
 
 
 class Refused(NamedTuple):
@@ -148,16 +152,21 @@ def _compile_absent(requests: list[Request], jobs: int) -> Iterator[Outcome]:
     others = set(multiprocessing.active_children())
     # spawned: a fork of a process that uses a GPU, or threads, as torch does, cannot
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin)
+    futures: dict[Future[float], Request] = {}
+    # what takes longest first, lest it be alone at the end
+    by_size = sorted(requests, key=lambda request: (request.case.backward, request.case.units), reverse=True)
     try:
-        # what takes longest first, lest it be alone at the end
-        by_size = sorted(requests, key=lambda request: (request.case.backward, request.case.units), reverse=True)
-        futures = {pool.submit(_compile, request): request for request in by_size}
+        try:
+            for request in by_size:
+                futures[pool.submit(_compile, request)] = request
+        except BrokenProcessPool:
+            yield from (Outcome(request, failure=BROKEN) for request in by_size[len(futures) :])
         for future in as_completed(futures):
             request = futures[future]
             try:
                 yield Outcome(request, future.result())
             except BrokenProcessPool:
-                yield Outcome(request, failure="a process that compiled kernels was ended from outside, or crashed")
+                yield Outcome(request, failure=BROKEN)
             except Exception as error:  # whatever the compiler raises
                 reason = str(error).partition("\n")[0]
                 yield Outcome(request, failure=f"{type(error).__name__}: {reason}")

@@ -48,11 +48,14 @@ def _bar() -> Any:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
+        from rich.table import Column
     except ImportError:
         return None
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # what is narrow is cut here
     return Bar(
-        BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False), console=Console(stderr=True), transient=True,
+        BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False, table_column=rest),
+        console=Console(stderr=True), transient=True, expand=True,
     )  # fmt: skip
 
 

@@ -33,9 +33,9 @@ HEADER = ("cell", "dtype", "hidden", "schedule", "pass", "result", "error/allowe
 
 DESCRIPTION = f"""Check the fused kernels on this machine: what they run in, and for each cell, dtype, schedule and pass whether
 they serve, their largest error against float64 relative to what the tolerance policy allows (agreement is at most 1), how long
-they took to compile if they were not found compiled, and the median time of a layer (T={STEPS}, B={BATCH}) beside that of torch's own. The schedule "cpp" stands
-for the kernels in C++, on the CPU. On a GPU it compiles the kernels first, in processes side by side, unless Triton's cache has
-them. Without one those in Triton run in its interpreter, on the CPU, and are not timed. It says beforehand how long it will take."""
+they took to compile if that was not done before, and the median time of a layer (T={STEPS}, B={BATCH}) beside that of torch's
+own. The schedule "cpp" stands for the kernels in C++, on the CPU. On a GPU the others are compiled first, in processes side by
+side. Without one they run in Triton's interpreter, on the CPU, and are not timed. How long all takes is estimated beforehand."""
 STATUS = """Exit status: 0 where all that is served agrees, 1 where anything disagrees or crashes, 2 where the arguments are wrong.
 What kernels do not serve does not count: the table, or "result" and "reason" with --json, says why."""
 
@@ -81,7 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _compile(cases: Sequence[Case], device: torch.device) -> None:
     """What is not there yet, after a word on how long all takes. What does not compile is found out by its check."""
     with redirect_stdout(sys.stderr):  # a step may print
-        absent = absent_kernels(cases, device)
+        try:
+            absent = absent_kernels(cases, device)
+        except Exception as error:  # of a driver, say: the checks will meet it, too
+            print(f"nothing is compiled beforehand: {type(error).__name__}: {error}")
+            absent = []
         took = about(seconds_of(cases, device, len(absent)))
     first = f", and before them {len(absent)} kernels to compile" if absent else ""
     print(f"{len(cases)} checks{first}: {took}", file=sys.stderr, flush=True)

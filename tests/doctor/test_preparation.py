@@ -14,7 +14,6 @@ from seqnets.doctor.preparation import absent_kernels, seconds_of
 from seqnets.kernels import compiling
 from seqnets.kernels.availability import CHECK
 from seqnets.kernels.planning.arch import ARCHS
-from seqnets.progress import about
 from seqnets.tolerance import Error
 from tests.doctor import user_cells
 
@@ -70,14 +69,6 @@ def test_cpp_is_compiled_once_for_a_cell_and_a_dtype(monkeypatch, tmp_path):
     assert seconds_of(both, CPU, 0) == pytest.approx(first - 8.0)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(0, "less than a minute"), (44, "less than a minute"), (45, "about 1 minute"), (95, "about 2 minutes")],
-)
-def test_an_estimate_is_in_minutes(seconds, expected):
-    assert about(seconds) == expected
-
-
 def run_command(monkeypatch, capsys, *arguments):
     """What is checked by the command on a GPU, and what it says and compiles beforehand."""
     checked, compiled = [], []
@@ -112,3 +103,13 @@ def test_on_a_gpu_the_rest_is_checked_where_it_is_asked_for(as_if_on_a_gpu, monk
         (name, torch.float64) for name in ("cpp", "cpp", "tiled", "tiled")
     ]
     assert {request.plan.schedule for request in compiled} == {"tiled"}
+
+
+def test_a_gpu_that_cannot_be_asked_is_left_to_the_checks(as_if_on_a_gpu, monkeypatch, capsys):
+    def fail(device):
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(compiling, "place_here", fail)
+    checked, compiled, said = run_command(monkeypatch, capsys, "--cell", "gru", "--dtype", "fp16")
+    assert (len(checked), compiled) == (4, [])
+    assert "nothing is compiled beforehand: RuntimeError: no C compiler" in said

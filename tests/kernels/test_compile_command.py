@@ -43,7 +43,7 @@ def test_kernels_are_compiled_once_for_all_processes(tmp_path):
     assert first.stdout.startswith("3 kernels: 3 compiled, 0 were in the cache; ")
     assert second.stdout.startswith("3 kernels: 0 compiled, 3 were in the cache; ")
     assert re.search(r"3 to be compiled, which will take about \d+ s$", first.stderr, re.M)
-    assert sorted(re.findall(r"rnn_tanh H=16 bfloat16 resident: (.*): \d+\.\d s$", first.stderr, re.M)) == [
+    assert sorted(re.findall(r"rnn_tanh H=16 bfloat16 resident, sm_90: (.*): \d+\.\d s$", first.stderr, re.M)) == [
         "backward", "forward", "forward, keeping less",
     ]  # fmt: skip
     assert "[3/3]" in first.stderr and "[1/" not in second.stderr
@@ -147,6 +147,22 @@ def test_a_kernel_that_does_not_compile_is_an_outcome_among_others(tmp_path, mon
     assert set(seen) == set(outcomes)
     assert missing([*right, wrong]) == [wrong]
     assert compile_all(right) == [Outcome(request, cached=True) for request in right]
+
+
+def test_processes_that_cannot_begin_are_told(tmp_path):
+    code = """
+from seqnets.cells import rnn_tanh
+from seqnets.kernels.compiling import compile_all
+from tests.kernels.test_compile_command import SM_90, plan_variant, variant
+for outcome in compile_all(plan_variant(rnn_tanh, variant(rnn_tanh), SM_90), jobs=1):
+    print(outcome.failure)
+"""
+    (tmp_path / "script.py").write_text(code)
+    root = Path(__file__).parents[2]
+    environment = surroundings(tmp_path, PYTHONPATH=str(root))
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout and all("below if __name__ == '__main__'" in line for line in done.stdout.splitlines())
 
 
 def test_a_variant_without_a_plan_is_refused_whole():
