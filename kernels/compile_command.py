@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from seqnets.cells import CELLS, Cell
+from seqnets.cores import cores
 from seqnets.errors import CellError
 from seqnets.kernels.arguments import DTYPES, cell, positive
 from seqnets.kernels.availability import interpreted, triton_version
@@ -59,7 +60,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
     why = _why_nothing_compiles(arguments)
     if why is not None:
         return _refuse(why)
-    from seqnets.kernels.compiling import compile_all, cores, missing, seconds_of  # it needs Triton
+    from seqnets.kernels.compiling import compile_all, missing, seconds_of  # it needs Triton
 
     start = time.monotonic()
     places = _places(arguments)

@@ -18,6 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from seqnets.cells import Cell
+from seqnets.cores import cores
 from seqnets.kernels.ahead_of_time import compile_ahead, is_compiled, target_of
 from seqnets.kernels.cases import Case, cases_of, first_launch
 from seqnets.kernels.planning.arch import Arch, arch_of
@@ -141,11 +142,6 @@ def seconds_of(kernels: int, jobs: int | None = None) -> float:
     return SECONDS_TO_START + SECONDS * kernels / min(jobs or cores(), kernels) if kernels else 0.0
 
 
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _compile_absent(requests: list[Request], jobs: int) -> Iterator[Outcome]:
     if not requests:
         return
@@ -158,7 +154,7 @@ def _compile_absent(requests: list[Request], jobs: int) -> Iterator[Outcome]:
     try:
         try:
             for request in by_size:
-                futures[pool.submit(_compile, request)] = request
+                futures[pool.submit(compile_one, request)] = request
         except BrokenProcessPool:
             yield from (Outcome(request, failure=BROKEN) for request in by_size[len(futures) :])
         for future in as_completed(futures):
@@ -197,8 +193,8 @@ def _is_compiled(request: Request) -> bool:
     return is_compiled(first_launch(request.cell, request.case, request.plan), request.place.target)
 
 
-def _compile(request: Request) -> float:
-    """The seconds that it took."""
+def compile_one(request: Request) -> float:
+    """Compile a kernel in this process; the seconds that it took."""
     start = time.perf_counter()
     kernel = compile_ahead(first_launch(request.cell, request.case, request.plan), request.place.target)
     if request.place.device is not None:  # some versions of Triton compile a launcher too, in C

@@ -90,6 +90,7 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
         if options.tests:
             proof.run_tests()
         proof.conclude()
+        record.save("tables.md", markdown(record.results))
     except KeyboardInterrupt:
         ended = "interrupted; the same command with the same --output goes on", 130
     except DataError as error:  # the folder cannot be written any more: what was reached is told below
@@ -100,7 +101,6 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
         print_table(table.header, table.rows)
     print(f"\n{verdict(results)}")
     if ended is None:
-        record.save("tables.md", markdown(results))
         print(f"Every result: {record.path}; tables: {record.path.with_name('tables.md')}")
         bad = {item["status"] for item in results["items"]} - {"agrees", "done", "not served"}
         return 1 if bad or (results["tests"] or {}).get("failed") else 0

@@ -18,6 +18,7 @@ from seqnets.kernels.agreement import variants, worst_error
 from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
 from seqnets.kernels.availability import CHECK
 from seqnets.kernels.planning.select import find_plan, use_schedule
+from seqnets.kernels.trial import Variant
 from seqnets.tolerance import Error, verdict
 
 CELLS = {"lstm": seqnets.CELLS["lstm"], "gru": seqnets.CELLS["gru"], "light": light}
@@ -92,15 +93,35 @@ def check(cell: str, dtype: str, schedule: str, H: int, mode: str) -> dict[str, 
 
 
 def compile_layer(shape: Shape) -> dict[str, Any]:
-    """Compile what `time_layer` runs, on two time steps of the batch."""
+    """Compile what `time_layer` runs, as ``python -m seqnets.kernels compile`` does; nothing is launched."""
+    from seqnets.kernels.compiling import Refused, compile_one, missing, place_here, plan_variant
+
     set_precision(shape.dtype)
-    compiled: list[Compilation] = []
-    with watch_compilations(compiled):
-        calls = _calls(*_layers(shape._replace(T=2)))
-        for mode in MODES:
-            calls["seqnets"][mode]()
-        torch.cuda.synchronize()
-    return compilations(compiled)
+    cell, place = CELLS[shape.cell], place_here(torch.device(here.device))
+    if isinstance(place, str):
+        return {"not_served": place}
+    requests = []
+    for mode in MODES:
+        differentiated = mode == "train"
+        variant = Variant(
+            cell.key,
+            1,
+            shape.H,
+            1 + shape.bidirectional,
+            False,
+            (),
+            DTYPES[shape.dtype],
+            True,
+            differentiated,
+            differentiated,
+            False,
+        )
+        planned = plan_variant(cell, variant, place)
+        if isinstance(planned, Refused):
+            return {"not_served": planned.why}
+        requests += planned
+    seconds = [compile_one(request) for request in missing(requests)]
+    return {"kernels": len(set(requests)), "compiled": len(seconds), "compile_seconds": sum(seconds)}
 
 
 def time_layer(shape: Shape) -> dict[str, Any]:
