@@ -26,7 +26,7 @@ def run_tests(seconds: float, rehearsed: bool) -> dict[str, Any]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        parallel = ["-n", str(cores()), "--dist", "loadgroup"] if importlib.util.find_spec("xdist") else []
+        parallel = ["-n", str(cores()), "--dist", "load"] if importlib.util.find_spec("xdist") else []
         command = [
             sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "-q", f"--maxfail={MOST_FAILURES}",
             f"--junitxml={report}", *parallel, "tests/gpu",

@@ -1,6 +1,7 @@
 """What every test on a GPU is watched for, and a report of it where one fails: it must be mended where there is no GPU."""
 
 import collections
+import os
 
 import pytest
 import torch
@@ -52,6 +53,21 @@ def pytest_runtest_makereport(item, call):
         # at the end of the failure's text, which reports in XML keep too
         report.longrepr.addsection("on this GPU", "\n".join(_told(item)))
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """End a process of xdist whose GPU failed, after it reported that: xdist replaces it, where every other test would fail.
+
+    Not with ``--dist loadgroup``, where xdist may wait forever for the one that ended.
+    """
+    done = yield
+    if not getattr(item.config.option, "loadgroup", True) and torch.cuda.is_initialized():
+        try:
+            torch.cuda.synchronize()
+        except Exception:  # it stays, as after an illegal address
+            os._exit(1)
+    return done
 
 
 def _told(item):

@@ -1,8 +1,8 @@
 """The kernels on a GPU, compiled: all that interpreted tests check, and what only a GPU has.
 
-Each case compiles its kernels, which takes seconds; ``pytest -n 14 tests/gpu`` compiles side by side. Inference comes first, then
-training: what users meet first. Nobody has run these tests on every GPU that the capacity rule knows: what a GPU has no room for is
-skipped, with the rule's reason. ``SEQNETS_STUB_GPU=1 pytest tests/gpu`` rehearses them without one; see `tests.gpu.conftest`.
+Each case compiles its kernels, which takes seconds; ``pytest -n 8 tests/gpu`` compiles side by side. Nobody has run these
+tests on every GPU that the capacity rule knows: what a GPU has no room for is skipped, with the rule's reason. Without a
+GPU, ``SEQNETS_STUB_GPU=1 pytest -o addopts= tests/gpu`` rehearses all but the numbers; see `benchmarks.prove.stub_gpu`.
 """
 
 import contextlib
