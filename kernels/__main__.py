@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from seqnets.cells import CELLS, Cell
@@ -37,6 +38,7 @@ def main() -> int:
     add_tune_arguments(tune)
     tune.set_defaults(command=tune_command)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which background jobs of a shell ignore otherwise
     return arguments.command(arguments)
 
 

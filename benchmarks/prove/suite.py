@@ -18,6 +18,12 @@ from seqnets.cores import cores
 
 ROOT = Path(__file__).parents[2]
 GRACE = 20  # seconds, to report after it was told to stop
+# pytest, which an interrupt stops also where a shell has started this in the background, and ignores them
+PYTEST = """
+import signal, sys, pytest
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main(sys.argv[1:]))
+"""
 MOST_FAILURES = 40  # after so many the rest tells nothing new
 
 
@@ -28,7 +34,7 @@ def run_tests(seconds: float, rehearsed: bool) -> dict[str, Any]:
         report = Path(folder) / "report.xml"
         parallel = ["-n", str(cores()), "--dist", "load"] if importlib.util.find_spec("xdist") else []
         command = [
-            sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=", "-q", f"--maxfail={MOST_FAILURES}",
+            sys.executable, "-c", PYTEST, "-p", "no:cacheprovider", "-o", "addopts=", "-q", f"--maxfail={MOST_FAILURES}",
             f"--junitxml={report}", *parallel, "tests/gpu",
         ]  # fmt: skip
         environment = os.environ | {"SEQNETS_CACHE": folder, "SEQNETS_STUB_GPU": "sample" if rehearsed else ""}

@@ -61,6 +61,7 @@ def test_kernels_that_are_there_take_no_time(monkeypatch):
 
 def test_cpp_is_compiled_once_for_a_cell_and_a_dtype(monkeypatch, tmp_path):
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
+    seqnets.kernels.cpp.library._library.cache_clear()  # it may be loaded already
     both = cases(LSTM, "cpp")
     first = seconds_of(both, CPU, 0)
     seqnets.kernels.cpp.library.library(LSTM, torch.bfloat16)

@@ -154,9 +154,9 @@ def test_the_c_launcher_is_compiled_beforehand_too_where_the_gpu_is(monkeypatch)
     )  # fmt: skip
     variant = Variant("", 1, 16, 1, False, (), torch.float16, True, False, False, False)
     request = plan_variant(zoo.ALL["lstm"], variant, SM_90)[0]
-    compiling._compile(request)
+    compiling.compile_one(request)
     assert made == []
-    compiling._compile(request._replace(place=SM_90._replace(device=torch.device("cuda", 0))))
+    compiling.compile_one(request._replace(place=SM_90._replace(device=torch.device("cuda", 0))))
     compiled = compile_ahead(first_launch(request.cell, request.case, request.plan), SM_90.target)
     assert made == [(resident.forward, compiled.metadata.shared)]
 
