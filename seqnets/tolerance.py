@@ -23,6 +23,8 @@ class Error(NamedTuple):
     @property
     def ratio(self) -> float:
         """Of the error to what is allowed: at most 1 where kernels agree."""
+        if not math.isfinite(self.allowed):  # PyTorch's own result is no number: nothing can be said of this one
+            return math.inf
         if self.error == 0:
             return 0.0
         ratio = self.error / self.allowed if self.allowed else math.inf

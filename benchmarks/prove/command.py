@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from seqnets.cores import cores
 from seqnets.errors import BackendError, DataError
@@ -23,7 +25,7 @@ TESTS_SHARE = 0.5  # of the time, where --tests asks for them; they have more wh
 
 
 def prove(arguments: list[str]) -> int:
-    """The exit status."""
+    """Run the command, and return the exit status."""
     options = _parse(arguments)
     try:
         return _prove(options, ["python", "-m", "benchmarks", "prove", *arguments])
@@ -48,7 +50,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--jobs", type=_positive, default=cores(), metavar="N", help="processes that check (default: cores)"
     )
     parser.add_argument("--commit", metavar="SHA", help="of the source, where this is a copy without its .git")
+    parser.add_argument(
+        "--retry", action="store_true", help="do anew what failed, crashed, hung or had no memory in DIR"
+    )
     options = parser.parse_args(arguments)
+    if options.tests and importlib.util.find_spec("pytest") is None:
+        parser.error("--tests needs pytest, which is not installed (pip install pytest pytest-xdist)")
     if not options.minutes >= LEAST_MINUTES:
         parser.error(
             f"--minutes must be at least {LEAST_MINUTES}, in which the first kernels compile, not {options.minutes:g}"
@@ -69,40 +76,49 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
     from benchmarks.prove.items import phases
     from benchmarks.prove.proof import Proof
     from benchmarks.prove.record import Record
-    from benchmarks.prove.tables import heading, markdown, tables, verdict
+    from benchmarks.prove.tables import heading, markdown, summary, tables
     from benchmarks.prove.work import prepare
 
     if options.dry:
         stub_gpu.install()
     else:
-        gpu.refuse()
+        gpu.refuse(options.jobs)
     here = gpu.surroundings()
     if options.commit:
         here["commit"] = options.commit
     name = "rehearsal" if options.dry else "-".join(here["gpu"].lower().split())
     record = Record(options.output or Path("runs", "prove", name), here, options.dry)
-    print("\n".join(heading(record.results)), flush=True)
+    results = record.results
+    if options.retry:
+        record.forget_broken()
+    print("\n".join(heading(results)), flush=True)
     proof = Proof(record, phases(options.dry), command, options.minutes, partial(print, flush=True), began)
-    ended: tuple[str, int] | None = None
+    status, why = 0, None
     try:
         share = 1 - TESTS_SHARE if options.tests else 1
         proof.run(options.jobs, partial(prepare, "cpu" if options.dry else "cuda", options.dry), share)
         if options.tests:
             proof.run_tests()
-        proof.conclude()
-        record.save("tables.md", markdown(record.results))
     except KeyboardInterrupt:
-        ended = "interrupted; the same command with the same --output goes on", 130
-    except DataError as error:  # the folder cannot be written any more: what was reached is told below
-        ended = str(error), 2
-    results = record.results
+        status, why = 130, "interrupted; the same command with the same --output goes on"
+    except (BackendError, DataError) as error:  # what was reached is told below
+        status, why = 2, str(error)
+    try:
+        proof.conclude()
+        record.save("tables.md", markdown(results))
+    except DataError as error:
+        status, why = 2, str(error)
     for table in tables(results):
         print(f"\n{table.title}")
         print_table(table.header, table.rows)
-    print(f"\n{verdict(results)}")
-    if ended is None:
-        print(f"Every result: {record.path}; tables: {record.path.with_name('tables.md')}")
-        bad = {item["status"] for item in results["items"]} - {"agrees", "done", "not served"}
-        return 1 if bad or (results["tests"] or {}).get("failed") else 0
-    print(ended[0], file=sys.stderr)
-    return ended[1]
+    print(f"\n{summary(results)} Every result: {record.path}; tables: {record.path.with_name('tables.md')}")
+    if why is not None:
+        print(why, file=sys.stderr)
+    return status or _status(results, options.tests)
+
+
+def _status(results: dict[str, Any], tested: bool) -> int:
+    bad = {item["status"] for item in results["items"]} - {"agrees", "done", "not served"}
+    if bad or (tested and (results["tests"]["failed"] or results["tests"]["status"] != "exit status 0")):
+        return 1
+    return 0 if results["items"] else 2

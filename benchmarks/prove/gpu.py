@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import seqnets
-from benchmarks.cuda import clocks
+from benchmarks.cuda import clocks, driver_version
 from seqnets.cores import cores
 from seqnets.errors import BackendError
 from seqnets.kernels import store
@@ -17,11 +19,12 @@ from seqnets.kernels.availability import why_unavailable
 from seqnets.kernels.planning.arch import arch_of
 from seqnets.source import commit
 
-LEAST_MEMORY = 2 << 30  # bytes: contexts of the processes that check side by side
+MEMORY_OF_A_PROCESS = 700 << 20  # bytes: its context, cuBLAS and cuDNN
+ROOT = Path(__file__).parents[2]
 
 
-def refuse() -> None:
-    """Nothing, where a proof can run.
+def refuse(jobs: int) -> None:
+    """Raise unless a proof can run here, in so many processes.
 
     Raises:
         BackendError: it cannot; the message says why, and the way out.
@@ -37,15 +40,16 @@ def refuse() -> None:
     if isinstance(arch, str):
         raise BackendError(f"the kernels cannot run here: {arch}")
     free, total = torch.cuda.mem_get_info()
-    if free < LEAST_MEMORY:
+    needed = (jobs + 1) * MEMORY_OF_A_PROCESS
+    if free < needed:
         raise BackendError(
-            f"{free / 2**30:.1f} of {total / 2**30:.0f} GiB of the GPU's memory are free, and a proof takes {LEAST_MEMORY >> 30}: "
-            "another process holds it (nvidia-smi shows which)"
+            f"{free / 2**30:.1f} of {total / 2**30:.0f} GiB of the GPU's memory are free, and {jobs} processes take {needed / 2**30:.1f}: "
+            "take fewer (--jobs), or end what holds it (nvidia-smi shows which process does)"
         )
 
 
 def surroundings() -> dict[str, Any]:
-    """In JSON types. With the stub installed, of the stub."""
+    """Describe the GPU, the versions and the source in JSON types. With the stub installed, the GPU is the stub."""
     properties = torch.cuda.get_device_properties(0)
     known = store.surroundings(torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
     free, total = torch.cuda.mem_get_info()
@@ -55,15 +59,25 @@ def surroundings() -> dict[str, Any]:
         "multiprocessors": properties.multi_processor_count,
         "memory_gib": round(total / 2**30, 1),
         "free_gib": round(free / 2**30, 1),
-        **{name: known[name] for name in ("driver", "torch", "triton", "cuda")},
+        "driver": driver_version() or known["driver"],
+        **{name: known[name] for name in ("torch", "triton", "cuda")},
         "cudnn": torch.backends.cudnn.version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": cores(),
         "seqnets": seqnets.__version__,
         "commit": commit(),
-        "source": known["kernels"],
+        "source": _digest(),
     }
+
+
+def _digest() -> str:
+    """Return the SHA-256 of all that a proof runs."""
+    found = hashlib.sha256()
+    for folder in ("seqnets", "kernels", "benchmarks"):
+        for path in sorted(path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".hpp")):
+            found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def now() -> dict[str, Any]:

@@ -11,8 +11,11 @@ from typing import Any
 
 from benchmarks.prove import gpu, suite
 from benchmarks.prove.items import Phase
-from benchmarks.prove.record import Record
+from benchmarks.prove.record import BROKEN, Record
 from benchmarks.prove.workers import run
+from seqnets.errors import BackendError
+
+ENOUGH = 8  # items that went wrong, and none right, to give up
 
 
 class Proof:
@@ -43,7 +46,13 @@ class Proof:
         return time.monotonic() - self.began
 
     def run(self, jobs: int, setup: Callable[[], None], share: float) -> None:
-        """All phases, one after the other, in that share of the time."""
+        """Run all phases, one after the other, in that share of the time.
+
+        Raises:
+            BackendError: the first items all went wrong, so that the rest would.
+        """
+        self.keep()
+        outcomes_so_far: list[str] = []
         with tempfile.TemporaryDirectory(prefix="seqnets-prove-", ignore_cleanup_errors=True) as logs:
             for phase in self.phases:
                 todo, end = self.todo[phase.name], self.began + self.seconds * share * phase.share
@@ -53,9 +62,12 @@ class Proof:
                         item = self.record.add(phase.name, outcome)
                         self.keep()
                         self._tell(item)
+                        outcomes_so_far.append(item["status"])
+                        if len(outcomes_so_far) == ENOUGH and set(outcomes_so_far) <= set(BROKEN):
+                            raise BackendError(f"the first {ENOUGH} items all went wrong, the last by: {item['why']}")
 
     def run_tests(self) -> None:
-        """The tests for GPUs, in the time that is left."""
+        """Run the tests for GPUs, in the time that is left."""
         left = max(0.0, self.seconds - self.elapsed)
         self.tell(f"{self.elapsed:6.1f} s  tests/gpu, at most {left:.0f} s")
         self.record.results["tests"] = suite.run_tests(left, self.record.results["rehearsed"])

@@ -14,7 +14,8 @@ SCHEMA = Path(__file__).with_name("schema.json")
 NAME = "proof.json"
 FORMAT = 1
 # A run goes on only where all of these are as they were
-SAME = ("format", "rehearsed", "gpu", "driver", "torch", "triton", "cuda", "source")
+SAME = ("format", "rehearsed", "gpu", "driver", "torch", "triton", "cuda", "commit", "source")
+BROKEN = ("failed", "crashed", "hung", "no memory")  # what may have been another's fault
 
 
 class Record:
@@ -51,15 +52,19 @@ class Record:
             return None
         except ValueError as error:
             raise DataError(f"{self.path} is not JSON ({error}); name another folder by --output") from error
-        if not isinstance(known, dict) or not isinstance(known.get("items"), list):
+        if not isinstance(known, dict) or not all(isinstance(known.get(name), list) for name in ("items", "runs")):
             raise DataError(f"{self.path} is no proof; name another folder by --output")
         return known
 
     def knows(self, name: str) -> bool:
         return any(item["name"] == name for item in self.results["items"])
 
+    def forget_broken(self) -> None:
+        """Drop the items that failed, crashed, hung or had no memory, so that they are done anew."""
+        self.results["items"] = [item for item in self.results["items"] if item["status"] not in BROKEN]
+
     def add(self, phase: str, outcome: Outcome) -> dict[str, Any]:
-        """Keep an outcome; the item as it is told in JSON."""
+        """Add an outcome, which `write` keeps; return it as it is told in JSON."""
         item = {
             "phase": phase,
             "name": outcome.task.name,
@@ -70,11 +75,10 @@ class Record:
             "found": outcome.found,
         }
         self.results["items"].append(item)
-        self.write()
         return item
 
     def write(self) -> None:
-        self.save(NAME, json.dumps(self.results, indent=1) + "\n")
+        self.save(NAME, json.dumps(self.results, indent=1, allow_nan=False) + "\n")
 
     def save(self, name: str, text: str) -> None:
         """Replace a file of the folder, whole.
@@ -92,18 +96,18 @@ class Record:
 
 
 def status(outcome: Outcome) -> str:
-    """In one word, or two."""
+    """Name what became of an item."""
     if outcome.status != "done":
         return "no memory" if "out of memory" in (outcome.why or "") else outcome.status
-    if "not_served" in outcome.found:
-        return "not served"
-    verdicts = [told["agrees"] for told in _verdicts(outcome.found)]
+    verdicts = [told["agrees"] for told in verdicts_of(outcome.found)]
     if False in verdicts:
         return "disagrees"
+    if "not_served" in outcome.found:
+        return "not served"
     return "agrees" if True in verdicts else "done"  # nothing is judged where nothing was computed
 
 
-def _verdicts(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Wherever in what was found."""
-    nested = [each for value in found.values() if isinstance(value, dict) for each in _verdicts(value)]
+def verdicts_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all that was judged, wherever it is in what was found."""
+    nested = [each for value in found.values() if isinstance(value, dict) for each in verdicts_of(value)]
     return [found, *nested] if "agrees" in found else nested

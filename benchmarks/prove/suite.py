@@ -28,7 +28,7 @@ MOST_FAILURES = 40  # after so many the rest tells nothing new
 
 
 def run_tests(seconds: float, rehearsed: bool) -> dict[str, Any]:
-    """What became of tests/gpu within that time, in JSON types. A rehearsal runs one case of each test, on the stub."""
+    """Run tests/gpu within that time, and return what became of them in JSON types. A rehearsal runs one case of each test, on the stub."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -53,20 +53,21 @@ def run_tests(seconds: float, rehearsed: bool) -> dict[str, Any]:
 
 
 def _wait(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
-    """How it ended, and what it printed."""
+    """Return how it ended, and what it printed. Whatever happens, none of its processes is left."""
     try:
-        output, _ = process.communicate(timeout=seconds)
-        return f"exit status {process.returncode}", output
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # upon which pytest still reports what it has
-    try:
-        output, _ = process.communicate(timeout=GRACE)
-    except subprocess.TimeoutExpired:
-        output = ""
+        try:
+            output, _ = process.communicate(timeout=seconds)
+            return f"exit status {process.returncode}", output
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # upon which pytest still reports what it has
+        try:
+            output, _ = process.communicate(timeout=GRACE)
+        except subprocess.TimeoutExpired:
+            output = ""
+        return f"stopped after {seconds:.0f} s", output
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its workers too
-    return f"stopped after {seconds:.0f} s", output
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read(report: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def tables(results: Found) -> list[Table]:
 
 
 def heading(results: Found) -> list[str]:
-    """Lines on what ran where."""
+    """Say what ran where, in lines."""
     r = results
     where = f"{r['gpu']}, capability {r['capability']}, {r['multiprocessors']} multiprocessors, {r['memory_gib']:g} GiB ({r['free_gib']:g} free)"
     versions = ", ".join(
@@ -40,8 +40,8 @@ def heading(results: Found) -> list[str]:
     return [*rehearsed, where, versions, source]
 
 
-def verdict(results: Found) -> str:
-    """A sentence."""
+def summary(results: Found) -> str:
+    """Count the results by status, in a sentence."""
     counts: dict[str, int] = {}
     for item in results["items"]:
         counts[item["status"]] = counts.get(item["status"], 0) + 1
@@ -56,7 +56,7 @@ def markdown(results: Found) -> str:
     for table in tables(results):
         rows = [table.header, ["---"] * len(table.header), *table.rows]
         lines += ["", f"### {table.title}", "", *(f"| {' | '.join(_cell(c) for c in row)} |" for row in rows)]
-    return "\n".join([*lines, "", verdict(results)]) + "\n"
+    return "\n".join([*lines, "", summary(results)]) + "\n"
 
 
 def _cell(text: str) -> str:
@@ -103,7 +103,7 @@ def _times(results: Found, phase: str) -> Table:
 
 
 def _rehearsed(item: Found, mode: str) -> list[str]:
-    """That it ran, and no figure that could be taken for a GPU's."""
+    """Say that it ran, with no figure that could be taken for a GPU's."""
     others = ["ran"] * 3 if "torch.nn" in item["found"]["times"][mode] else [""] * 3
     return [*["ran"] * 3, *others, (item["found"]["cudnn"] or {}).get(mode, ""), "", "ran"]
 
@@ -143,7 +143,7 @@ def _persistent(results: Found) -> Table:
             if (told := item["found"].get(mode)) and item["name"].startswith("persistent"):
                 same = {True: "yes", False: "NO", None: "-"}[told["same_bits"]]
                 each = f"{1e6 * statistics.median(told['gpu_seconds']) / _steps(item['name']):.2f}"
-                gave_up = "YES" if item["found"]["gave_up"] else "no"
+                gave_up = {True: "YES", False: "no", None: "-"}[item["found"]["gave_up"]]
                 rows.append(
                     [item["name"], mode, "ran" if results["rehearsed"] else each, _error(item, told), same, gave_up]
                 )

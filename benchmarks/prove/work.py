@@ -13,7 +13,9 @@ from torch import Tensor
 import seqnets
 from benchmarks.cases import LayerCase
 from benchmarks.cells import light
-from benchmarks.cuda import cudnn_algorithm, gpu_seconds, launch_times
+from benchmarks.cuda import clocks, cudnn_algorithm, gpu_seconds, graph_seconds, host_seconds
+from benchmarks.prove.workers import SPENT
+from seqnets.errors import BackendError
 from seqnets.kernels.agreement import variants, worst_error
 from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
 from seqnets.kernels.availability import CHECK
@@ -46,6 +48,11 @@ class Shape(NamedTuple):
         told = f"{self.cell} {self.dtype} T={self.T} B={self.B} I={self.I} H={self.H}"
         return told + f" layers={self.layers}" * (self.layers > 1) + " bidirectional" * self.bidirectional
 
+    @property
+    def kernels(self) -> str:
+        """What its kernels depend on."""
+        return f"{self.cell} {self.dtype} H={self.H}" + " bidirectional" * self.bidirectional
+
     def case(self, mode: str) -> LayerCase:
         dtype = "fp32" if self.dtype == "tf32" else self.dtype
         return LayerCase("layer", self.cell, mode, *self[2:7], self.bidirectional, dtype=dtype)
@@ -58,18 +65,19 @@ class Here(NamedTuple):
     judged: bool  # not with the stub, which computes nothing
 
 
+here = Here("cuda", True)
+
+
 def prepare(device: str, stub: bool) -> None:
     """Set up the process: the stub in place of a GPU, and no check of first uses, as the checks are these."""
     global here
     os.environ[CHECK] = "0"
+    torch.set_num_threads(1)  # as many processes as cores run at once
     here = Here(device, not stub)
     if stub:
         from benchmarks.prove.stub_gpu import install
 
         install()
-
-
-here = Here("cuda", True)
 
 
 def set_precision(dtype: str) -> None:
@@ -104,18 +112,9 @@ def compile_layer(shape: Shape) -> dict[str, Any]:
     for mode in MODES:
         differentiated = mode == "train"
         variant = Variant(
-            cell.key,
-            1,
-            shape.H,
-            1 + shape.bidirectional,
-            False,
-            (),
-            DTYPES[shape.dtype],
-            True,
-            differentiated,
-            differentiated,
-            False,
-        )
+            cell.key, N=1, U=shape.H, D=1 + shape.bidirectional, ragged=False, per_step=(), dtype=DTYPES[shape.dtype], bias=True,
+            differentiated=differentiated, keep_r=differentiated, all_states=False,
+        )  # fmt: skip
         planned = plan_variant(cell, variant, place)
         if isinstance(planned, Refused):
             return {"not_served": planned.why}
@@ -125,27 +124,46 @@ def compile_layer(shape: Shape) -> dict[str, Any]:
 
 
 def time_layer(shape: Shape) -> dict[str, Any]:
-    """Time inference and training beside torch.nn (cuDNN), in turns: on the GPU, on the host, and as a CUDA graph.
+    """Time inference and training beside torch.nn (cuDNN): on the GPU in turns, on the host, and at last in CUDA graphs.
 
     What is timed is judged first, beside cuDNN in float64.
     """
     set_precision(shape.dtype)
     compiled: list[Compilation] = []
-    with watch_compilations(compiled):
-        layers = _layers(shape)
-        found: dict[str, Any] = judge(layers, shape)
-        found["times"] = {mode: _times(layers, mode) for mode in MODES}
-    found["cudnn"] = _algorithms(shape) if shape.cell in TORCH else None
-    return found | compilations(compiled)
+    try:
+        with watch_compilations(compiled):
+            layers = _layers(shape)
+            found: dict[str, Any] = judge(layers, shape)
+            times = {mode: _times(layers, mode) for mode in MODES}
+            found["clocks"] = clocks()  # while they are up
+            for mode in MODES:  # last, as a capture that fails spoils the process
+                _set_mode(layers, mode)
+                for name, call in _of_mode(layers, mode).items():
+                    times[mode][name] |= graph_seconds(call)
+    except BackendError as error:  # this GPU is too small for it, say
+        return {"not_served": str(error)}
+    found |= {"times": times, "cudnn": _algorithms(shape) if shape.cell in TORCH else None}
+    spent = any("why_no_graph" in told for contenders in times.values() for told in contenders.values())
+    return found | compilations(compiled) | {SPENT: spent}
 
 
 def _times(layers: _Layers, mode: str) -> dict[str, dict[str, Any]]:
-    """By contender."""
+    """Return the times of each contender on the GPU, turn by turn, and on the host."""
+    _set_mode(layers, mode)
+    competitors = _of_mode(layers, mode)
+    turns = _in_turns(competitors)
+    return {
+        name: {"gpu_seconds": turns[name], "host_seconds": host_seconds(call)} for name, call in competitors.items()
+    }
+
+
+def _set_mode(layers: _Layers, mode: str) -> None:
     for layer in filter(None, layers[:2]):
         layer.train(mode == "train")  # cuDNN keeps nothing for a backward pass in inference
-    competitors = {name: modes[mode] for name, modes in _calls(*layers).items()}
-    turns = _in_turns(competitors)
-    return {name: {"gpu_seconds": turns[name]} | launch_times(call) for name, call in competitors.items()}
+
+
+def _of_mode(layers: _Layers, mode: str) -> dict[str, Callable[[], Any]]:
+    return {name: modes[mode] for name, modes in _calls(*layers).items()}
 
 
 class _Layers(NamedTuple):
@@ -259,7 +277,7 @@ def _algorithms(shape: Shape) -> dict[str, str]:
 def judged(errors: list[Error]) -> dict[str, Any]:
     """The worst of them, and whether it is within what is allowed."""
     worst = max(errors, key=lambda error: error.ratio)
-    told = {"worst": worst.what, "error": _number(worst.error), "allowed": worst.allowed}
+    told = {"worst": worst.what, "error": _number(worst.error), "allowed": _number(worst.allowed)}
     return told | {"error_over_allowed": _number(worst.ratio), "agrees": worst.ratio <= 1 if here.judged else None}
 
 

@@ -1,14 +1,16 @@
 """Processes that do one task after another, and may crash, hang or spoil their GPU: each costs its own task alone.
 
-A standard pool of processes is broken as a whole when one of them dies. Here a process that died, ran over its time or failed is
-replaced: after an error of CUDA everything else in that process would fail too.
+A standard pool of processes is broken as a whole when one of them dies. Here a process that died, ran over its time, failed or says
+that it is spent is replaced: after an error of CUDA everything else in that process would fail too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SPAWN = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
+SPENT = "spent"  # what a function returns under this name says whether its process is fit for nothing else
+TOLD = 3000  # characters of what a process printed
 
 
 class Task(NamedTuple):
@@ -26,33 +30,34 @@ class Task(NamedTuple):
     function: Callable[..., dict[str, Any]]
     arguments: tuple[Any, ...]
     seconds: float  # after which it is given up
-    alone: bool = False  # in a process that has done nothing else, and will not
+    group: str = ""  # tasks of different groups share no process
 
 
 class Outcome(NamedTuple):
-    """What became of a task."""
+    """Says what became of a task."""
 
     task: Task
     status: str  # "done", "failed", "crashed" or "hung"
     seconds: float
     found: dict[str, Any]  # what the function returned
     why: str | None = None  # one line, where it was not done
-    details: str | None = None  # a traceback, or the last lines of the process
+    details: str | None = None  # a traceback, and the last of what the process printed meanwhile
 
 
 class _Worker:
-    def __init__(self, number: int, setup: Callable[[], None], folder: Path) -> None:
-        self.output = folder / f"worker_{number}.log"
+    def __init__(self, number: int, setup: Callable[[], None], folder: Path, group: str) -> None:
+        self.group, self.output = group, folder / f"worker_{number}.log"
         self.connection, theirs = SPAWN.Pipe()
         self.process = SPAWN.Process(target=_serve, args=(theirs, setup, str(self.output)), daemon=True)
         self.process.start()
         theirs.close()
         self.task: Task | None = None
-        self.began = 0.0
+        self.began, self.printed, self.is_spent = 0.0, 0, False
 
     def begin(self, task: Task) -> None:
         self.task, self.began = task, time.monotonic()
-        with contextlib.suppress(OSError):  # a process that died meanwhile: `poll` tells how
+        self.printed = self.output.stat().st_size if self.output.exists() else 0
+        with contextlib.suppress(OSError):  # a process that died meanwhile: `end` tells how
             self.connection.send(task)
 
     @property
@@ -61,28 +66,27 @@ class _Worker:
         return self.began + self.task.seconds
 
     def end(self) -> Outcome:
-        """The outcome of the task, once the connection is ready or the task is over its time."""
+        """Return the outcome of the task, once the connection is ready or the task is over its time."""
         assert self.task is not None
         task, self.task = self.task, None
         took = time.monotonic() - self.began
         if not self.connection.poll():
-            self.kill()
+            self.process.kill()
+            self.is_spent = True
             return Outcome(task, "hung", took, {}, f"it was stopped after {took:.0f} s", self._last_lines())
         try:
             status, found, why, details = self.connection.recv()
         except (EOFError, OSError):
             self.process.join(5)
+            self.is_spent = True
             return Outcome(task, "crashed", took, {}, _exit(self.process.exitcode), self._last_lines())
-        return Outcome(task, status, took, found, why, details)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.join(10)
-        self.connection.close()
+        self.is_spent = bool(found.pop(SPENT, False)) or status != "done"
+        return Outcome(task, status, took, found, why, "\n".join(filter(None, (details, self._last_lines()))) or None)
 
     def _last_lines(self) -> str:
+        """Return the last of what was printed since the task began."""
         with contextlib.suppress(OSError):
-            return self.output.read_text(encoding="utf-8", errors="replace")[-3000:]
+            return self.output.read_bytes()[self.printed :].decode(errors="replace").strip()[-TOLD:]
         return ""
 
 
@@ -97,19 +101,17 @@ def run(
         until: `time.monotonic` at which all ends.
     """
     waiting = list(reversed(list(tasks)))
-    idle: list[_Worker] = []
+    idle: dict[str, list[_Worker]] = {}
     busy: list[_Worker] = []
     started = 0
     try:
         while (waiting or busy) and time.monotonic() < until:
             while waiting and len(busy) < number:
                 task = waiting.pop()
-                if idle and not task.alone:
-                    worker = idle.pop()
+                if idle.get(task.group):
+                    worker = idle[task.group].pop()
                 else:
-                    while idle:
-                        idle.pop().kill()
-                    worker, started = _Worker(started, setup, folder), started + 1
+                    worker, started = _Worker(started, setup, folder, task.group), started + 1
                 worker.begin(task)
                 busy.append(worker)
             timeout = min(until, *(worker.due for worker in busy)) - time.monotonic()
@@ -119,20 +121,25 @@ def run(
                     continue
                 outcome = worker.end()
                 busy.remove(worker)
-                if outcome.status == "done" and not outcome.task.alone:
-                    idle.append(worker)
+                if worker.is_spent:
+                    _end([worker])
                 else:
-                    worker.kill()
+                    idle.setdefault(worker.group, []).append(worker)
                 yield outcome
     finally:
-        for worker in (*busy, *idle):
-            worker.kill()
+        _end([*busy, *(worker for workers in idle.values() for worker in workers)])
+
+
+def _end(workers: list[_Worker]) -> None:
+    """End processes: all are told before any is waited for, as to give a GPU back takes a while."""
+    for worker in workers:
+        worker.process.kill()
+    for worker in workers:
+        worker.process.join(10)
+        worker.connection.close()
 
 
 def _serve(connection: Connection, setup: Callable[[], None], output: str) -> None:
-    import os
-    import sys
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, sys.stdout.fileno())  # of what is written in C too
@@ -143,16 +150,12 @@ def _serve(connection: Connection, setup: Callable[[], None], output: str) -> No
             task = connection.recv()
         except EOFError:
             return
+        answer: tuple[str, dict[str, Any], str | None, str | None]
         try:
             if not ready:
                 setup()
                 ready = True
-            answer: tuple[str, dict[str, Any], str | None, str | None] = (
-                "done",
-                task.function(*task.arguments),
-                None,
-                None,
-            )
+            answer = "done", task.function(*task.arguments), None, None
         except Exception as error:  # of whatever kind: it is the result
             lines = [line for line in str(error).splitlines() if line.strip()]
             why = f"{type(error).__name__}: {lines[0] if lines else ''}"

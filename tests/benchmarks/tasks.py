@@ -30,3 +30,12 @@ def crash():
 def hang():
     print("before it hangs", flush=True)
     time.sleep(600)
+
+
+def spend():
+    return {"process": os.getpid(), "spent": True}
+
+
+def warn():
+    print("a warning", file=sys.stderr, flush=True)
+    return {}

@@ -15,9 +15,11 @@ import pytest
 import torch
 
 from benchmarks.prove import gpu, suite
-from benchmarks.prove.items import SHAPES, phases
-from benchmarks.prove.record import SCHEMA, Record, status
-from benchmarks.prove.tables import markdown, tables, verdict
+from benchmarks.prove.command import _status
+from benchmarks.prove.items import SHAPES, Phase, phases
+from benchmarks.prove.proof import Proof
+from benchmarks.prove.record import SCHEMA, Record, status, verdicts_of
+from benchmarks.prove.tables import markdown, summary, tables
 from benchmarks.prove.workers import Outcome, Task
 from seqnets.errors import BackendError, DataError
 from seqnets.kernels.planning.arch import ARCHS
@@ -27,10 +29,7 @@ NOT_NEEDED = (
     "hydra", "omegaconf", "lightning", "numpy", "pandas", "matplotlib", "rich", "jsonschema", "datasets", "torchmetrics",
 )  # fmt: skip
 
-pytestmark = [
-    pytest.mark.xdist_group("prove"),
-    pytest.mark.skipif(shutil.which("cc") is None, reason="the stub is compiled by cc, and there is none"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the stub is compiled by cc, and there is none")
 
 
 @pytest.fixture(scope="module")
@@ -70,54 +69,50 @@ def ended(group, seconds=10.0):
     return False
 
 
-@pytest.fixture(scope="module")
-def rehearsal(environment, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("proof")
-    return prove(environment, "--dry", "--jobs", 2, "--output", folder, "--commit", "abc"), folder
-
-
-def test_a_rehearsal_runs_every_item_to_its_end(rehearsal):
-    done, folder = rehearsal
+def test_a_rehearsal(environment, tmp_path):
+    """One test, as it takes half a minute: xdist would run a fixture of several in each of its processes."""
+    done = prove(environment, "--dry", "--jobs", 2, "--minutes", 20, "--output", tmp_path, "--commit", "abc")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = proof(folder)
-    assert {item["name"] for item in found["items"]} == {task.name for phase in phases(True) for task in phase.tasks}
+    found = proof(tmp_path)
+    items = {item["name"]: item["found"] for item in found["items"]}
+
+    # it runs every item to its end
+    assert set(items) == {task.name for phase in phases(True) for task in phase.tasks}
     assert {item["status"] for item in found["items"]} == {"done"}
     assert found["rehearsed"] and found["not_reached"] == [] and found["commit"] == "abc"
 
-
-def test_a_rehearsal_compiles_and_launches_kernels_and_times_both_libraries(rehearsal):
-    found = {item["name"]: item["found"] for item in proof(rehearsal[1])["items"]}
-    checks = [told for name, told in found.items() if name.startswith("check")]
+    # kernels are compiled, and none of those that are timed is compiled then
+    checks = [told for name, told in items.items() if name.startswith("check")]
     assert len(checks) == 4 and all(told["compiled"] >= 3 for told in checks)
-    times = [told["times"] for name, told in found.items() if name.startswith("time lstm")]
-    assert times and all(set(modes[mode]) == {"seqnets", "torch.nn"} for modes in times for mode in ("infer", "train"))
+    timed = [item["found"] for item in found["items"] if item["phase"] != "checks"]
+    assert timed and all(told["kernels"] > 0 and told["compiled"] == 0 for told in timed)
+    (times,) = (told["times"] for name, told in items.items() if name.startswith("time lstm"))
+    for mode in ("infer", "train"):
+        assert set(times[mode]) == {"seqnets", "torch.nn"}
+        assert all(told["graph_seconds"] is not None for told in times[mode].values())
 
-
-def test_what_is_timed_was_compiled_before(rehearsal):
-    timed = [item["found"] for item in proof(rehearsal[1])["items"] if item["phase"] != "checks"]
-    assert timed and all(found["kernels"] > 0 and found["compiled"] == 0 for found in timed)
-
-
-def test_a_rehearsal_judges_nothing_and_tells_no_time(rehearsal):
-    done, folder = rehearsal
+    # nothing is judged, and no time is told
     assert done.stdout.startswith("REHEARSAL: nothing was computed, no time is that of a GPU")
-    assert all(item["found"].get("agrees") is None for item in proof(folder)["items"])
-    told = (folder / "tables.md").read_text(encoding="utf-8")
-    assert "| lstm H=16 | bf16 | infer | ran | ran |" in told
-    assert "as fast" not in told
+    judged = [verdict for told in items.values() for verdict in verdicts_of(told)]
+    assert len(judged) > len(checks) and all(verdict["agrees"] is None for verdict in judged)
+    told = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert "| lstm H=16 | bf16 | infer | ran | ran |" in told and "as fast" not in told
 
-
-def test_a_second_call_on_the_same_folder_goes_on(rehearsal, environment, tmp_path):
-    folder = tmp_path / "proof"
-    shutil.copytree(rehearsal[1], folder)
-    found = proof(folder)
-    missing = found["items"].pop()
-    (folder / "proof.json").write_text(json.dumps(found), encoding="utf-8")
-    done = prove(environment, "--dry", "--output", folder, "--commit", "abc")
-    assert done.returncode == 0, done.stderr
-    again = proof(folder)
-    assert again["items"][:-1] == found["items"] and again["items"][-1]["name"] == missing["name"]
-    assert len(again["runs"]) == 2
+    # a second call goes on with what is missing, and with --retry with what failed
+    missing, failed = found["items"].pop(), found["items"][0]
+    failed["status"] = "failed"
+    (tmp_path / "proof.json").write_text(json.dumps(found), encoding="utf-8")
+    again = prove(environment, "--dry", "--output", tmp_path, "--commit", "abc")
+    assert again.returncode == 1, again.stderr
+    assert [item["name"] for item in proof(tmp_path)["items"]] == [
+        *(i["name"] for i in found["items"]),
+        missing["name"],
+    ]
+    again = prove(environment, "--dry", "--output", tmp_path, "--commit", "abc", "--retry")
+    assert again.returncode == 0, again.stderr
+    found = proof(tmp_path)
+    assert {item["name"]: item["status"] for item in found["items"]} == dict.fromkeys(items, "done")
+    assert len(found["runs"]) == 3
 
 
 def test_ctrl_c_keeps_what_was_reached_and_leaves_no_process(environment, tmp_path):
@@ -158,7 +153,7 @@ def test_what_cannot_run_is_refused_in_a_sentence(arguments, message, environmen
     [
         ({"why_unavailable": "Triton is not installed"}, "the kernels cannot run here: Triton is not installed"),
         ({"arch_of": "its kernels need compute capability 8.0"}, "the kernels cannot run here: its kernels need compute capability 8.0"),
-        ({"memory": 1}, "1.0 of 80 GiB of the GPU's memory are free, and a proof takes 2: another process holds it"),
+        ({"memory": 1}, "1.0 of 80 GiB of the GPU's memory are free, and 16 processes take 11.6: take fewer (--jobs), or end what"),
         ({}, None),
     ],
     ids=str,
@@ -170,10 +165,10 @@ def test_a_gpu_that_cannot_prove_anything_is_refused(changed, message, monkeypat
         answer = changed.get(name, right)
         monkeypatch.setattr(gpu, name, lambda device, answer=answer: answer)
     if message is None:
-        gpu.refuse()
+        gpu.refuse(16)
     else:
         with pytest.raises(BackendError, match=re.escape(message)):
-            gpu.refuse()
+            gpu.refuse(16)
 
 
 # ---- what is kept and told
@@ -197,7 +192,7 @@ def outcome(name="check lstm bf16 resident H=64 infer", found=None, state="done"
         (outcome(found=JUDGED), "agrees"),
         (outcome(found=WRONG), "disagrees"),
         (outcome(found={"forward": JUDGED, "backward": WRONG}), "disagrees"),
-        (outcome(found={"check": WRONG, **JUDGED}), "disagrees"),
+        (outcome(found={"not_served": "it takes 256 KiB", **WRONG}), "disagrees"),
         (outcome(found=JUDGED | {"agrees": None}), "done"),
         (outcome(found={"kernels": 3}), "done"),
         (outcome(found={"not_served": "its weight takes 256 KiB"}), "not served"),
@@ -224,21 +219,26 @@ def test_every_item_is_on_disk_as_soon_as_it_is_known(tmp_path):
     kept = record(tmp_path)
     for number in range(3):
         kept.add("checks", outcome(f"check {number}", JUDGED))
+        kept.write()
         assert [item["name"] for item in proof(tmp_path)["items"]] == [f"check {k}" for k in range(number + 1)]
 
 
 def test_a_folder_that_cannot_be_written_any_more_is_told_and_the_last_file_stays(tmp_path):
     kept = record(tmp_path)
     kept.add("checks", outcome("check 0", JUDGED))
+    kept.write()
+    kept.add("checks", outcome("check 1", JUDGED))
     (tmp_path / "proof.json.tmp").mkdir()  # stands for a full disk, which a test cannot have
     with pytest.raises(DataError, match="proof.json cannot be written: Is a directory; name another folder"):
-        kept.add("checks", outcome("check 1", JUDGED))
+        kept.write()
     assert [item["name"] for item in proof(tmp_path)["items"]] == ["check 0"]
 
 
-@pytest.mark.parametrize("changed", [{"gpu": "NVIDIA H200"}, {"source": "1" * 64}, {"triton": "3.7.1"}], ids=str)
+@pytest.mark.parametrize(
+    "changed", [{"gpu": "NVIDIA H200"}, {"source": "1" * 64}, {"triton": "3.7.1"}, {"commit": "abc"}], ids=str
+)
 def test_a_folder_is_of_one_gpu_one_source_and_one_version(changed, tmp_path):
-    record(tmp_path).add("checks", outcome(found=JUDGED))
+    record(tmp_path).write()
     before = (tmp_path / "proof.json").read_bytes()
     with pytest.raises(DataError, match=f"holds the proof of another {next(iter(changed))} .*; name another folder"):
         record(tmp_path, **changed)
@@ -246,7 +246,7 @@ def test_a_folder_is_of_one_gpu_one_source_and_one_version(changed, tmp_path):
 
 
 def test_a_file_that_is_no_proof_is_left_alone(tmp_path):
-    for content, message in (("{", "is not JSON"), ("[]", "is no proof"), ('{"items": 1}', "is no proof")):
+    for content, message in (("{", "is not JSON"), ("[]", "is no proof"), ('{"items": []}', "is no proof")):
         (tmp_path / "proof.json").write_text(content, encoding="utf-8")
         with pytest.raises(DataError, match=message):
             record(tmp_path)
@@ -288,8 +288,59 @@ def test_tables_show_what_is_wrong(tmp_path):
         ["check gru fp16 tiled H=100 train", "crashed", "its process was ended by SIGSEGV"],
         ["time something", "not reached", ""],
     ]
-    assert verdict(kept.results) == "2 agrees, 1 disagrees, 1 crashed; not reached: 1; 0 s."
+    assert summary(kept.results) == "2 agrees, 1 disagrees, 1 crashed; not reached: 1; 0 s."
     assert "DISAGREES" in markdown(kept.results)
+
+
+def goes_wrong(how):
+    if how == "disagrees":
+        return WRONG
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def ready(): ...
+
+
+def planned(*hows, seconds=60.0):
+    tasks = [Task(f"check lstm bf16 tiled H={k} infer", goes_wrong, (how,), seconds) for k, how in enumerate(hows)]
+    return [Phase("checks", tasks, parallel=True, share=1)]
+
+
+def test_what_goes_wrong_is_in_the_exit_status(tmp_path):
+    kept = record(tmp_path)
+    told = []
+    proof_ = Proof(kept, planned("disagrees", "fails"), [], 1, told.append, time.monotonic())
+    proof_.run(1, ready, 1)
+    proof_.conclude()
+    assert [item["status"] for item in proof(tmp_path)["items"]] == ["disagrees", "failed"]
+    assert "CUDA error: an illegal memory access" in told[1]
+    assert _status(kept.results, tested=False) == 1
+
+
+def test_a_proof_of_which_the_first_items_all_fail_is_given_up(tmp_path):
+    kept = record(tmp_path)
+    given = Proof(kept, planned(*["fails"] * 12), [], 1, lambda line: None, time.monotonic())
+    with pytest.raises(BackendError, match="the first 8 items all went wrong, the last by: RuntimeError: CUDA error"):
+        given.run(2, ready, 1)
+    found = proof(tmp_path)
+    assert len(found["items"]) == 8 and len(found["not_reached"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("items", "tests", "expected"),
+    [
+        (["agrees", "not served", "done"], None, 0),
+        (["agrees", "hung"], None, 1),
+        ([], None, 2),
+        (["agrees"], {"failed": 0, "status": "exit status 0"}, 0),
+        (["agrees"], {"failed": 1, "status": "exit status 1"}, 1),
+        (["agrees"], {"failed": 0, "status": "exit status 4"}, 1),  # pytest itself did not run
+        (["agrees"], {"failed": 0, "status": "stopped after 60 s"}, 1),
+    ],
+)
+def test_the_exit_status(items, tests, expected):
+    results = {"items": [{"status": each} for each in items], "tests": tests}
+    assert _status(results, tested=tests is not None) == expected
 
 
 def test_failures_of_pytest_are_kept(tmp_path, monkeypatch):
@@ -315,11 +366,15 @@ def test_tests_that_take_too_long_are_stopped_and_what_was_reached_is_kept(tmp_p
         "import time\ndef test_right(): pass\ndef test_slow(): time.sleep(600)\n", encoding="utf-8"
     )
     monkeypatch.setattr(suite, "ROOT", tmp_path)
-    monkeypatch.setattr(suite, "cores", lambda: 1)
+    monkeypatch.setattr(suite.importlib.util, "find_spec", lambda name: None)  # xdist, which takes long to start
     found = suite.run_tests(10, rehearsed=False)
     assert found["status"] == "stopped after 10 s" and found["passed"] >= 1, found["output"]
 
 
+COMMITTED = sorted((ROOT / "benchmarks" / "results" / "gpu").glob("*/proof.json"))
+
+
+@pytest.mark.skipif(not COMMITTED, reason="no GPU's results are committed yet")
 def test_committed_results_are_of_the_form_that_is_promised():
-    for path in (ROOT / "benchmarks" / "results" / "gpu").glob("*/proof.json"):
+    for path in COMMITTED:
         assert not proof(path.parent)["rehearsed"]

@@ -1,5 +1,6 @@
 """Workers of a proof: whatever happens to one task costs that task alone."""
 
+import multiprocessing
 import os
 import time
 
@@ -44,10 +45,23 @@ def test_one_that_goes_wrong_costs_its_own_row_and_its_process(function, status,
     assert first.found["process"] != last.found["process"]  # after an error of CUDA all else would fail too
 
 
-def test_one_that_wants_to_be_alone_shares_its_process_with_none(tmp_path):
-    found = outcomes([identify(0), identify(1, alone=True), identify(2), identify(3)], tmp_path)
-    processes = [outcome.found["process"] for outcome in found]
-    assert len(set(processes)) == 3 and processes[2] == processes[3]
+def test_groups_share_no_process(tmp_path):
+    found = outcomes(
+        [identify(0), identify(1, group="a"), identify(2, group="b"), identify(3, group="a"), identify(4)], tmp_path
+    )
+    none, a, b, again, none_again = (outcome.found["process"] for outcome in found)
+    assert len({none, a, b}) == 3 and a == again and none == none_again
+
+
+def test_a_process_that_says_it_is_spent_does_nothing_more(tmp_path):
+    spent, other = outcomes([Task("spent", tasks.spend, (), 60), identify(0)], tmp_path)
+    assert spent.status == "done" and set(spent.found) == {"process"}
+    assert spent.found["process"] != other.found["process"]
+
+
+def test_what_a_process_printed_is_kept_with_the_task_that_it_is_of(tmp_path):
+    silent, loud, after = outcomes([identify(0), Task("loud", tasks.warn, (), 60), identify(1)], tmp_path)
+    assert silent.details is None and loud.details == "a warning" and after.details is None
 
 
 def test_several_processes_work_at_once(tmp_path):
@@ -65,7 +79,8 @@ def test_what_is_not_done_in_time_is_left_out_and_its_process_ended(tmp_path):
 
 def test_closing_ends_all_processes(tmp_path):
     running = run([identify(0), Task("hang", tasks.hang, (), 60)], 2, tasks.setup, tmp_path, time.monotonic() + 60)
-    process = next(running).found["process"]
+    next(running)
+    ours = multiprocessing.active_children()
+    assert len(ours) == 2
     running.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
+    assert not any(process.is_alive() for process in ours)

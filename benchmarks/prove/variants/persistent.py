@@ -228,7 +228,7 @@ def backward(
 
 
 @triton.jit
-def when_there(ptr, mask, LIMIT: tl.constexpr):
+def when_there(ptr, mask):
     """Tiles of 16-bit numbers (int16), none of which is -1 any more: read at once, and again where one still is. -1 is a nan that no
     arithmetic gives (its nans are 0x7fff). After so many polls -1 stays, and what comes of it is nan.
     """
@@ -277,7 +277,6 @@ def forward_ll(
     BU: tl.constexpr,
     SPLIT: tl.constexpr,
     KEEP: tl.constexpr,
-    LIMIT: tl.constexpr,
 ):
     """y (T + 1, B, U), int16 that stands for the dtype: first the initial state, then -1 everywhere."""
     start = tl.program_id(0) * BU
@@ -299,7 +298,7 @@ def forward_ll(
         following = tl.load(x_ptr + (here + B) * (4 * U) + columns, mask=rows < tl.where(t + 1 < T, B, 0), other=0.0)
         acc = bias
         for p in tl.static_range(SPLIT):
-            h = when_there(y_ptr + here * U + p * K + tl.arange(0, K)[None, :], inside, LIMIT).to(dtype, bitcast=True)
+            h = when_there(y_ptr + here * U + p * K + tl.arange(0, K)[None, :], inside).to(dtype, bitcast=True)
             if p % 2 == 0:
                 acc = tl.dot(h, weights[p], acc)
             else:
