@@ -4,7 +4,7 @@
     python -m benchmarks resume FOLDER                           go on with a run that was interrupted
     python -m benchmarks compare OLD NEW                         what became faster or slower beyond the noise
     python -m benchmarks show RUN [--markdown]                   the tables of a run again
-    python -m benchmarks prove [--minutes 6] [--dry] …           the kernels on the GPU that is here: right? how fast?
+    python -m benchmarks prove [--minutes 6] [--dry] …           check and time the kernels on this GPU
 
 OLD, NEW and RUN are the folders of runs, or their results.json. Exit status of `compare`: 1 where something is slower.
 """
@@ -58,7 +58,7 @@ def commands() -> argparse.ArgumentParser:
     show = chosen.add_parser("show", help="the tables of a run again")
     show.add_argument("run", type=Path)
     show.add_argument("--markdown", action="store_true")
-    chosen.add_parser("prove", help="the kernels on the GPU that is here: right? how fast?", add_help=False)
+    chosen.add_parser("prove", help="check and time the kernels on this GPU", add_help=False)
     return parser
 
 

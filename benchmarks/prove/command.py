@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import sys
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from seqnets.cores import cores
 from seqnets.errors import BackendError, DataError
+from seqnets.kernels.availability import why_unavailable
 from seqnets.table import print_table
 
 DESCRIPTION = """Prove the kernels on the GPU that is here: judge them against the cell's step in float64, for each cell, dtype and
-schedule, then time layers beside cuDNN, then the variants to choose between. The most valuable comes first, and all ends when the
-time is over. Every result is kept in DIR/proof.json as it comes; a call on the same folder goes on with what was not reached. It needs
-torch and Triton alone (--tests: pytest)."""
+schedule, then time layers beside cuDNN, then try variants. The most valuable items come first, and the run stops when its time is
+over. Every result is written to DIR/proof.json as it comes; a second call on the same folder resumes with what was not reached. Needs
+torch and Triton alone (--tests: pytest too)."""
 STATUS = """Exit status: 0 where all that was reached agrees, 1 where anything disagrees, fails, crashes or hangs, 2 where nothing can be
 proven, 130 where it was interrupted."""
 LEAST_MINUTES = 0.5  # to start processes and compile the first kernels
@@ -32,22 +35,31 @@ def prove(arguments: list[str]) -> int:
     except (BackendError, DataError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before anything ran
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks prove", description=DESCRIPTION, epilog=STATUS)
-    parser.add_argument("--minutes", type=float, default=6, metavar="M", help="when all ends (default: 6)")
+    parser.add_argument("--minutes", type=float, default=6, metavar="M", help="stop after so many minutes (default: 6)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="default: runs/prove/<GPU>, or runs/prove/rehearsal with --dry"
     )
     parser.add_argument(
-        "--dry", action="store_true", help="rehearse without a GPU: compile and launch on a stub that computes nothing"
+        "--dry",
+        action="store_true",
+        help="rehearse every phase without a GPU, on a few small cases: compile and launch on a stub that computes nothing",
     )
     parser.add_argument(
         "--tests", action="store_true", help="run tests/gpu too, in as many processes as there are cores"
     )
     parser.add_argument(
-        "--jobs", type=_positive, default=cores(), metavar="N", help="processes that check (default: cores)"
+        "--jobs",
+        type=_positive,
+        default=cores(),
+        metavar="N",
+        help="processes that check kernels side by side (default: %(default)s, the cores)",
     )
     parser.add_argument("--commit", metavar="SHA", help="of the source, where this is a copy without its .git")
     parser.add_argument(
@@ -56,9 +68,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.tests and importlib.util.find_spec("pytest") is None:
         parser.error("--tests needs pytest, which is not installed (pip install pytest pytest-xdist)")
-    if not options.minutes >= LEAST_MINUTES:
+    if not LEAST_MINUTES <= options.minutes < math.inf:
         parser.error(
-            f"--minutes must be at least {LEAST_MINUTES}, in which the first kernels compile, not {options.minutes:g}"
+            f"--minutes must be at least {LEAST_MINUTES}, in which the first kernels compile, and finite, not {options.minutes:g}"
         )
     return options
 
@@ -80,18 +92,23 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
     from benchmarks.prove.work import prepare
 
     if options.dry:
+        unavailable = why_unavailable("cuda")  # a compiler is needed all the same
+        if unavailable is not None:
+            raise BackendError(f"nothing can be rehearsed: {unavailable}")
         stub_gpu.install()
     else:
         gpu.refuse(options.jobs)
     here = gpu.surroundings()
-    if options.commit:
-        here["commit"] = options.commit
+    if options.commit and here["commit"] is not None:
+        raise BackendError(f"--commit is for a copy without its .git; this is a clone at {here['commit']}")
+    here["commit"] = here["commit"] or options.commit
     name = "rehearsal" if options.dry else "-".join(here["gpu"].lower().split())
     record = Record(options.output or Path("runs", "prove", name), here, options.dry)
     results = record.results
     if options.retry:
         record.forget_broken()
     print("\n".join(heading(results)), flush=True)
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")
     proof = Proof(record, phases(options.dry), command, options.minutes, partial(print, flush=True), began)
     status, why = 0, None
     try:
@@ -100,7 +117,7 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
         if options.tests:
             proof.run_tests()
     except KeyboardInterrupt:
-        status, why = 130, "interrupted; the same command with the same --output goes on"
+        status, why = 130, "interrupted; the same command with the same --output resumes"
     except (BackendError, DataError) as error:  # what was reached is told below
         status, why = 2, str(error)
     try:
@@ -111,6 +128,8 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
     for table in tables(results):
         print(f"\n{table.title}")
         print_table(table.header, table.rows)
+    if not any(proof.todo.values()):
+        print(f"\nnothing is left to do in {record.path.parent}")
     print(f"\n{summary(results)} Every result: {record.path}; tables: {record.path.with_name('tables.md')}")
     if why is not None:
         print(why, file=sys.stderr)

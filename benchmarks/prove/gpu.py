@@ -31,7 +31,8 @@ def refuse(jobs: int) -> None:
     """
     if not torch.cuda.is_available():
         raise BackendError(
-            "there is no GPU here (torch.cuda.is_available() is false), so nothing can be proven; --dry rehearses all but the GPU"
+            f"there is no GPU here (torch.cuda.is_available() is false; torch is {torch.__version__}), so nothing can be proven; "
+            "--dry rehearses without one"
         )
     unavailable = why_unavailable("cuda")
     if unavailable is not None:

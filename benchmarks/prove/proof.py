@@ -39,7 +39,8 @@ class Proof:
         self.seconds = 60 * minutes
         self.todo = {phase.name: [task for task in phase.tasks if not record.knows(task.name)] for phase in phases}
         self.told: dict[str, Any] = {"command": command, **gpu.now(), "minutes": minutes, "seconds": 0.0}
-        record.results["runs"].append(self.told)
+        if any(self.todo.values()) or not record.results["runs"]:
+            record.results["runs"].append(self.told)
 
     @property
     def elapsed(self) -> float:
@@ -87,5 +88,5 @@ class Proof:
         if found.get("agrees") is not None and found["error_over_allowed"] is not None:
             told += f", error {found['error_over_allowed']:.2g} of what is allowed"
         if found.get("compiled"):
-            told += f", {found['compiled']} kernels compiled in {found['compile_seconds']:.1f} s"
+            told += f", {found['compiled']} kernel{'s' * (found['compiled'] > 1)} compiled in {found['compile_seconds']:.1f} s"
         self.tell(told + (f": {item['why']}" if item["why"] else ""))

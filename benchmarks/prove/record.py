@@ -30,6 +30,8 @@ class Record:
         self.results: dict[str, Any] = {
             "format": FORMAT, "rehearsed": rehearsed, **surroundings, "runs": [], "items": [], "not_reached": [], "tests": None,
         }  # fmt: skip
+        if folder.is_file():
+            raise DataError(f"{folder} is a file, and --output must be a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             known = self._read()
@@ -38,9 +40,10 @@ class Record:
         if known is not None:
             other = [name for name in SAME if known.get(name) != self.results.get(name)]
             if other:
+                before, now = (str(found.get(other[0]))[:40] for found in (known, self.results))
                 raise DataError(
-                    f"{folder} holds the proof of another {', '.join(other)} ({known.get(other[0])!r}, and here it is "
-                    f"{self.results.get(other[0])!r}); name another folder by --output"
+                    f"{folder} holds results that differ in {', '.join(other)} ({other[0]}: {before} there, {now} here); "
+                    "name another folder by --output"
                 )
             self.results = known
         self.write()
@@ -53,7 +56,7 @@ class Record:
         except ValueError as error:
             raise DataError(f"{self.path} is not JSON ({error}); name another folder by --output") from error
         if not isinstance(known, dict) or not all(isinstance(known.get(name), list) for name in ("items", "runs")):
-            raise DataError(f"{self.path} is no proof; name another folder by --output")
+            raise DataError(f"{self.path} is not a proof of seqnets; name another folder by --output")
         return known
 
     def knows(self, name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from benchmarks.prove.work import MODES
 
 Found = Mapping[str, Any]
+LAUNCHED = "on stub"  # in a rehearsal, in place of a figure
 
 
 class Table(NamedTuple):
@@ -36,7 +37,7 @@ def heading(results: Found) -> list[str]:
         f"{name} {r[name]}" for name in ("torch", "triton", "cuda", "cudnn", "driver", "python") if r[name]
     )
     source = f"commit {r['commit'] or 'unknown'}, kernels {r['source'][:12]}"
-    rehearsed = ["REHEARSAL: nothing was computed, no time is that of a GPU"] if r["rehearsed"] else []
+    rehearsed = ["REHEARSAL on a stub: nothing was computed, and no time is that of a GPU"] if r["rehearsed"] else []
     return [*rehearsed, where, versions, source]
 
 
@@ -71,14 +72,14 @@ def _checks(results: Found) -> Table:
             cell, dtype, schedule, size, mode = match.groups()
             found.setdefault((f"{cell} {size}", dtype, mode), {})[schedule] = _error(item, item["found"])
     rows = [[*key, told.get("resident", ""), told.get("tiled", "")] for key, told in found.items()]
-    return Table("Error, of what is allowed: at most 1 agrees", ("cell", "dtype", "mode", "resident", "tiled"), rows)
+    return Table("Error over tolerance: at most 1 agrees", ("cell", "dtype", "mode", "resident", "tiled"), rows)
 
 
 def _error(item: Found, found: Found) -> str:
     if "agrees" not in found:
         return str(item["status"])
     if found["agrees"] is None:
-        return "ran"
+        return LAUNCHED
     ratio = found["error_over_allowed"]
     told = "infinite" if ratio is None else f"{ratio:.2g}"
     return told if found["agrees"] else f"DISAGREES: {told} ({found['worst']})"
@@ -96,16 +97,16 @@ def _times(results: Found, phase: str) -> Table:
         for mode in MODES
     ]
     header = (
-        "layer", "mode", "us per step", "host", "graph", "torch.nn us per step", "host", "graph", "cuDNN's algorithm", "seqnets is",
-        "error",
+        "layer", "mode", "GPU us/step", "host us/step", "graph us/step", "torch.nn: GPU", "torch.nn: host", "torch.nn: graph",
+        "cuDNN algorithm (by PyTorch's rule)", "speedup over torch.nn", "error over tolerance",
     )  # fmt: skip
     return Table("Times" if phase == "times" else "Variants", header, rows)
 
 
 def _rehearsed(item: Found, mode: str) -> list[str]:
-    """Say that it ran, with no figure that could be taken for a GPU's."""
-    others = ["ran"] * 3 if "torch.nn" in item["found"]["times"][mode] else [""] * 3
-    return [*["ran"] * 3, *others, (item["found"]["cudnn"] or {}).get(mode, ""), "", "ran"]
+    """Say that it was launched, with no figure that could be taken for a GPU's."""
+    others = [LAUNCHED] * 3 if "torch.nn" in item["found"]["times"][mode] else [""] * 3
+    return [*[LAUNCHED] * 3, *others, "", "", LAUNCHED]
 
 
 def _of_a_mode(item: Found, mode: str) -> Iterator[str]:
@@ -127,7 +128,7 @@ def _ratio(times: Found) -> str:
     if "torch.nn" not in times:
         return ""
     pairs = zip(times["torch.nn"]["gpu_seconds"], times["seqnets"]["gpu_seconds"], strict=True)
-    return f"{statistics.median(theirs / ours for theirs, ours in pairs):.2f}x as fast"
+    return f"{statistics.median(theirs / ours for theirs, ours in pairs):.2f}x"
 
 
 def _steps(name: str) -> int:
@@ -143,11 +144,17 @@ def _persistent(results: Found) -> Table:
             if (told := item["found"].get(mode)) and item["name"].startswith("persistent"):
                 same = {True: "yes", False: "NO", None: "-"}[told["same_bits"]]
                 each = f"{1e6 * statistics.median(told['gpu_seconds']) / _steps(item['name']):.2f}"
-                gave_up = {True: "YES", False: "no", None: "-"}[item["found"]["gave_up"]]
+                gave_up = {True: "YES", False: "no", None: "-"}[
+                    None if results["rehearsed"] else item["found"]["gave_up"]
+                ]
                 rows.append(
-                    [item["name"], mode, "ran" if results["rehearsed"] else each, _error(item, told), same, gave_up]
+                    [item["name"], mode, LAUNCHED if results["rehearsed"] else each, _error(item, told), same, gave_up]
                 )
-    return Table("Persistent prototype", ("case", "pass", "us per step", "error", "same bits", "gave up waiting"), rows)
+    return Table(
+        "Persistent prototype",
+        ("case", "pass", "GPU us/step", "error over tolerance", "same bits", "gave up waiting"),
+        rows,
+    )
 
 
 def _others(results: Found) -> Table:
@@ -163,4 +170,4 @@ def _others(results: Found) -> Table:
         rows.append(["tests/gpu", tests["status"], told])
         rows += [[test["name"], "failed", test["message"].partition("\n")[0][:200]] for test in tests["failures"]]
     rows += [[name, "not reached", ""] for name in results["not_reached"]]
-    return Table("Not served, failed, or not reached", ("item", "", "why"), rows)
+    return Table("Not served, failed, or not reached", ("item", "status", "why"), rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -72,6 +73,7 @@ def prepare(device: str, stub: bool) -> None:
     """Set up the process: the stub in place of a GPU, and no check of first uses, as the checks are these."""
     global here
     os.environ[CHECK] = "0"
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which nothing here needs
     torch.set_num_threads(1)  # as many processes as cores run at once
     here = Here(device, not stub)
     if stub:
@@ -277,8 +279,10 @@ def _algorithms(shape: Shape) -> dict[str, str]:
 def judged(errors: list[Error]) -> dict[str, Any]:
     """The worst of them, and whether it is within what is allowed."""
     worst = max(errors, key=lambda error: error.ratio)
+    if not here.judged:
+        return {"worst": worst.what, "error": None, "allowed": None, "error_over_allowed": None, "agrees": None}
     told = {"worst": worst.what, "error": _number(worst.error), "allowed": _number(worst.allowed)}
-    return told | {"error_over_allowed": _number(worst.ratio), "agrees": worst.ratio <= 1 if here.judged else None}
+    return told | {"error_over_allowed": _number(worst.ratio), "agrees": worst.ratio <= 1}
 
 
 def _number(value: float) -> float | None:

@@ -49,7 +49,12 @@ class _Worker:
         self.group, self.output = group, folder / f"worker_{number}.log"
         self.connection, theirs = SPAWN.Pipe()
         self.process = SPAWN.Process(target=_serve, args=(theirs, setup, str(self.output)), daemon=True)
-        self.process.start()
+        # an interrupt is the parent's affair, also while the process still imports: it unblocks what it ignores by then
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
         self.task: Task | None = None
         self.began, self.printed, self.is_spent = 0.0, 0, False
@@ -141,6 +146,7 @@ def _end(workers: list[_Worker]) -> None:
 
 def _serve(connection: Connection, setup: Callable[[], None], output: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, sys.stdout.fileno())  # of what is written in C too
     os.dup2(file, sys.stderr.fileno())
