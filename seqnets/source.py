@@ -7,7 +7,7 @@ import seqnets
 
 
 def commit() -> str | None:
-    """The commit of the clone this package runs from, ``+changes`` when files differ from it; None outside a clone."""
+    """Return the commit of the clone this package runs from, ``+changes`` when files differ from it; None outside a clone."""
     root = Path(seqnets.__file__).parents[1]
     if not (root / ".git").exists():
         return None

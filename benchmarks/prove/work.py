@@ -200,7 +200,7 @@ def _placed(layers: _Layers, dtype: torch.dtype) -> _Layers:
 def _calls(
     ours: torch.nn.Module, theirs: torch.nn.Module | None, x: Tensor, d_y: Tensor
 ) -> dict[str, dict[str, Callable[[], Any]]]:
-    """By contender and mode."""
+    """Return what is timed, by contender and mode."""
 
     def calls(layer: torch.nn.Module) -> dict[str, Callable[[], Any]]:
         def infer() -> Any:
@@ -221,7 +221,7 @@ def outputs_and_gradients(layer: torch.nn.Module, x: Tensor, d_y: Tensor) -> lis
 
 
 def judge(layers: _Layers, shape: Shape) -> dict[str, Any]:
-    """The worst of the output and all gradients, beside torch.nn (or the cell's own steps) in the same dtype and in float64.
+    """Judge the output and all gradients, beside torch.nn (or the cell's own steps) in the same dtype and in float64.
 
     It is stricter than `check` in one way, as whole sequences are compared, at the size that is timed; a step with a kink could
     fail it for rounding alone, and none of the cells here has one.
@@ -242,7 +242,7 @@ def judge(layers: _Layers, shape: Shape) -> dict[str, Any]:
 
 
 def _by_steps(layers: _Layers, shape: Shape) -> torch.nn.Module:
-    """The same layer, run by the cell's own steps."""
+    """Make the same layer, run by the cell's own steps."""
     reference = seqnets.Recurrent(
         CELLS[shape.cell], shape.I, shape.H, shape.layers, bidirectional=shape.bidirectional, backend="reference"
     )
@@ -251,7 +251,7 @@ def _by_steps(layers: _Layers, shape: Shape) -> torch.nn.Module:
 
 
 def _in_turns(competitors: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Seconds of a call on the GPU, turn by turn; each competitor makes calls for as long in each turn."""
+    """Time a call on the GPU, turn by turn; each competitor makes calls for as long in each turn."""
     numbers = {name: _calls_of_a_turn(call) for name, call in competitors.items()}
     turns: dict[str, list[float]] = {name: [] for name in competitors}
     for _ in range(TURNS):
@@ -277,7 +277,7 @@ def _algorithms(shape: Shape) -> dict[str, str]:
 
 
 def judged(errors: list[Error]) -> dict[str, Any]:
-    """The worst of them, and whether it is within what is allowed."""
+    """Tell the worst of the errors, and whether it is within what is allowed."""
     worst = max(errors, key=lambda error: error.ratio)
     if not here.judged:
         return {"worst": worst.what, "error": None, "allowed": None, "error_over_allowed": None, "agrees": None}
@@ -290,6 +290,6 @@ def _number(value: float) -> float | None:
 
 
 def compilations(seen: list[Compilation]) -> dict[str, Any]:
-    """How many kernels were needed, how many of them compiled, and for how long."""
+    """Count the kernels that were needed and those that were compiled, and add up for how long."""
     new = [c.seconds for c in seen if not c.cached]
     return {"kernels": len(seen), "compiled": len(new), "compile_seconds": sum(new)}

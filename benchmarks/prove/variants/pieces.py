@@ -13,7 +13,7 @@ from benchmarks.prove.workers import Task
 
 
 def _approximate() -> None:
-    """The hardware's tanh for tanh and sigmoid: its relative error, about 2^-11, is below what bfloat16 rounds."""
+    """Take the hardware's tanh for tanh and sigmoid: its relative error, about 2^-11, is below what bfloat16 rounds."""
     from benchmarks.prove.variants import device
     from seqnets.kernels import functions
 
@@ -21,7 +21,7 @@ def _approximate() -> None:
 
 
 def _unmasked() -> None:
-    """No select where gates are packed: where a tile has no unit too many, and no row ends early, it changes nothing."""
+    """Leave out the select where gates are packed: where a tile has no unit too many, and no row ends early, it changes nothing."""
     from benchmarks.prove.variants import device
     from seqnets.kernels.schedules import step
 
@@ -29,7 +29,7 @@ def _unmasked() -> None:
 
 
 def _opaque() -> None:
-    """A move between the step and the product, which keeps the compiler from giving the weight a layout of narrow loads."""
+    """Put a move between the step and the product, which keeps the compiler from giving the weight a layout of narrow loads."""
     from benchmarks.prove.variants import device
     from seqnets.kernels.schedules import resident
 
