@@ -65,7 +65,7 @@ def test_what_a_process_printed_is_kept_with_the_task_that_it_is_of(tmp_path):
 
 
 def test_several_processes_work_at_once(tmp_path):
-    given = [Task("hang", tasks.hang, (), 10), *(identify(value) for value in range(3))]
+    given = [Task("hang", tasks.hang, (), 5), *(identify(value) for value in range(3))]
     found = outcomes(given, tmp_path, number=2)
     assert [outcome.status for outcome in found] == ["done"] * 3 + ["hung"]
 
