@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 
 import torch
 
 from seqnets.cells import Cell, get_cell
 from seqnets.errors import CellError
+from seqnets.kernels.availability import interpreted, triton_version
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
 
@@ -27,3 +29,15 @@ def positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def why_nothing_compiles(hidden_sizes: Iterable[int], heads: int) -> str | None:
+    """Say why no kernel of these sizes can be compiled ahead of time here, as a clause; None where one can."""
+    if triton_version() is None:
+        return "Triton is not installed (pip install triton)"
+    if interpreted():
+        return "TRITON_INTERPRET=1 is set, and an interpreter compiles nothing; unset it"
+    for hidden in hidden_sizes:
+        if hidden % heads:
+            return f"--heads {heads} does not divide --hidden {hidden}"
+    return None

@@ -14,8 +14,7 @@ import torch
 from seqnets.cells import CELLS, Cell
 from seqnets.cores import cores
 from seqnets.errors import CellError
-from seqnets.kernels.arguments import DTYPES, cell, positive
-from seqnets.kernels.availability import interpreted, triton_version
+from seqnets.kernels.arguments import DTYPES, cell, positive, why_nothing_compiles
 from seqnets.kernels.planning.arch import ARCHS
 from seqnets.kernels.trial import Variant
 from seqnets.progress import Progress, duration
@@ -57,7 +56,7 @@ def add_compile_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compile_command(arguments: argparse.Namespace) -> int:
     """The exit status."""
-    why = _why_nothing_compiles(arguments)
+    why = why_nothing_compiles(arguments.hidden, arguments.heads)
     if why is not None:
         return _refuse(why)
     from seqnets.kernels.compiling import compile_all, missing, seconds_of  # it needs Triton
@@ -102,24 +101,13 @@ def _refuse(why: str) -> int:
     return 2
 
 
-def _why_nothing_compiles(arguments: argparse.Namespace) -> str | None:
-    if triton_version() is None:
-        return "Triton is not installed (pip install triton)"
-    if interpreted():
-        return "TRITON_INTERPRET=1 is set, and an interpreter compiles nothing; unset it"
-    for hidden in arguments.hidden:
-        if hidden % arguments.heads:
-            return f"--heads {arguments.heads} does not divide --hidden {hidden}"
-    if arguments.arch is None and not torch.cuda.is_available():
-        return f"PyTorch finds no GPU here; name one by --arch ({', '.join(ARCHS)})"
-    return None
-
-
 def _places(arguments: argparse.Namespace) -> list[Place] | str:
     from seqnets.kernels.compiling import place_here, place_of
 
     if arguments.arch is not None:
         return [place_of(ARCHS[name]) for name in dict.fromkeys(arguments.arch)]
+    if not torch.cuda.is_available():
+        return f"PyTorch finds no GPU here; name one by --arch ({', '.join(ARCHS)})"
     here = place_here(torch.device("cuda", torch.cuda.current_device()))
     return here if isinstance(here, str) else [here]
 

@@ -17,6 +17,7 @@ import torch
 
 from seqnets.folders import cache_directory
 from seqnets.kernels.availability import triton_version
+from seqnets.source import digest
 
 log = logging.getLogger(__name__)
 
@@ -88,16 +89,13 @@ def _path(kind: str, key: Mapping[str, Any]) -> Path:
 @cache
 def surroundings(device: torch.device) -> dict[str, Any]:
     """What facts about kernels depend on beside the kernel: the GPU, the versions, and the source of this package."""
-    source = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        source.update(path.read_bytes())
     return {
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter",
         "cuda": torch.version.cuda or torch.version.hip,
         "driver": _driver() if device.type == "cuda" else None,
         "torch": torch.__version__,
         "triton": triton_version(),
-        "kernels": source.hexdigest(),
+        "kernels": digest([PACKAGE]),
     }
 
 

@@ -1,6 +1,8 @@
-"""Which source this is."""
+"""Tell which source this is."""
 
+import hashlib
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import seqnets
@@ -19,3 +21,12 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def digest(folders: Iterable[Path], suffixes: tuple[str, ...] = (".py",)) -> str:
+    """Return the SHA-256 of the files in the folders that have these suffixes, in hexadecimal digits."""
+    found = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in suffixes):
+            found.update(path.read_bytes())
+    return found.hexdigest()

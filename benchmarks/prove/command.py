@@ -113,7 +113,7 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
     status, why = 0, None
     try:
         share = 1 - TESTS_SHARE if options.tests else 1
-        proof.run(options.jobs, partial(prepare, "cpu" if options.dry else "cuda", options.dry), share)
+        proof.run(options.jobs, partial(prepare, options.dry), share)
         if options.tests:
             proof.run_tests()
     except KeyboardInterrupt:

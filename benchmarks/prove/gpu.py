@@ -1,8 +1,7 @@
-"""The GPU that is here: whether anything can be proven on it, and what a reader of the results has to know of it."""
+"""Tells whether anything can be proven on the GPU that is here, and what a reader of the results has to know of it."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from seqnets.errors import BackendError
 from seqnets.kernels import store
 from seqnets.kernels.availability import why_unavailable
 from seqnets.kernels.planning.arch import arch_of
-from seqnets.source import commit
+from seqnets.source import commit, digest
 
 MEMORY_OF_A_PROCESS = 700 << 20  # bytes: its context, cuBLAS and cuDNN
 ROOT = Path(__file__).parents[2]
@@ -68,17 +67,8 @@ def surroundings() -> dict[str, Any]:
         "cores": cores(),
         "seqnets": seqnets.__version__,
         "commit": commit(),
-        "source": _digest(),
+        "source": digest((ROOT / folder for folder in ("seqnets", "kernels", "benchmarks")), (".py", ".hpp")),
     }
-
-
-def _digest() -> str:
-    """Return the SHA-256 of all that a proof runs."""
-    found = hashlib.sha256()
-    for folder in ("seqnets", "kernels", "benchmarks"):
-        for path in sorted(path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".hpp")):
-            found.update(path.read_bytes())
-    return found.hexdigest()
 
 
 def now() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is proven, the most valuable first: a run stops when its time is over."""
+"""Lists what is proven, the most valuable first: a run stops when its time is over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ SHAPES = [
     *(Shape("gru", "bf16", 256, B, H, H) for H in (128, 512) for B in (1, 256)),
 ]
 REHEARSED = [Shape("lstm", "bf16", 3, 2, 16, 16), Shape("light", "tf32", 3, 2, 16, 16)]
-
 
 FIRST = 12  # checks before anything is compiled for later: all cells and schedules in one dtype, inference and training
 
@@ -58,7 +57,7 @@ def phases(rehearsed: bool) -> list[Phase]:
 
 
 def _checks(rehearsed: bool) -> list[Task]:
-    """Inference first: it is the smaller kernel, and the one that users meet first."""
+    """Return the checks, inference first: it is the smaller kernel, and the one that users meet first."""
     named = [
         (cell, dtype, schedule, 16 if rehearsed else SIZES[cell], mode)
         for dtype in DTYPES

@@ -1,4 +1,4 @@
-"""What a run keeps: ``proof.json``, written anew after every item, so that whatever ends a run loses nothing. schema.json says its form."""
+"""Keeps a run in ``proof.json``, written anew after every item: whatever ends a run loses nothing. schema.json says its form."""
 
 from __future__ import annotations
 

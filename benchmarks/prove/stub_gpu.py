@@ -26,7 +26,7 @@ ARCH = "sm_90"
 DEVICE = torch.device("cpu")
 MEMORY = 8 << 30  # bytes that it says it has: no test may take more of the host's
 
-# What Triton's driver.c asks for; the numbers are those of cuda.h, and the answers those of an H100.
+# These are the functions that Triton's driver.c calls. The numbers are those of cuda.h, and the answers those of an H100.
 SOURCE = """
 typedef int R;
 static int value(int attribute) {

@@ -1,4 +1,4 @@
-"""The test module for GPUs, run by pytest in as many processes as there are cores."""
+"""Runs the tests for GPUs by pytest, in as many processes as there are cores."""
 
 from __future__ import annotations
 

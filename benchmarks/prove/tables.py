@@ -1,4 +1,4 @@
-"""What a proof tells, in short tables: each with a header and rows of words."""
+"""Tells a proof in short tables, each with a header and rows of words."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _cell(text: str) -> str:
 
 
 def _checks(results: Found) -> Table:
-    """Cell, dtype and mode down, schedules across: the error over what is allowed."""
+    """Tabulate the error over what is allowed: cell, dtype and mode down, schedules across."""
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     for item in results["items"]:
         if match := re.fullmatch(r"check (\w+) (\w+) (\w+) (H=\d+) (\w+)", item["name"]):
@@ -132,7 +132,7 @@ def _ratio(times: Found) -> str:
 
 
 def _steps(name: str) -> int:
-    """Time steps, one after the other: those of every layer."""
+    """Count the time steps that follow one another: those of every layer."""
     steps, layers = re.search(r"T=(\d+)", name), re.search(r"layers=(\d+)", name)
     return int(steps[1] if steps else 1) * int(layers[1] if layers else 1)
 
@@ -158,7 +158,7 @@ def _persistent(results: Found) -> Table:
 
 
 def _others(results: Found) -> Table:
-    """All that is neither right nor a time, and what pytest said."""
+    """List all that is neither right nor a time, and what pytest said."""
     rows = [
         [item["name"], item["status"], item["why"] or ""]
         for item in results["items"]

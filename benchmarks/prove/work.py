@@ -1,4 +1,4 @@
-"""What one worker does: prove a kernel right, compile what is timed later, time a layer beside cuDNN."""
+"""Does the work of one worker: judges a kernel, compiles what is timed later, times a layer beside cuDNN."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +52,7 @@ class Shape(NamedTuple):
 
     @property
     def kernels(self) -> str:
-        """What its kernels depend on."""
+        """Name what its kernels depend on."""
         return f"{self.cell} {self.dtype} H={self.H}" + " bidirectional" * self.bidirectional
 
     def case(self, mode: str) -> LayerCase:
@@ -60,7 +61,7 @@ class Shape(NamedTuple):
 
 
 class Here(NamedTuple):
-    """Where a worker works."""
+    """Says where a worker works."""
 
     device: str
     judged: bool  # not with the stub, which computes nothing
@@ -69,13 +70,13 @@ class Here(NamedTuple):
 here = Here("cuda", True)
 
 
-def prepare(device: str, stub: bool) -> None:
+def prepare(stub: bool) -> None:
     """Set up the process: the stub in place of a GPU, and no check of first uses, as the checks are these."""
     global here
     os.environ[CHECK] = "0"
     warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which nothing here needs
     torch.set_num_threads(1)  # as many processes as cores run at once
-    here = Here(device, not stub)
+    here = Here("cpu" if stub else "cuda", not stub)
     if stub:
         from benchmarks.prove.stub_gpu import install
 
@@ -139,8 +140,7 @@ def time_layer(shape: Shape) -> dict[str, Any]:
             times = {mode: _times(layers, mode) for mode in MODES}
             found["clocks"] = clocks()  # while they are up
             for mode in MODES:  # last, as a capture that fails spoils the process
-                _set_mode(layers, mode)
-                for name, call in _of_mode(layers, mode).items():
+                for name, call in _calls(layers, mode).items():
                     times[mode][name] |= graph_seconds(call)
     except BackendError as error:  # this GPU is too small for it, say
         return {"not_served": str(error)}
@@ -151,21 +151,11 @@ def time_layer(shape: Shape) -> dict[str, Any]:
 
 def _times(layers: _Layers, mode: str) -> dict[str, dict[str, Any]]:
     """Return the times of each contender on the GPU, turn by turn, and on the host."""
-    _set_mode(layers, mode)
-    competitors = _of_mode(layers, mode)
+    competitors = _calls(layers, mode)
     turns = _in_turns(competitors)
     return {
         name: {"gpu_seconds": turns[name], "host_seconds": host_seconds(call)} for name, call in competitors.items()
     }
-
-
-def _set_mode(layers: _Layers, mode: str) -> None:
-    for layer in filter(None, layers[:2]):
-        layer.train(mode == "train")  # cuDNN keeps nothing for a backward pass in inference
-
-
-def _of_mode(layers: _Layers, mode: str) -> dict[str, Callable[[], Any]]:
-    return {name: modes[mode] for name, modes in _calls(*layers).items()}
 
 
 class _Layers(NamedTuple):
@@ -197,22 +187,19 @@ def _placed(layers: _Layers, dtype: torch.dtype) -> _Layers:
     )
 
 
-def _calls(
-    ours: torch.nn.Module, theirs: torch.nn.Module | None, x: Tensor, d_y: Tensor
-) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Return what is timed, by contender and mode."""
+def _calls(layers: _Layers, mode: str) -> dict[str, Callable[[], Any]]:
+    """Return what each contender does in a mode, which its layer is set to: cuDNN keeps nothing for backward in inference."""
+    contenders = {"seqnets": layers.ours} | ({} if layers.theirs is None else {"torch.nn": layers.theirs})
+    for layer in contenders.values():
+        layer.train(mode == "train")
+    if mode == "train":
+        return {name: partial(outputs_and_gradients, layer, layers.x, layers.d_y) for name, layer in contenders.items()}
+    return {name: partial(_infer, layer, layers.x) for name, layer in contenders.items()}
 
-    def calls(layer: torch.nn.Module) -> dict[str, Callable[[], Any]]:
-        def infer() -> Any:
-            with torch.no_grad():
-                return layer(x)[0]
 
-        def train() -> Any:
-            return outputs_and_gradients(layer, x, d_y)
-
-        return {"infer": infer, "train": train}
-
-    return {name: calls(layer) for name, layer in (("seqnets", ours), ("torch.nn", theirs)) if layer is not None}
+def _infer(layer: torch.nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return layer(x)[0]
 
 
 def outputs_and_gradients(layer: torch.nn.Module, x: Tensor, d_y: Tensor) -> list[Tensor]:

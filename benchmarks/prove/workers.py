@@ -1,4 +1,4 @@
-"""Processes that do one task after another, and may crash, hang or spoil their GPU: each costs its own task alone.
+"""Runs tasks in processes that may crash, hang or spoil their GPU: each costs its own task alone.
 
 A standard pool of processes is broken as a whole when one of them dies. Here a process that died, ran over its time, failed or says
 that it is spent is replaced: after an error of CUDA everything else in that process would fail too.

@@ -12,8 +12,7 @@ import torch
 
 from seqnets.cells import CELLS, Cell
 from seqnets.errors import CellError
-from seqnets.kernels.arguments import DTYPES, cell, positive
-from seqnets.kernels.availability import interpreted, triton_version
+from seqnets.kernels.arguments import DTYPES, cell, positive, why_nothing_compiles
 from seqnets.kernels.planning.arch import ARCHS, Arch
 from seqnets.kernels.planning.capacity import Demand, Refusal, choose
 from seqnets.kernels.planning.plan import Plan
@@ -52,7 +51,7 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
 
 def report_command(arguments: argparse.Namespace) -> int:
     """The exit status."""
-    why = _why_nothing_compiles(arguments)
+    why = why_nothing_compiles(arguments.hidden, arguments.heads)
     if why is not None:
         print(f"nothing can be compiled: {why}", file=sys.stderr)
         return 2
@@ -73,17 +72,6 @@ def report_command(arguments: argparse.Namespace) -> int:
     else:
         _print(rows, arguments.markdown)
     return int(any(row["schedule"] and (row["spills"] or not row["fits"]) for row in rows))
-
-
-def _why_nothing_compiles(arguments: argparse.Namespace) -> str | None:
-    if triton_version() is None:
-        return "Triton is not installed (pip install triton)"
-    if interpreted():
-        return "TRITON_INTERPRET=1 is set, and an interpreter compiles nothing; unset it"
-    for hidden in arguments.hidden:
-        if hidden % arguments.heads:
-            return f"--heads {arguments.heads} does not divide --hidden {hidden}"
-    return None
 
 
 def _cases(arguments: argparse.Namespace) -> Iterator[tuple[Cell, Case, Demand, Arch, str | None]]:

@@ -1,4 +1,4 @@
-"""Variants to choose between: experiments that are compiled and run on a GPU before they go into the kernels, or do not.
+"""Tries variants to choose between: experiments that are compiled and run on a GPU before they go into the kernels, or do not.
 
 `pieces` are single changes of the kernels, `persistent` is a prototype of a third schedule. What is chosen moves into kernels/, and
 goes from here.
@@ -15,5 +15,5 @@ def tasks(rehearsed: bool) -> list[Task]:
 
 
 def compilations(rehearsed: bool) -> list[Task]:
-    """What fills Triton's cache for `tasks`, and can run beside others."""
+    """Return what fills Triton's cache for `tasks`, and can run beside others."""
     return [*try_persistent.compilations(rehearsed), *pieces.compilations(rehearsed)]

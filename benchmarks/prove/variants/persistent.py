@@ -11,38 +11,39 @@ a counter in global memory (`forward`, `backward`), and data that says itself wh
 import triton
 import triton.language as tl
 
+from seqnets.kernels.functions import sigmoid, tanh
+from seqnets.kernels.schedules.device import pack, settle, unpack
+
 LIMIT = tl.constexpr(1 << 22)  # polls before a program gives up, which take seconds
 
 
 @triton.jit
-def sigmoid(x):
-    return 1.0 / (1.0 + tl.exp(-x))
+def load_weights(w_ptr, columns, U: tl.constexpr, SPLIT: tl.constexpr):
+    """Load the columns of the weight ``(U, Q)``, a tile for each of SPLIT parts of the inner dimension."""
+    K: tl.constexpr = U // SPLIT
+    weights = ()
+    for p in tl.static_range(SPLIT):
+        k = p * K + tl.arange(0, K)[:, None]
+        weights = weights + (tl.load(w_ptr + k * (4 * U) + columns),)
+    return weights
 
 
 @triton.jit
-def tanh(x):
-    return 2.0 / (1.0 + tl.exp(-2.0 * x)) - 1.0
+def multiply(h, weight, acc, p: tl.constexpr, PRECISION: tl.constexpr):
+    """Return ``acc + h @ weight``; every other part is a chain of its own."""
+    if p % 2 == 0:
+        return tl.dot(h, weight, acc, input_precision=PRECISION)
+    else:
+        return acc + tl.dot(h, weight, input_precision=PRECISION)
 
 
 @triton.jit
-def split4(tile):
-    even, odd = tl.split(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 4, 2, 2]))
-    a, c = tl.split(even)
-    b, d = tl.split(odd)
-    return a, b, c, d
-
-
-@triton.jit
-def join4(a, b, c, d):
-    both = tl.join(tl.join(a, c), tl.join(b, d))
-    return tl.reshape(both, [both.shape[0], both.shape[1] * 4])
-
-
-@triton.jit
-def settle(tile):
-    pairs = tl.permute(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 4, 2, 2]), [0, 1, 3, 2])
-    low, high = tl.split(pairs)
-    return tl.reshape(tl.permute(tl.join(low, high), [0, 1, 3, 2]), [tile.shape[0], tile.shape[1]])
+def step(acc, x, c, dtype: tl.constexpr):
+    """Return the recurrent projections in `dtype`, the new h in it, and the new c."""
+    r = settle(acc.to(dtype))
+    i, f, g, o = unpack(r.to(tl.float32) + x.to(tl.float32), 4)
+    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    return r, (sigmoid(o) * tanh(c)).to(dtype), c
 
 
 @triton.jit
@@ -103,10 +104,7 @@ def forward(
     columns = start * 4 + tl.arange(0, BU * 4)[None, :]
     K: tl.constexpr = U // SPLIT
     dtype = w_ptr.dtype.element_ty
-    weights = ()
-    for p in tl.static_range(SPLIT):
-        k = p * K + tl.arange(0, K)[:, None]
-        weights = weights + (tl.load(w_ptr + k * (4 * U) + columns),)
+    weights = load_weights(w_ptr, columns, U, SPLIT)
     bias = tl.load(b_ptr + columns).to(tl.float32) + tl.zeros([BB, BU * 4], tl.float32)
     c = tl.load(c_ptr + rows * U + units, mask=inside, other=0.0).to(tl.float32)
     flag = flags_ptr + tl.program_id(1) * 32  # a cache line each
@@ -121,14 +119,8 @@ def forward(
         acc = bias
         for p in tl.static_range(SPLIT):
             h = tl.load(source + p * K + tl.arange(0, K)[None, :], mask=inside, other=0.0, cache_modifier=".cg")
-            if p % 2 == 0:
-                acc = tl.dot(h, weights[p], acc, input_precision=PRECISION)
-            else:  # a chain of its own
-                acc = acc + tl.dot(h, weights[p], input_precision=PRECISION)
-        r = settle(acc.to(dtype))
-        i, f, g, o = split4(r.to(tl.float32) + x.to(tl.float32))
-        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-        h_new = (sigmoid(o) * tanh(c)).to(dtype)
+            acc = multiply(h, weights[p], acc, p, PRECISION)
+        r, h_new, c = step(acc, x, c, dtype)
         tl.store(hx_ptr + (t % 2) * B.to(tl.int64) * U + rows * U + units, h_new, mask=inside)
         arrive(flag, BARRIER)
         # what nobody waits for comes after
@@ -197,7 +189,7 @@ def backward(
         first = tl.load(c0_ptr + rows * U + units, mask=rows < tl.where(t == 0, B, 0), other=0.0).to(tl.float32)
         earlier = tl.load(cs_ptr + (here - B) * U + units, mask=rows < tl.where(t > 0, B, 0), other=0.0).to(tl.float32)
         before = tl.where(t == 0, first, earlier)
-        i, f, g, o = split4(a)
+        i, f, g, o = unpack(a, 4)
         i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
         tc = tanh(c)
         # all that needs no product is done by now
@@ -218,7 +210,7 @@ def backward(
         d_o = dh * tc * o * (1 - o)
         dc = dct * f
         dh = tl.zeros_like(dh)
-        tl.store(dr_ptr + here * Q + columns, join4(d_i, d_f, d_g, d_o).to(dtype), mask=inside)
+        tl.store(dr_ptr + here * Q + columns, pack((d_i, d_f, d_g, d_o), 0, 4).to(dtype), mask=inside)
         arrive(flag, BARRIER)
     tl.store(dc_ptr + rows * U + units, dc.to(dc_ptr.dtype.element_ty), mask=inside)
     tl.store(dh_ptr + rows * U + units, dh.to(dh_ptr.dtype.element_ty), mask=inside)
@@ -286,10 +278,7 @@ def forward_ll(
     columns = start * 4 + tl.arange(0, BU * 4)[None, :]
     K: tl.constexpr = U // SPLIT
     dtype = w_ptr.dtype.element_ty
-    weights = ()
-    for p in tl.static_range(SPLIT):
-        k = p * K + tl.arange(0, K)[:, None]
-        weights = weights + (tl.load(w_ptr + k * (4 * U) + columns),)
+    weights = load_weights(w_ptr, columns, U, SPLIT)
     bias = tl.load(b_ptr + columns).to(tl.float32) + tl.zeros([BB, BU * 4], tl.float32)
     c = tl.load(c_ptr + rows * U + units, mask=inside, other=0.0).to(tl.float32)
     x = tl.load(x_ptr + rows * (4 * U) + columns, mask=inside, other=0.0)
@@ -299,14 +288,8 @@ def forward_ll(
         acc = bias
         for p in tl.static_range(SPLIT):
             h = when_there(y_ptr + here * U + p * K + tl.arange(0, K)[None, :], inside).to(dtype, bitcast=True)
-            if p % 2 == 0:
-                acc = tl.dot(h, weights[p], acc)
-            else:
-                acc = acc + tl.dot(h, weights[p])
-        r = settle(acc.to(dtype))
-        i, f, g, o = split4(r.to(tl.float32) + x.to(tl.float32))
-        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-        h_new = (sigmoid(o) * tanh(c)).to(dtype)
+            acc = multiply(h, weights[p], acc, p, "ieee")
+        r, h_new, c = step(acc, x, c, dtype)
         tl.store(y_ptr + (here + B) * U + units, h_new.to(tl.int16, bitcast=True), mask=inside, cache_modifier=".cg")
         if KEEP:
             tl.store(cs_ptr + here * U + units, c.to(dtype), mask=inside)

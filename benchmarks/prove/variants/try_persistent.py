@@ -1,4 +1,4 @@
-"""The persistent prototype on a GPU: whether it is right, whether it gives the same bits each time, and how long a step takes."""
+"""Tries the persistent prototype: is it right, does it give the same bits each time, how long does a step take?"""
 
 from __future__ import annotations
 
@@ -99,10 +99,7 @@ def _pass(
     """Judge a pass, tell whether it gives the same bits each time, and time it with the small launches that prepare it."""
 
     def anew() -> Tensor:
-        if (
-            actual.is_floating_point()
-        ):  # through which programs exchange: a value that is there already would hide a missing wait
-            actual.fill_(float("nan"))
+        actual.fill_(float("nan"))  # programs exchange it: a value that is there already would hide a missing wait
         call()
         torch.cuda.synchronize()
         return actual.clone()
@@ -117,7 +114,7 @@ def _pass(
 
 
 class Problem:
-    """Inputs, outputs filled with nan, and the launches.
+    """Holds inputs, outputs filled with nan, and the launches.
 
     Args:
         together: whether programs wait for each other within one launch; else a launch runs one time step, as Triton's
@@ -158,7 +155,7 @@ class Problem:
 
     @property
     def passes(self) -> dict[str, Callable[[], None]]:
-        """That the kernels have; the one that waits by data has no backward pass yet."""
+        """Return the passes that the kernels have; waiting by data has no backward pass yet."""
         return {"forward": self.forward} | ({"backward": self.backward} if self.case.wait == "counter" else {})
 
     def _run(self, kernel: Any, *arguments: Any, **options: Any) -> None:
@@ -206,7 +203,7 @@ class Problem:
             )  # fmt: skip
 
     def by_torch(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The output, and the gradients of the input projections, by steps in that dtype."""
+        """Return the output and the gradients of the input projections, by steps in that dtype."""
         gates = self.gates.to(dtype).requires_grad_()
         weight, bias, h, c = (tensor.to(dtype) for tensor in (self.weight, self.bias, self.h, self.c))
         outputs = []
