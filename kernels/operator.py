@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.cell import find_cell
+from seqnets.kernels.gradients import gradients_by_step, needs_step
 from seqnets.kernels.layout import first_steps
 from seqnets.kernels.packed import run_packed
 
@@ -133,36 +134,17 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     state, params, masks, states = rest[:S], rest[S : S + P], rest[S + P : S + P + M], rest[S + P + M :]
     d_states, d_finals = grads[:S], grads[S : 2 * S]
     given = (x, state, weight, bias, params, masks, lengths)
-    if torch.is_grad_enabled():  # create_graph=True: what is returned is to be differentiated again
-        found = _differentiable_gradients(find_cell(ctx.cell), given, d_states, d_finals)
+    if needs_step(grads):
+        with torch.enable_grad():
+            every, finals = run_packed(find_cell(ctx.cell), *given)
+        wanted = [t for t in (x, *state, weight, bias, *params) if t is not None]
+        found = gradients_by_step([*every, *finals], [*d_states, *d_finals], wanted)
     else:
         found = list(recurrence_backward(*given, states, r, d_states, d_finals, ctx.cell))
     d_x, *d_state = found[: 1 + S]
     d_weight, *more = found[1 + S :]
     d_bias = None if bias is None else more.pop(0)
     return d_x, d_state, d_weight, d_bias, more, [None] * M, None, None, None, None
-
-
-def _differentiable_gradients(
-    cell: Any, given: tuple[Any, ...], d_states: list[Tensor | None], d_finals: list[Tensor | None]
-) -> list[Tensor | None]:
-    """The same gradients by the cell's own step, as functions that have gradients themselves."""
-    x, state, weight, bias, params, _, _ = given
-    every, finals = run_packed(cell, *given)
-    outputs = zip([*every, *finals], [*d_states, *d_finals], strict=True)
-    pairs = [(v, d) for v, d in outputs if d is not None and v.requires_grad]  # the step may return constants
-    wanted = [t for t in (x, *state, weight, bias, *params) if t is not None]
-    needed = [t for t in wanted if t.requires_grad]
-    results = iter(
-        torch.autograd.grad(
-            [v for v, _ in pairs],
-            needed,
-            [d.reshape(v.shape) for v, d in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return [next(results) if t.requires_grad else None for t in wanted]
 
 
 recurrence.register_autograd(_backward, setup_context=_setup_context)

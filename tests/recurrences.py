@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 import seqnets
 from seqnets.cells import Cell
@@ -293,3 +294,24 @@ def check(case: Case, device: str = "cpu", tf32: bool = False) -> None:
     oracle = results(case, "reference", device if case.options.get("dropout") else "cpu", torch.float64)
     for what, truth in oracle.items():
         assert_within_policy(actual[what], baseline[what], truth, what, tf32)
+
+
+def batched_gradients(layer, x, state, lengths):
+    """Gradients that are asked for in a batch: of each output, of outputs and last states, and along a tangent.
+
+    The first two are those of `torch.autograd.functional.jacobian` with ``vectorize=True``, which batches the cotangents of one
+    backward pass. The forward pass of the last one ran before forward-mode AD was entered.
+    """
+    leaves = [x, *state, *layer.parameters()]
+    y, final = layer(x, state, lengths)
+    rows = torch.eye(y.numel(), dtype=y.dtype).view(-1, *y.shape)
+    several = [torch.randn(3, *output.shape, dtype=y.dtype) for output in (y, *final)]
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    found = [
+        *torch.autograd.grad(y, leaves, rows, is_grads_batched=True, **options),
+        *torch.autograd.grad([y, *final], leaves, several, is_grads_batched=True, **options),
+    ]
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(several[0][0], several[0][1])
+        found += [forward_ad.unpack_dual(d).tangent for d in torch.autograd.grad(y, [x, layer.weight_hh_l0], dual)]
+    return found

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.cell import find_cell
+from seqnets.kernels.gradients import gradients_by_step, needs_step
 from seqnets.recurrence import Weights, active_steps, arithmetic_dtype, project_input
 from seqnets.scan import scan
 
@@ -140,8 +141,11 @@ def _gradients(ctx: Any, grads: Sequence[Tensor | None], run: Callable[..., list
     S = ctx.sizes[0]
     d_states, d_finals = [grads[0], *grads[1 + S : 2 * S]], grads[1 : 1 + S]
     given = (x, *lists, lengths)
-    if torch.is_grad_enabled():  # create_graph=True: what is returned is to be differentiated again
-        d_x, *found = _differentiable_gradients(find_cell(ctx.cell), given, d_states, d_finals)
+    if needs_step(grads):
+        with torch.enable_grad():
+            every, finals = run_steps(find_cell(ctx.cell), *given)
+        wanted = [x, *(t for tensors in lists[:-1] for t in tensors)]  # all but the masks
+        d_x, *found = gradients_by_step([*every, *finals], [*d_states, *d_finals], wanted)
     else:
         *states, saved, columns = rest
         d_x, *found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell, ctx.wants_input)
@@ -182,24 +186,6 @@ def run_layer(x: Tensor, *arguments: Any) -> Sequence[Tensor]:
 
 
 PLAIN = (Tensor, torch.nn.Parameter)
-
-
-def _differentiable_gradients(
-    cell: Any, given: tuple[Any, ...], d_states: Sequence[Tensor | None], d_finals: Sequence[Tensor | None]
-) -> list[Tensor | None]:
-    """The same gradients by the cell's own step, as functions that have gradients themselves."""
-    every, finals = run_steps(cell, *given)
-    pairs = zip([*every, *finals], [*d_states, *d_finals], strict=True)
-    tracked = [(v, d) for v, d in pairs if d is not None and v.requires_grad]  # the step may return constants
-    x, *lists, _, _ = given  # but for masks and lengths
-    wanted = [x, *(t for tensors in lists for t in tensors)]
-    needed = [t for t in wanted if t.requires_grad]
-    results = iter(
-        torch.autograd.grad(
-            [v for v, _ in tracked], needed, [d for _, d in tracked], create_graph=True, allow_unused=True
-        )
-    )  # fmt: skip
-    return [next(results) if t.requires_grad else None for t in wanted]
 
 
 def run_steps(

@@ -10,8 +10,8 @@ import torch
 from torch import _VF, Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from seqnets.backends.conditions import graph_is_captured, in_functional_transform, is_exporting
 from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
+from seqnets.conditions import graph_is_captured, in_functional_transform, is_exporting
 from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
 
 # cuDNN gathers weights that do not lie in one block, at each call. Ours never do: they are read at forward, so that

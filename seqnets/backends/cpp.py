@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqnets.backends.conditions import is_exporting
 from seqnets.backends.kernels import autocast, is_differentiated, returns_more, why_unfit
+from seqnets.conditions import is_exporting
 from seqnets.kernels.cpp.operator import run_layer
 from seqnets.kernels.cpp.refusal import why_refused
 from seqnets.recurrence import Problem, Result, active_steps, autocast_dtype

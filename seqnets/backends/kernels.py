@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from seqnets.backends.conditions import in_functional_transform
+from seqnets.conditions import in_functional_transform
 from seqnets.recurrence import Problem, autocast_dtype
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from seqnets.backends import aten, cpp
-from seqnets.backends.conditions import is_exporting
 from seqnets.backends.kernels import is_differentiated
 from seqnets.cells.cell import find_cell
+from seqnets.conditions import is_exporting
 from seqnets.folders import cache_directory
 from seqnets.kernels import store
 from seqnets.kernels.apart import apart

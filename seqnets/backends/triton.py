@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqnets.backends.conditions import graph_is_captured
 from seqnets.backends.kernels import autocast, is_differentiated, returns_more, why_unfit
+from seqnets.conditions import graph_is_captured
 from seqnets.kernels.availability import interpreted, why_unavailable
 from seqnets.kernels.layout import pack_rows, pack_weight
 from seqnets.kernels.operator import recurrence

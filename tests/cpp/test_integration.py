@@ -12,7 +12,7 @@ from seqnets.errors import BackendError
 from seqnets.kernels.cpp.memory import SMALLEST, Pool
 from seqnets.kernels.cpp.operator import layer as operator
 from seqnets.kernels.cpp.operator import layer_backward
-from tests.recurrences import GRU, LSTM, Case, build, inputs, masked, normed, traced
+from tests.recurrences import GRU, LSTM, Case, batched_gradients, build, inputs, masked, normed, traced
 
 
 def gradients(module, *arguments):
@@ -119,6 +119,16 @@ def test_second_derivatives_are_those_of_the_reference(cell):
         y, final = layer(x, state, lengths)
         first = torch.autograd.grad(y.sin().sum() + final[-1].sum(), leaves, create_graph=True, materialize_grads=True)
         found.append(torch.autograd.grad(sum(d.square().sum() for d in first), leaves, materialize_grads=True))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("cell", [LSTM, traced, masked, normed], ids=lambda cell: cell.name)
+def test_batched_gradients_are_those_of_the_reference(cell):
+    case, found = Case(cell, dtype=torch.float64, lengths=(4, 0, 2), options={"bidirectional": True}), []
+    for backend in ("cpp", "reference"):
+        torch.manual_seed(0)
+        layer, given = build(case, backend=backend).eval(), inputs(case)
+        found.append(batched_gradients(layer, *given))
     torch.testing.assert_close(*found)
 
 
