@@ -1,6 +1,8 @@
-"""Tells under which modes of PyTorch a call runs."""
+"""Tells under which modes of PyTorch a call runs, and which tensors bring rules of their own."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -31,3 +33,22 @@ def in_functional_transform(*tensors: Tensor) -> bool:
 def is_exporting() -> bool:
     """Tell whether torch.export runs, strict or not."""
     return torch.compiler.is_exporting()
+
+
+PLAIN = (Tensor, torch.nn.Parameter)
+_DEFAULT_RULES = (Tensor.__torch_function__.__func__, torch._C._disabled_torch_function_impl)  # type: ignore[attr-defined]
+
+
+def why_own_rules(tensors: Iterable[Tensor]) -> str | None:
+    """Say why a fused operation cannot take tensors that override ``__torch_function__``, as a clause; None where none does.
+
+    Such a tensor replaces single operations: a fused one would hide them from it.
+    """
+    if torch.compiler.is_compiling():  # Dynamo traces through the overrides
+        return None
+    for tensor in tensors:
+        if (kind := type(tensor)) not in PLAIN:
+            rule = kind.__torch_function__
+            if getattr(rule, "__func__", rule) not in _DEFAULT_RULES:
+                return f"a tensor of type {kind.__name__} handles each operation itself (__torch_function__)"
+    return None

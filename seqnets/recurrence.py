@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from seqnets.cells import Cell
 from seqnets.compilation import constant
+from seqnets.conditions import why_own_rules
 
 
 class Weights(NamedTuple):
@@ -40,6 +41,12 @@ class Problem(NamedTuple):
     dropout: float = 0.0  # between layers; 0 out of training
     all_states: bool = False  # also return the last layer's states at every step
     recompute: bool = False  # rather compute recurrent projections again in backward than keep them
+
+    def tensors(self) -> list[Tensor]:
+        """Return the input, the states and all that the layers own."""
+        weights = [w for layer in self.layers for w in layer]
+        own = [t for w in weights for t in (*w[:5], *w.params, *w.masks) if t is not None]
+        return [self.x, *self.state, *own]
 
 
 class Result(NamedTuple):
@@ -87,6 +94,8 @@ def arithmetic_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def project_input(weights: Weights, x_TBI: Tensor) -> Tensor:
     """The input projections of all time steps, ``(T, B, G·H)``: one GEMM, outside the time loop."""
+    if why_own_rules((weights.weight_ih,)):  # PyTorch's per-sample gradients take the first dimension for the batch
+        return F.linear(x_TBI.transpose(0, 1), weights.weight_ih, weights.bias_ih).transpose(0, 1)
     return F.linear(x_TBI, weights.weight_ih, weights.bias_ih)
 
 

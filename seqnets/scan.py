@@ -68,7 +68,7 @@ def _summed_in_pairs(tensor: Tensor | None, uses: int) -> list[Tensor | None]:
 
     Added up one after another in 16 bits, they would be rounded once for every step: after hundreds of steps little is right.
     """
-    if tensor is None or not tensor.requires_grad or tensor.dtype not in (torch.float16, torch.bfloat16):
+    if tensor is None or tensor.dtype not in (torch.float16, torch.bfloat16) or not tensor.requires_grad:
         return [tensor] * uses
     aliases = [tensor]
     while len(aliases) < uses:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqnets.cells.cell import find_cell
+from seqnets.conditions import PLAIN
 from seqnets.kernels.gradients import gradients_by_step, needs_step
 from seqnets.recurrence import Weights, active_steps, arithmetic_dtype, project_input
 from seqnets.scan import scan
@@ -183,9 +184,6 @@ def run_layer(x: Tensor, *arguments: Any) -> Sequence[Tensor]:
     return _Eager.apply(
         cell, [len(tensors) for tensors in lists], lengths, x, *(t for tensors in lists for t in tensors)
     )
-
-
-PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def run_steps(

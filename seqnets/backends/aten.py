@@ -11,7 +11,7 @@ from torch import _VF, Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
-from seqnets.conditions import graph_is_captured, in_functional_transform, is_exporting
+from seqnets.conditions import graph_is_captured, in_functional_transform, is_exporting, why_own_rules
 from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
 
 # cuDNN gathers weights that do not lie in one block, at each call. Ours never do: they are read at forward, so that
@@ -29,6 +29,8 @@ OPERATIONS: dict[Cell, Callable[..., Any]] = {
 def why_not(problem: Problem) -> str | None:
     if problem.cell not in OPERATIONS:
         return f"torch has no fused operation for the cell {problem.cell.name!r}, only for {_names()}"
+    if own_rules := why_own_rules(problem.tensors()):
+        return own_rules
     if (heads := count_heads(problem.state[0], problem.layers[0][0].weight_hh)) > 1:
         return f"torch has no block-diagonal recurrence, and this one has {heads} heads"
     if problem.x.shape[0] == 0 or problem.x.shape[1] == 0:

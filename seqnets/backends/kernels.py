@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from seqnets.conditions import in_functional_transform
+from seqnets.conditions import in_functional_transform, why_own_rules
 from seqnets.recurrence import Problem, autocast_dtype
 
 
 def why_unfit(problem: Problem, dtypes: Sequence[torch.dtype]) -> str | None:
     """What no generated kernel can do, or not in these dtypes, as a clause, or None."""
-    x, tensors = problem.x, tensors_of(problem)
+    x, tensors = problem.x, problem.tensors()
+    if own_rules := why_own_rules(tensors):
+        return own_rules
     if problem.layers[0][0].weight_hr is not None:
         return "its kernels have no projection of the state (proj_size) yet"
     if problem.cell.masks and any(mask.requires_grad for layer in problem.layers for w in layer for mask in w.masks):
@@ -45,15 +47,9 @@ def autocast(problem: Problem) -> Problem:
 
 
 def is_differentiated(problem: Problem) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors_of(problem))
+    return torch.is_grad_enabled() and any(t.requires_grad for t in problem.tensors())
 
 
 def returns_more(problem: Problem) -> bool:
     """Than the output: states at every step that are not the output."""
     return problem.all_states and len(problem.state) > 1
-
-
-def tensors_of(problem: Problem) -> list[Tensor]:
-    weights = [w for layer in problem.layers for w in layer]
-    own = [t for w in weights for t in (*w[:5], *w.params, *w.masks) if t is not None]
-    return [problem.x, *problem.state, *own]

@@ -18,7 +18,7 @@ from torch import Tensor
 from seqnets.backends import aten, cpp
 from seqnets.backends.kernels import is_differentiated
 from seqnets.cells.cell import find_cell
-from seqnets.conditions import is_exporting
+from seqnets.conditions import is_exporting, why_own_rules
 from seqnets.folders import cache_directory
 from seqnets.kernels import store
 from seqnets.kernels.apart import apart
@@ -77,6 +77,8 @@ def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
     """Why ``auto`` had better take the other one, as a clause; None for the faster one, and where there is no contest."""
     if backend not in (aten, cpp) or problem.x.device.type != "cpu" or problem.cell not in aten.OPERATIONS:
         return None
+    if why_own_rules(problem.tensors()):
+        return None  # neither can serve
     winner: Any
     if torch.compiler.is_compiling():
         if is_exporting():
