@@ -10,6 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
+from seqnets.once import exclusive, on_behalf
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -17,7 +19,7 @@ R = TypeVar("R")
 def apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """`function` in a thread of its own: torch keeps autocast, inference, fake tensors, tracing and the like per thread.
 
-    But for the modes of torch.export, which are those of the process.
+    But for the modes of torch.export, which are those of the process. One such work is done at a time.
     """
     _keep_absent_gpu()
 
@@ -25,8 +27,8 @@ def apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         with _disable_current_modes():
             return function(*args, **kwargs)
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(alone).result()
+    with exclusive(), ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(on_behalf(alone)).result()
 
 
 @cache

@@ -19,6 +19,7 @@ from seqnets.kernels.availability import CHECK
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.plan import Plan
 from seqnets.kernels.trial import Variant
+from seqnets.once import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return "the check of its kernels' first use cannot run while a CUDA graph is captured: run the layer once before"
         try:
-            _verdicts[question] = apart(_find_verdict, *question)
+            with exclusive():  # of threads that ask at the same time one finds out
+                if question not in _verdicts:
+                    _verdicts[question] = apart(_find_verdict, *question)
         except _OutOfMemory:  # it may pass
             return "the GPU has no memory left for the check of its kernels' first use"
     return _verdicts[question]

@@ -6,7 +6,6 @@ A compiler, a CPU or flags that nobody tried may make something else of the sour
 from __future__ import annotations
 
 import logging
-from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from seqnets.kernels.availability import CHECK
 from seqnets.kernels.cpp.library import Library, library
 from seqnets.kernels.cpp.operator import layer, layer_backward, run_steps
 from seqnets.kernels.cpp.printed import printed
+from seqnets.once import once
 from seqnets.tolerance import Error, verdict
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 SIZES, I, H = ((4, 11), (1, 3)), 3, 21
 
 
-@cache
+@once
 def why_disagrees(cell: Cell, dtype: torch.dtype) -> str | None:
     """What is wrong with the compiled cell, as a clause, or None. Kept for the process, and on disk for the library."""
     own = library(cell, dtype)

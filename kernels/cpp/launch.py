@@ -12,6 +12,7 @@ from seqnets.cells import Cell
 from seqnets.errors import BackendError
 from seqnets.kernels.cpp.library import Library, arguments, library
 from seqnets.kernels.cpp.memory import pool
+from seqnets.kernels.cpp.threads import count_threads
 from seqnets.recurrence import arithmetic_dtype
 
 ROWS = 64  # of a task at most
@@ -136,7 +137,7 @@ def _call(function: Callable[[Any], int], given: list[int]) -> None:
 def _common(inputs: Inputs) -> list[int]:
     x, weight, D = inputs.x, inputs.weight_hh[0], len(inputs.weight_hh)
     (T, B, I), H = x.shape, inputs.state[0].shape[-1]
-    threads = torch.get_num_threads()
+    threads = count_threads()
     blocks = count_blocks(B, D, threads, weight.shape[0] * max(4, x.element_size()))
     lengths = 0 if inputs.lengths is None else inputs.lengths.data_ptr()
     return [T, B, I, H, H // weight.shape[1], D, threads, blocks, lengths, x.data_ptr(), x.stride(0), x.stride(1)]

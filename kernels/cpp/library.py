@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from seqnets.kernels.cpp import compiler
 from seqnets.kernels.cpp.compiler import CompilationError, compiled
 from seqnets.kernels.cpp.printed import Printed, printed
 from seqnets.kernels.cpp.threads import runtime
+from seqnets.once import once
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def library(cell: Cell, dtype: torch.dtype) -> Library | str:
     return outdated or found
 
 
-@cache
+@once
 def _library(cell: Cell, dtype: torch.dtype) -> Library | str:
     return apart(_make, cell, dtype)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
-import threading
 import weakref
 from collections import defaultdict
 from functools import cache
 
 import torch
 from torch import Tensor
+
+from seqnets.forking import Lock
 
 SMALLEST = 1 << 17  # bytes; smaller tensors are allocated as any other
 KEPT = 1 << 31  # bytes that are kept at most while nobody uses them
@@ -20,7 +21,7 @@ class Pool:
     """Lends memory to tensors, which give it back as they are freed."""
 
     def __init__(self, most: int = KEPT) -> None:
-        self._lock = threading.RLock()  # a tensor may be freed, by the garbage collector, while another is made
+        self._lock = Lock()  # re-entrant: a tensor may be freed, by the garbage collector, while another is made
         self._free: dict[int, list[Tensor]] = defaultdict(list)
         self._most = most
         self.idle = 0  # bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from seqnets.cells import CELLS, Cell
 from seqnets.kernels import store
 from seqnets.kernels.apart import apart
 from seqnets.kernels.cpp.compiler import own_folder
+from seqnets.once import once
 
 
 class Printed(NamedTuple):
@@ -24,7 +24,7 @@ class Printed(NamedTuple):
     jumps: bool  # the step or its gradient compares, or rounds
 
 
-@cache
+@once
 def printed(cell: Cell) -> Printed:
     """The cell as it computes now.
 

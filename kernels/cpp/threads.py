@@ -8,6 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from seqnets.forking import is_forked
+
 HARD = 2  # omp_pause_hard
 SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
@@ -22,6 +26,14 @@ def runtime() -> tuple[Any, ...] | None:
         except (OSError, AttributeError):
             continue
     return None
+
+
+def count_threads() -> int:
+    """Return how many threads the kernels use: as many as torch's operations, but one in a forked child.
+
+    There OpenMP would wait for ever for the threads of the parent, which did not survive the fork.
+    """
+    return 1 if is_forked() else torch.get_num_threads()
 
 
 def release() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from functools import cache
 from importlib.abc import ExecutionLoader
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from seqnets.cells import Cell
 from seqnets.kernels.apart import apart
 from seqnets.kernels.generation.tracing import trace
 from seqnets.kernels.generation.triton_printer import print_module
+from seqnets.once import once
 
 
 class Generated(NamedTuple):
@@ -42,7 +42,7 @@ class _Loader(ExecutionLoader):
         return fullname.replace(".", "/") + ".py"
 
 
-@cache
+@once
 def generate(cell: Cell) -> Generated:
     """The cell's functions for Triton kernels.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import statistics
-from functools import cache, partial
+from functools import partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -20,10 +20,12 @@ from seqnets.backends.kernels import is_differentiated
 from seqnets.cells.cell import find_cell
 from seqnets.conditions import is_exporting, why_own_rules
 from seqnets.folders import cache_directory
+from seqnets.forking import is_forked
 from seqnets.kernels import store
 from seqnets.kernels.apart import apart
 from seqnets.kernels.cpp import threads
 from seqnets.kernels.planning.timing import time_on_cpu
+from seqnets.once import exclusive
 from seqnets.recurrence import Problem, Weights, autocast_dtype
 
 log = logging.getLogger(__name__)
@@ -91,7 +93,10 @@ def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
             return None
         shape = shape_of(problem)
         times = measured(shape)
-        winner, why = cpp if times.ratio >= PARITY else aten, times.told(shape)
+        if times is None:
+            winner, why = aten, "torch has an operation of its own, and in a forked process nothing is timed"
+        else:
+            winner, why = cpp if times.ratio >= PARITY else aten, times.told(shape)
     return None if winner is backend or winner.why_not(problem) else why
 
 
@@ -130,19 +135,37 @@ def _rounded_up(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-@cache
-def measured(shape: Shape) -> Times:
-    """Kept for the process, and on disk for this CPU, these versions and this source."""
+_known: dict[Shape, Times | None] = {}  # to this process
+
+
+def measured(shape: Shape) -> Times | None:
+    """Return the times of both, kept for the process, and on disk for this CPU, these versions and this source.
+
+    None where they are not known in a forked process: to time there, OpenMP's threads would have to be ended, which did not survive.
+    """
+    if shape not in _known:
+        with exclusive():  # of threads that ask at the same time one measures
+            if shape not in _known:
+                _known[shape] = _read(shape) if is_forked() else _read_or_measure(shape)
+    return _known[shape]
+
+
+def _read(shape: Shape) -> Times | None:
+    return store.read("race", _key(shape), lambda v: Times(float(v["aten"]), float(v["cpp"]), float(v["ratio"])))
+
+
+def _key(shape: Shape) -> dict[str, Any]:
     from seqnets.kernels.cpp.library import Library, library
 
     own = library(find_cell(shape.cell), shape.dtype)
     assert isinstance(own, Library)
-    key = {**shape._asdict(), "library": own.key, "torch": torch.__version__, "format": FORMAT}
+    return {**shape._asdict(), "library": own.key, "torch": torch.__version__, "format": FORMAT}
+
+
+def _read_or_measure(shape: Shape) -> Times:
     # times of processes that start together would be each other's
     with store.locked(cache_directory() / "kernels" / "race.lock", 60):
-        known = store.read(
-            "race", key, lambda value: Times(float(value["aten"]), float(value["cpp"]), float(value["ratio"]))
-        )
+        known = _read(shape)
         if known is None:
             log.info("timing aten and cpp, once: %s", shape)
             try:
@@ -152,7 +175,7 @@ def measured(shape: Shape) -> Times:
                 log.warning("aten and cpp could not be timed for %s.", shape, exc_info=True)
                 return Times(0, 0, 0)
             if known.clear:
-                store.write("race", key, {name: getattr(known, name) for name in ("aten", "cpp", "ratio")})
+                store.write("race", _key(shape), {name: getattr(known, name) for name in ("aten", "cpp", "ratio")})
     return known
 
 

@@ -7,7 +7,7 @@ import importlib
 import keyword
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from types import CodeType
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import _register_namedtuple
 
 from seqnets.errors import CellError
+from seqnets.forking import Lock
 
 RESERVED = ("weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh")
 
@@ -233,16 +234,19 @@ def cell(
 
 
 _defined: dict[str, Cell] = {}
+_records: dict[tuple[str, tuple[str, ...]], Any] = {}
+_registering = Lock()
 
 
 def _register(cell: Cell) -> str:
     """``module:qualname``, numbered from the second definition of that name on: graphs of the first still mean the first."""
-    key = name = f"{cell.__module__}:{cell.__qualname__}"
-    number = 1
-    while key in _defined:
-        number += 1
-        key = f"{name}#{number}"
-    _defined[key] = cell
+    name = f"{cell.__module__}:{cell.__qualname__}"
+    with _registering:
+        key, number = name, 1
+        while key in _defined:
+            number += 1
+            key = f"{name}#{number}"
+        _defined[key] = cell
     return key
 
 
@@ -280,9 +284,15 @@ def _global_names(code: CodeType) -> frozenset[str]:
     return frozenset(own.union(*inner))
 
 
-@cache
 def record(typename: str, fields: tuple[str, ...]) -> Any:
-    """The NamedTuple class of that name and these fields; it has no place in a module, so it is pickled by both."""
+    """Return the NamedTuple class of that name and these fields: one for each, which is pickled by both, as no module has it."""
+    with _registering:
+        if (typename, fields) not in _records:
+            _records[typename, fields] = _make_record(typename, fields)
+        return _records[typename, fields]
+
+
+def _make_record(typename: str, fields: tuple[str, ...]) -> Any:
     # a lambda's is none that a class can have
     name = typename if typename.isidentifier() else typename.rpartition("_")[2]
     cls = namedtuple(name, fields)  # type: ignore[misc]

@@ -19,7 +19,7 @@ def measuring(monkeypatch, tmp_path):
     monkeypatch.delenv("SEQNETS_MEASURE")
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
     monkeypatch.setattr("seqnets.kernels.cpp.first_use.why_disagrees", lambda *which: None)
-    clear = race.measured.cache_clear
+    clear = race._known.clear
     clear()
     yield tmp_path
     clear()
@@ -85,7 +85,7 @@ def test_what_was_measured_is_kept_for_the_process_and_on_disk(times, measuring)
     assert len(shapes) == 1
     (path,) = measuring.glob("kernels/race-*.json")
     assert json.loads(path.read_text())["value"] == {"aten": 3.0, "cpp": 1.0, "ratio": 3.0}
-    race.measured.cache_clear()
+    race._known.clear()
     assert seqnets.explain(layer, X).backend == "cpp"
     assert len(shapes) == 1
 
@@ -210,7 +210,7 @@ def test_a_damaged_file_is_measured_again(value, times, measuring):
     assert seqnets.explain(layer, X).backend == "cpp"
     (path,) = measuring.glob("kernels/race-*.json")
     path.write_text(json.dumps({"value": value}))
-    race.measured.cache_clear()
+    race._known.clear()
     assert seqnets.explain(layer, X).backend == "cpp"
     assert json.loads(path.read_text())["value"]["cpp"] == 1.0
 
