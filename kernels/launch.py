@@ -13,6 +13,8 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.errors import BackendError
+from seqnets.forking import Lock
+from seqnets.kernels.availability import interpreted
 from seqnets.kernels.generation.module import Generated, generate
 from seqnets.kernels.layout import first_steps, pack_widths, set_first_steps
 from seqnets.kernels.planning.plan import Plan
@@ -72,6 +74,10 @@ class Gradients(NamedTuple):
     params: tuple[Tensor, ...]  # (D, B, N, U) each, in the dtype of arithmetic: per row of the batch
 
 
+# Triton's interpreter keeps the program that runs, and what it has replaced of Triton, in the process: threads would mix theirs
+_one_at_a_time = Lock() if interpreted() else nullcontext()
+
+
 class Launch(NamedTuple):
     """One kernel with all that it is given: to be run, or compiled ahead of time."""
 
@@ -82,7 +88,8 @@ class Launch(NamedTuple):
     options: dict[str, int]
 
     def run(self) -> None:
-        self.kernel[self.grid](*self.arguments, **self.constants, **self.options)
+        with _one_at_a_time:
+            self.kernel[self.grid](*self.arguments, **self.constants, **self.options)
 
 
 def specialize(inputs: Inputs, plan: Plan) -> Specialization:

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 import seqnets
 from seqnets.cells.cell import find_cell
 from seqnets.errors import BackendError, CellError
+from seqnets.kernels.launch import Launch
 from seqnets.kernels.operator import recurrence, recurrence_backward
 from tests.recurrences import GRU, LSTM, Case, batched_gradients, build, inputs, masked, normed, traced
 
@@ -335,3 +338,30 @@ def test_a_users_script_runs_in_the_interpreter(tmp_path, checked):
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(seqnets.__file__).parents[1])}
     ran = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
     assert ran.stdout == "error True True\n", ran.stderr
+
+
+def test_one_thread_at_a_time_is_in_the_interpreter():
+    running, most = [], []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return self
+
+        def __call__(self):
+            running.append(None)
+            time.sleep(0.01)
+            most.append(len(running))
+            running.pop()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: Launch(Kernel(), (1,), (), {}, {}).run(), range(8)))
+    assert most == [1] * 8
+
+
+def test_threads_of_python_do_not_meet():
+    layer, xs = seqnets.GRU(3, 20, backend="triton"), [torch.randn(4, n, 3) for n in range(1, 9)]
+    expected = [gradients(layer, x) for x in xs]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda x: gradients(layer, x), xs))
+    for one, other in zip(expected, found, strict=True):
+        assert all(map(torch.equal, one, other))
