@@ -25,5 +25,9 @@ class CheckpointError(SeqnetsError, RuntimeError):
     """A checkpoint cannot be read or written."""
 
 
+class DivergenceError(SeqnetsError, ArithmeticError):
+    """A loss or a weight is NaN or infinite."""
+
+
 class RunFolderError(SeqnetsError, RuntimeError):
     """The run folder already holds a run."""

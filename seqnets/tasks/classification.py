@@ -26,9 +26,14 @@ class Classification(Task):
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: MakesOptimizer, num_classes: int = 2, scheduler: MakesScheduler | None = None
+        self,
+        model: nn.Module,
+        optimizer: MakesOptimizer,
+        num_classes: int = 2,
+        scheduler: MakesScheduler | None = None,
+        on_nonfinite: str = "stop",
     ) -> None:
-        super().__init__(model, optimizer, scheduler)
+        super().__init__(model, optimizer, scheduler, on_nonfinite)
         self.num_classes = num_classes
         self.binary = num_classes == 2
 

@@ -32,9 +32,14 @@ class Forecasting(Task):
     options = {"length": "steps to forecast, each from those before"}  # noqa: RUF012  of the base class
 
     def __init__(
-        self, model: nn.Module, optimizer: MakesOptimizer, order: int = 9, scheduler: MakesScheduler | None = None
+        self,
+        model: nn.Module,
+        optimizer: MakesOptimizer,
+        order: int = 9,
+        scheduler: MakesScheduler | None = None,
+        on_nonfinite: str = "stop",
     ) -> None:
-        super().__init__(model, optimizer, scheduler)
+        super().__init__(model, optimizer, scheduler, on_nonfinite)
         self.order = order
 
     def figures(self) -> dict[str, Metric]:

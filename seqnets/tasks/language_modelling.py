@@ -57,8 +57,9 @@ class LanguageModelling(Task):
         activation_penalty: float = 0.0,
         slowness_penalty: float = 0.0,
         steps: int | None = None,
+        on_nonfinite: str = "stop",
     ) -> None:
-        super().__init__(model, optimizer, scheduler)
+        super().__init__(model, optimizer, scheduler, on_nonfinite)
         if figure not in FIGURES:
             raise ConfigError(f"There is no figure {figure!r}: choose among {', '.join(FIGURES)}.")
         if steps is not None and steps < 1:

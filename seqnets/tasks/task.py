@@ -18,6 +18,8 @@ from seqnets.tasks.figures import Mean
 
 PARTS = {"fit": "train", "val": "val", "test": "test"}  # "train" is a method of every module
 
+ON_NONFINITE = ("stop", "skip", "warn")
+
 MakesOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 MakesScheduler = Callable[..., torch.optim.lr_scheduler.LRScheduler]
 
@@ -37,6 +39,11 @@ class Task(LightningModule):
         optimizer: makes the optimiser of the parameters, such as ``partial(torch.optim.Adam, lr=1e-3)``.
         scheduler: makes the schedule of the learning rate from the optimiser, stepped after each training step; it gets
             the number of all steps as ``total_steps`` if it takes such an argument.
+        on_nonfinite: what training does where a loss, gradient or weight is NaN or infinite: ``"stop"`` with an error,
+            ``"skip"`` the step, or ``"warn"`` and go on.
+
+    Raises:
+        ConfigError: `on_nonfinite` is none of these.
 
     Logs, for each figure of `figures`, the means over an epoch as ``train/<figure>``, ``val/<figure>`` and ``test/<figure>``,
     and those of `of_step` for one batch as ``train/<figure>_step`` every ``log_every_n_steps``.
@@ -44,8 +51,17 @@ class Task(LightningModule):
 
     options: ClassVar[Mapping[str, str]] = {}  # what `answer` takes beside what is given: name -> what it does
 
-    def __init__(self, model: nn.Module, optimizer: MakesOptimizer, scheduler: MakesScheduler | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: MakesOptimizer,
+        scheduler: MakesScheduler | None = None,
+        on_nonfinite: str = "stop",
+    ) -> None:
         super().__init__()
+        if on_nonfinite not in ON_NONFINITE:
+            raise ConfigError(f"task.on_nonfinite is {on_nonfinite!r}; choose stop, skip or warn")
+        self.on_nonfinite = on_nonfinite
         self.model = model
         self.optimizer, self.scheduler = optimizer, scheduler
 

@@ -61,8 +61,9 @@ class Translation(Task):
         label_smoothing: float = 0.0,
         beam: int = 5,
         length_penalty: float = 1.0,
+        on_nonfinite: str = "stop",
     ) -> None:
-        super().__init__(model, optimizer, scheduler)
+        super().__init__(model, optimizer, scheduler, on_nonfinite)
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"task.label_smoothing is {label_smoothing}, but must be at least 0 and below 1.")
         if not isinstance(length_penalty, int | float) or not math.isfinite(length_penalty):

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 import seqnets
 from seqnets.errors import ConfigError
 from seqnets.training.checkpoint_io import read_checkpoint
+from seqnets.training.divergence import may_save
 
 
 class LastCheckpoint(Checkpoint):
@@ -47,7 +48,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.fast_dev_run and may_save(trainer, self.path):  # type: ignore[attr-defined]
             self._saved_step = trainer.global_step
             trainer.save_checkpoint(self.path)
 
@@ -83,7 +84,8 @@ class BestCheckpoint(Checkpoint):
             known = ", ".join(sorted(trainer.callback_metrics))
             raise ConfigError(f"best_checkpoint.monitor={self.monitor} is not a metric of this run: {known}")
         score = float(trainer.callback_metrics[self.monitor])
-        if score > self.score if self.mode == "max" else score < self.score:
+        better = score > self.score if self.mode == "max" else score < self.score
+        if better and may_save(trainer, self.path):
             self.score, self.best = score, self.path
             trainer.save_checkpoint(self.path)
 

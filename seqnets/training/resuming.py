@@ -12,6 +12,7 @@ from seqnets.tasks import Task
 from seqnets.training.averaging import AveragedWeights
 from seqnets.training.checkpoints import best_checkpoint
 from seqnets.training.config import differences
+from seqnets.training.divergence import name_nonfinite
 from seqnets.training.run_folder import finished
 from seqnets.training.summary import sentence
 
@@ -43,6 +44,7 @@ def refuse_other(
             f"{path} is of another model: {name} is {saved.get(name, 'missing')} there and {here.get(name, 'missing')} "
             "here; resume with the configuration it was trained with (config.yaml beside its checkpoints folder)"
         )
+    refuse_nonfinite(path, task, resumed["state_dict"])
     # neither where the weights came from nor what computes with them makes another model
     free = {"backend", "init"}
     if changed := differences(then["config"]["model"]["net"], config["model"]["net"], "model.net", free):
@@ -76,13 +78,22 @@ def refuse_other(
             f"{'; '.join(changed)}. Resume without them"
         )
     # where the data lie and how they are loaded does not matter: their fingerprint says what they are
-    free = {"path", "source", "cache_dir", "num_workers", "eval_batch_size"}
+    free = {"path", "source", "cache_dir", "num_workers", "eval_batch_size", "on_nonfinite"}
     parts = ("seed", "task", "data")
     changed = [d for key in parts for d in differences(then["config"][key], config[key], key, free)]
     if then["data"]["fingerprint"] != data.provenance()["fingerprint"]:
         changed.append(f"the data are not those of {sentence(then['data'])}")
     if changed:
         log.warning("resuming, but not as the first run would have gone on: %s", "; ".join(changed))
+
+
+def refuse_nonfinite(path: str | Path, task: Task, weights: dict[str, Any]) -> None:
+    """Raise where weights of a checkpoint are NaN or infinite."""
+    if (name := name_nonfinite(task, weights)) is not None:
+        raise CheckpointError(
+            f"{path} holds weights that are not finite ({name}): its training had diverged; take an earlier checkpoint of the run, such as "
+            "best.ckpt, or train again with a lower optimizer.lr or trainer.gradient_clip_val=1.0"
+        )
 
 
 def refuse_other_schedule(resumed: dict[str, Any], path: str, schedule: Any) -> None:

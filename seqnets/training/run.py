@@ -18,6 +18,7 @@ from seqnets.training.checkpoints import BestCheckpoint, SelfContained, best_che
 from seqnets.training.checks import build_schedule, check_monitors, refuse_model, refuse_optimizer, refuse_overfitting
 from seqnets.training.config import build, check_config
 from seqnets.training.curves import plot_curves
+from seqnets.training.divergence import DivergenceGuard
 from seqnets.training.environment import device_name, environment
 from seqnets.training.messages import Messages
 from seqnets.training.progress import EpochReport
@@ -71,6 +72,7 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         refuse_other(resumed, config, task, data, callbacks)
     callbacks |= {
         "backend_report": BackendReport(),
+        "divergence_guard": DivergenceGuard(),
         "random_states": RandomStates(),
         "self_contained": SelfContained(config, data),
     }

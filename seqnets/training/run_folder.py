@@ -1,6 +1,7 @@
 """The folder of a run: one run each, claimed before anything is written into it."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,15 @@ def remove_empty(folder: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` to `path`, whole or not at all."""
+    """Write `content` to `path`, whole or not at all. What is not finite becomes null: JSON has no NaN and no infinity."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(_strict(content), indent=2, default=str, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(unfinished, path)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

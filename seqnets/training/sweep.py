@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ class Job:
 
     def figures(self) -> dict[str, float]:
         """Test figures, parameters and seconds per epoch."""
-        tests = {name: value for name, value in self.result["metrics"].items() if name.startswith("test/")}
+        metrics = self.result["metrics"].items()
+        tests = {name: math.nan if value is None else value for name, value in metrics if name.startswith("test/")}
         seconds = self.result["seconds_per_epoch"]
         means = {"s/epoch": statistics.fmean(seconds)} if seconds else {}
         return dict(sorted(tests.items())) | {"parameters": self.result["parameters"]} | means

@@ -23,6 +23,7 @@ from seqnets.errors import CheckpointError
 from seqnets.tasks import Answer, Task
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.config import build
+from seqnets.training.resuming import refuse_nonfinite
 
 TRUSTED_PREFIXES = ("seqnets.", "torch.nn.", "torch.optim.")
 MODEL: tuple[type, ...] = (nn.Module, torch.optim.Optimizer, Mask)
@@ -103,6 +104,7 @@ def load_trained(path: Path, trust_cells: bool = False) -> Trained:
         encoder = encoder_from_dict(content["encoder"])
     except (RuntimeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its weights or words do not fit its own configuration: {error}") from error
+    refuse_nonfinite(path, task, task.state_dict())
     return Trained(path, task.eval(), encoder, tuple(content["labels"]), config, content["data"])
 
 

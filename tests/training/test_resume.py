@@ -175,7 +175,9 @@ def test_the_best_is_remembered_by_a_resumed_run(mode, reviews, tmp_path, capsys
 
 
 def test_a_score_that_is_no_number_beats_nothing(tmp_path):
-    trainer = SimpleNamespace(fast_dev_run=False, num_val_batches=[1], save_checkpoint=lambda path: saved.append(score))
+    trainer = SimpleNamespace(
+        fast_dev_run=False, num_val_batches=[1], callbacks=[], save_checkpoint=lambda path: saved.append(score)
+    )
     for mode in ("max", "min"):
         saved, best = [], BestCheckpoint(str(tmp_path), mode=mode)
         for score in (math.nan, 0.5, math.nan, 0.5):
