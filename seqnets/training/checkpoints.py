@@ -4,6 +4,7 @@ Not Lightning's ModelCheckpoint: its names carry ``=``, an occupied name gets a 
 run resumed into a new folder forgets the best score so far.
 """
 
+import logging
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +14,23 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 import seqnets
-from seqnets.errors import ConfigError
+from seqnets.errors import CheckpointError, ConfigError, DivergenceError
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.divergence import may_save
+from seqnets.training.ending import ending_of
+from seqnets.training.random_states import in_flight
+
+log = logging.getLogger(__name__)
 
 
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: at the end of every epoch and, if asked, every `every_n_train_steps` optimizer steps.
 
-    An epoch that is cut short (``max_steps``, ``max_time``) is saved as what it is, so that a resumed run goes on in it.
+    An epoch that is cut short (``max_steps``, ``max_time``, a signal) is saved as what it is, so that a resumed run goes on in it.
+    After an error the steps since the last checkpoint are saved too, as of the end of the last whole step.
+
+    Attributes:
+        saved_step: the optimizer steps that are in the checkpoint.
     """
 
     def __init__(self, folder: str, every_n_train_steps: int | None = None) -> None:
@@ -29,28 +38,57 @@ class LastCheckpoint(Checkpoint):
             raise ConfigError(f"every_n_train_steps is {every_n_train_steps}; it must be at least 1, or null for never")
         self.path = Path(folder) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
-        self._saved_step = 0
+        self.saved_step = 0
+        self._weights_change = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step = trainer.global_step  # that of the checkpoint resumed from
+        self.saved_step = trainer.global_step  # that of the checkpoint resumed from
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self._weights_change = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._weights_change = False
         step = trainer.global_step
-        # the global step stands still while gradients accumulate, and those are not saved;
+        # gradients that accumulate are not saved;
         # after an epoch's last batch the end of the epoch saves, with validation done and metrics known
         due = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
-        due |= trainer.fit_loop.epoch_loop.done
-        if due and step != self._saved_step and not trainer.is_last_batch:
+        due |= trainer.fit_loop.epoch_loop.done or ending_of(trainer) is not None
+        if due and step != self.saved_step and not trainer.is_last_batch and not _accumulates(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_last_batch or trainer.global_step != self._saved_step:
+        if trainer.is_last_batch or trainer.global_step != self.saved_step:
             self._save(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if not trainer.training or trainer.global_step == self.saved_step or _accumulates(trainer):
+            return
+        if (self._weights_change and in_flight(trainer)) or isinstance(exception, DivergenceError | CheckpointError):
+            return
+        try:
+            self._save(trainer)
+        except Exception as error:  # the first one is what the user is told
+            log.warning("what was trained since step %d could not be saved: %s", self.saved_step, error)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if in_flight(trainer):  # the batch that failed is to be read again
+            loop = checkpoint["loops"]["fit_loop"]
+            for loader in loop["state_dict"].get("combined_loader", []):
+                if "batches" in loader:  # of this library's loaders
+                    loader["batches"] -= 1
+            loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # Lightning adds one as it resumes
 
     def _save(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run and may_save(trainer, self.path):  # type: ignore[attr-defined]
-            self._saved_step = trainer.global_step
+            self.saved_step = trainer.global_step
             trainer.save_checkpoint(self.path)
+
+
+def _accumulates(trainer: Trainer) -> bool:
+    """Tell whether gradients of whole batches wait for their optimizer step."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return batches.processed % trainer.accumulate_grad_batches != 0
 
 
 class BestCheckpoint(Checkpoint):

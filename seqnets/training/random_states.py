@@ -7,27 +7,42 @@ When they are put back matters, because starting a loader may draw (a DataLoader
 """
 
 import random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 
-def random_states() -> dict[str, Any]:
-    """The states of Python's, NumPy's and torch's generators, as plain containers and tensors."""
-    version, python, gauss = random.getstate()
-    numpy: Any = np.random.get_state()  # noqa: NPY002  the global one is what libraries use
+class States(NamedTuple):
+    """The states of Python's, NumPy's and torch's generators, as these give them: taken at every step, so in microseconds."""
+
+    python: Any
+    numpy: Any
+    torch: Tensor
+    cuda: list[Tensor]
+
+
+def take_states() -> States:
+    """Return the states as they are now."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return States(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)  # noqa: NPY002  libraries use the global one
+
+
+def as_containers(states: States) -> dict[str, Any]:
+    """Return the states as plain containers and tensors."""
+    (version, python, gauss), numpy = states.python, states.numpy
     return {
         "python": [version, list(python), gauss],
         "numpy": [numpy[0], numpy[1].tolist(), *numpy[2:]],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "torch": states.torch,
+        "cuda": states.cuda,
     }
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what `random_states` returned; CUDA's only where there are as many devices as then."""
+    """Put back what `as_containers` returned; CUDA's only where there are as many devices as then."""
     version, python, gauss = states["python"]
     random.setstate((version, tuple(python), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
@@ -37,15 +52,26 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
+def in_flight(trainer: Trainer) -> bool:
+    """Tell whether a training step has begun and not ended, as when an error is handled that it raised."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return trainer.training and batches.ready > batches.processed
+
+
 class RandomStates(Callback):
     """Saves the random states with each checkpoint and restores them on resume."""
 
     def __init__(self) -> None:
         self._at_epoch_end: dict[str, Any] | None = None
         self._in_mid_epoch: dict[str, Any] | None = None
+        self._before_step = take_states()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._before_step = take_states()  # should the next step fail
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["random_states"] = {**random_states(), "mid_epoch": not trainer.is_last_batch}
+        states = self._before_step if in_flight(trainer) else take_states()
+        checkpoint["random_states"] = {**as_containers(states), "mid_epoch": not trainer.is_last_batch}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["random_states"]

@@ -19,6 +19,7 @@ from seqnets.training.checks import build_schedule, check_monitors, refuse_model
 from seqnets.training.config import build, check_config
 from seqnets.training.curves import plot_curves
 from seqnets.training.divergence import DivergenceGuard
+from seqnets.training.ending import Ending
 from seqnets.training.environment import device_name, environment
 from seqnets.training.messages import Messages
 from seqnets.training.progress import EpochReport
@@ -44,8 +45,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     config = check_config(cfg)
     folder = Path(config["run_dir"]).absolute()
     refuse_used(folder)
-    with Messages() as messages:
-        objects = {"folder": folder, "config": config, **_prepare(config, folder)}
+    with Messages() as messages, Ending() as ending:
+        objects = {"folder": folder, "config": config, **_prepare(config, folder, ending)}
         claim(folder, config)
         messages.write_to(folder / "train.log")
         objects["result"] = _run(**objects)
@@ -53,7 +54,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     return objects["result"]["metrics"], objects
 
 
-def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _prepare(config: dict[str, Any], folder: Path, ending: Ending) -> dict[str, Any]:
     """Build everything, and raise whatever is wrong, before anything is written."""
     resumed = read_checkpoint(Path(config["ckpt_path"])) if config["ckpt_path"] else None
     data: Any = build(config["data"], "data", LightningDataModule)
@@ -73,6 +74,7 @@ def _prepare(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     callbacks |= {
         "backend_report": BackendReport(),
         "divergence_guard": DivergenceGuard(),
+        "ending": ending,
         "random_states": RandomStates(),
         "self_contained": SelfContained(config, data),
     }

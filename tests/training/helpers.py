@@ -86,3 +86,76 @@ def assert_same(folder, other):
     assert left.keys() == right.keys()
     different = [name for name in left if not torch.equal(left[name], right[name])]
     assert not different
+
+
+class _Signals(Fail):
+    """A signal in the middle of the training step after `step` steps."""
+
+    numbers = ()
+
+    def on_after_backward(self, trainer, *_):
+        if trainer.global_step == self.step:
+            self.step = -1  # once
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+    on_train_batch_start = Callback.on_train_batch_start
+
+
+class SignalSIGINT(_Signals):
+    numbers = (signal.SIGINT,)
+
+
+class SignalSIGTERM(_Signals):
+    numbers = (signal.SIGTERM,)
+
+
+class SignalSIGHUP(_Signals):
+    numbers = (signal.SIGHUP,)
+
+
+class SignalTwice(_Signals):
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+
+class SignalInValidation(Fail):
+    """SIGTERM in the first batch of the first validation."""
+
+    on_train_batch_start = Callback.on_train_batch_start
+
+    def on_validation_batch_start(self, trainer, module, batch, number, *_):
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class FailIn(Fail):
+    """An error in a place of the training step after `step` steps."""
+
+    def __init__(self, step, where):
+        super().__init__(step)
+        self.where = where
+
+    def _reached(self, trainer, where, step=None):
+        if self.where == where and trainer.global_step == (self.step if step is None else step):
+            raise RuntimeError("ended on purpose")
+
+    def on_train_batch_start(self, trainer, module, *_):
+        self._reached(trainer, "start")
+        if self.where == "loss" and trainer.global_step == self.step:
+            inner = module.model
+
+            def fail(*given):
+                inner.forward_once(*given)  # draws its dropout
+                raise RuntimeError("ended on purpose")
+
+            inner.forward_once, inner.forward = inner.forward, fail
+
+    def on_before_backward(self, trainer, *_):
+        self._reached(trainer, "backward")
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        if self.where == "step" and trainer.global_step == self.step:
+            optimizer.register_step_post_hook(lambda *_: self._reached(trainer, "step"))
+
+    def on_train_batch_end(self, trainer, *_):
+        self._reached(trainer, "batch end", self.step + 1)

@@ -1,0 +1,150 @@
+"""Whatever ends a run keeps its work: signals, closed pipes, errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from seqnets.training import train
+from tests.training.helpers import ended_by, small_run, weights_and_optimizer
+
+SCRIPT = (
+    "import sys, torch; torch.set_num_threads(1)\n"
+    "from seqnets.training import train\n"
+    "from tests.training.helpers import small_run\n"
+    "train(small_run(*sys.argv[1:]))\n"
+)
+VALIDATES = "data.validation_fraction=0.25"
+
+
+def saved_step(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+
+
+def status(folder):
+    return json.loads((folder / "result.json").read_text())["status"]
+
+
+def assert_same(one, other):
+    one, other = weights_and_optimizer(one), weights_and_optimizer(other)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(torch.as_tensor(one[k]), torch.as_tensor(other[k])) for k in one)
+
+
+def command(reviews, folder, *overrides):
+    return [sys.executable, "-c", SCRIPT, str(reviews), str(folder), *overrides]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)], ids=["Ctrl-C", "terminate", "hang up"]
+)
+def test_a_signal_ends_the_run_after_its_step(name, code, reviews, tmp_path):
+    process = subprocess.run(
+        command(reviews, tmp_path / "ended", *ended_by(f"Signal{name}", 7)), capture_output=True, text=True, timeout=200
+    )
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr
+    assert f"{name}: the run ends once this step is done and saved" in process.stdout
+    assert "ckpt_path=" in process.stdout
+    assert saved_step(tmp_path / "ended") == 8 and status(tmp_path / "ended") == "interrupted"
+    whole, _ = train(small_run(reviews, tmp_path / "whole"))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    resumed, _ = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert resumed["train/loss"] == whole["train/loss"]  # the mean over the epoch, of both parts
+
+
+def test_a_signal_in_validation_lets_it_finish(reviews, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        train(small_run(reviews, tmp_path / "ended", VALIDATES, *ended_by("SignalInValidation", 1)))
+    assert caught.value.code == 143
+    content = torch.load(tmp_path / "ended" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] == 1
+    assert (tmp_path / "ended" / "checkpoints" / "best.ckpt").exists()
+
+
+def test_a_signal_while_gradients_accumulate(reviews, tmp_path):
+    options = ["trainer.accumulate_grad_batches=3"]
+    with pytest.raises(SystemExit):
+        train(small_run(reviews, tmp_path / "ended", *options, *ended_by("SignalSIGTERM", 1)))
+    assert saved_step(tmp_path / "ended") == 2
+    train(small_run(reviews, tmp_path / "whole", *options))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    train(small_run(reviews, tmp_path / "resumed", *options, f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_a_second_signal_ends_it_at_once(reviews, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        train(small_run(reviews, tmp_path / "ended", *ended_by("SignalTwice", 7)))
+    assert caught.value.code == 130
+    assert saved_step(tmp_path / "ended") == 7  # not the step in flight
+
+
+def test_handlers_are_put_back(reviews, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    train(small_run(reviews, tmp_path / "run", "trainer.max_steps=1"))
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_an_ignored_signal_stays_ignored(reviews, tmp_path):
+    """As under nohup."""
+    script = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{SCRIPT}"
+    arguments = [str(reviews), str(tmp_path / "run"), *ended_by("SignalSIGHUP", 7)]
+    process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=200)
+    assert process.returncode == 0 and status(tmp_path / "run") == "finished"
+
+
+@pytest.mark.parametrize("where", ["start", "loss", "backward", "batch end"])
+def test_an_error_keeps_what_was_trained_and_resumes_bit_for_bit(where, reviews, tmp_path):
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "ended", *ended_by("FailIn", 7), f"+callbacks.end.where='{where}'"))
+    assert saved_step(tmp_path / "ended") == (8 if where == "batch end" else 7)
+    assert status(tmp_path / "ended") == "failed"
+    train(small_run(reviews, tmp_path / "whole"))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_an_error_while_weights_change_keeps_the_last_checkpoint(reviews, tmp_path):
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "ended", *ended_by("FailIn", 13), "+callbacks.end.where=step"))
+    assert saved_step(tmp_path / "ended") == 10
+
+
+def test_a_closed_pipe_ends_the_run_after_its_step(reviews, tmp_path):
+    process = subprocess.Popen(
+        command(reviews, tmp_path / "run", "trainer.max_epochs=10000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while b"epoch 1" not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()  # as head does
+    _, told = process.communicate(timeout=200)
+    assert process.returncode == 141, told
+    assert b"Traceback" not in told
+    assert status(tmp_path / "run") == "interrupted" and saved_step(tmp_path / "run") > 0
+
+
+def test_train_py_ends_with_the_signals_status(reviews, tmp_path):
+    """By Hydra too."""
+    options = [f"data.path={reviews}", f"hydra.run.dir={tmp_path / 'run'}", "data.batch_size=4", "data.max_tokens=8"]
+    options += ["trainer.max_epochs=10000", "trainer.accelerator=cpu", "model.net.recurrent.hidden_size=5"]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", "+experiment=imdb_bilstm", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    end = time.monotonic() + 150
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=100)
+    assert process.returncode == 143, told
+    assert b"Traceback" not in told
