@@ -59,8 +59,10 @@ def tests(session: nox.Session, pair: str) -> None:
 @nox.session(venv_backend="none")
 def table(session: nox.Session) -> None:
     """Print the latest results of every pair, in Markdown."""
-    rows = [COLUMNS, ["---"] * len(COLUMNS)]
-    rows += [_row(pair) for pair in PAIRS if (RESULTS / f"{pair}.xml").exists()]
+    known = [_row(pair) for pair in PAIRS if (RESULTS / f"{pair}.xml").exists()]
+    if not known:
+        session.error("no results yet: nox -r runs the tests")
+    rows = [COLUMNS, ["---"] * len(COLUMNS), *known]
     print("\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 

@@ -17,9 +17,9 @@ R = TypeVar("R")
 
 
 def apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """`function` in a thread of its own: torch keeps autocast, inference, fake tensors, tracing and the like per thread.
+    """Run `function` in a thread of its own: torch keeps autocast, inference, fake tensors, tracing and the like per thread.
 
-    But for the modes of torch.export, which are those of the process. One such work is done at a time.
+    But for the modes of torch.export, which are those of the process. Only one such call runs at a time.
     """
     _keep_absent_gpu()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import torch
 
@@ -31,12 +33,27 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def why_no_cache() -> str | None:
+    """Say why Triton cannot keep what it compiles, as a clause; None where it can. Triton must be installed."""
+    from triton import knobs
+
+    folder = Path(knobs.cache.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK) else "Permission denied"
+    except OSError as error:
+        reason = error.strerror
+    return reason and f"Triton's cache folder {folder} cannot be used: {reason}; name another in TRITON_CACHE_DIR"
+
+
 def why_nothing_compiles(hidden_sizes: Iterable[int], heads: int) -> str | None:
     """Say why no kernel of these sizes can be compiled ahead of time here, as a clause; None where one can."""
     if triton_version() is None:
         return "Triton is not installed (pip install triton)"
     if interpreted():
         return "TRITON_INTERPRET=1 is set, and an interpreter compiles nothing; unset it"
+    if (why := why_no_cache()) is not None:
+        return why
     for hidden in hidden_sizes:
         if hidden % heads:
             return f"--heads {heads} does not divide --hidden {hidden}"

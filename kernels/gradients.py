@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from seqnets.cells import Cell
 from seqnets.conditions import in_functional_transform
+from seqnets.errors import BackendError
+
+# from the inputs to the states at every step and the last ones
+RunSteps = Callable[[list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
 
 
-def needs_step(cotangents: Sequence[Tensor | None]) -> bool:
+def needs_step(cotangents: Iterable[Tensor | None]) -> bool:
     """Tell whether these gradients must be computed by the cell's step.
 
     Kernels see plain numbers. They give no gradients that can be differentiated again (``create_graph=True``), and know nothing
     of cotangents that vmap batches (``is_grads_batched=True``, ``jacobian(vectorize=True)``) or that carry tangents.
     """
-    return torch.is_grad_enabled() or in_functional_transform(*(d for d in cotangents if d is not None))
+    return torch.is_grad_enabled() or in_functional_transform(d for d in cotangents if d is not None)
 
 
 def gradients_by_step(
-    outputs: Sequence[Tensor], cotangents: Sequence[Tensor | None], inputs: Sequence[Tensor]
+    cell: Cell,
+    numbers: Mapping[str, float],
+    run: RunSteps,
+    inputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     """Return the gradients of all inputs, None of those that require none.
 
     Args:
-        outputs: what the step computed from `inputs`, under `torch.enable_grad`.
+        numbers: those that the step read from outside when the kernels were generated.
+        run: what computes the outputs.
         cotangents: gradients of the outputs; None where there is none.
+
+    Raises:
+        BackendError: one of the numbers has changed, so the step is no longer that of the forward pass.
     """
+    if outdated := cell.why_outdated(numbers):
+        raise BackendError(f"these gradients are computed by the cell's step, and {outdated}")
+    with torch.enable_grad():
+        # aliases: inputs may depend on each other, be the same tensor, or have hooks; autograd sees to that outside of here
+        inputs = [t.view_as(t) for t in inputs]
+        every, finals = run(inputs)
     # the step may return constants
-    pairs = [(o, d) for o, d in zip(outputs, cotangents, strict=True) if d is not None and o.requires_grad]
+    pairs = [(o, d) for o, d in zip([*every, *finals], cotangents, strict=True) if d is not None and o.requires_grad]
     needed = [t for t in inputs if t.requires_grad]
+    if not pairs:
+        return [None] * len(inputs)
     found = iter(
         torch.autograd.grad(
             [o for o, _ in pairs],

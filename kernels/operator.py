@@ -135,10 +135,18 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     d_states, d_finals = grads[:S], grads[S : 2 * S]
     given = (x, state, weight, bias, params, masks, lengths)
     if needs_step(grads):
-        with torch.enable_grad():
-            every, finals = run_packed(find_cell(ctx.cell), *given)
+        from seqnets.kernels.generation.module import generate
+
+        cell = find_cell(ctx.cell)
+
+        def run(inputs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            x, *rest = inputs
+            state, weight, rest = rest[:S], rest[S], rest[S + 1 :]
+            own_bias = None if bias is None else rest.pop(0)
+            return run_packed(cell, x, state, weight, own_bias, rest, masks, lengths)
+
         wanted = [t for t in (x, *state, weight, bias, *params) if t is not None]
-        found = gradients_by_step([*every, *finals], [*d_states, *d_finals], wanted)
+        found = gradients_by_step(cell, generate(cell).numbers, run, wanted, [*d_states, *d_finals])
     else:
         found = list(recurrence_backward(*given, states, r, d_states, d_finals, ctx.cell))
     d_x, *d_state = found[: 1 + S]

@@ -28,6 +28,10 @@ def run_packed(
     T, D, G = x.shape[0], x.shape[2], cell.gates
     active = None if lengths is None else active_steps(lengths, T, x.device)
     every, finals = [], []
+    if not T:
+        return [x.new_empty(T, x.shape[1], D, s[0].flatten(-2).shape[-1]) for s in state], [
+            s.flatten(-2) for s in state
+        ]
     for d in range(D):
         weight_hh = unpack_columns(weight[d].movedim(0, 1), G).T
         bias_hh = None if bias is None else unpack_columns(bias[d], G)

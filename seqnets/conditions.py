@@ -17,7 +17,7 @@ def graph_is_captured() -> bool:
     return not compiling and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-def in_functional_transform(*tensors: Tensor) -> bool:
+def in_functional_transform(tensors: Iterable[Tensor]) -> bool:
     """Tell whether torch.func or forward-mode AD transforms the call, or vmap batches one of the tensors.
 
     ``is_grads_batched=True`` batches cotangents by the older vmap, which is no transform of torch.func.

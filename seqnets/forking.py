@@ -5,12 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
-_forked = False
+FORKED = 0x40  # PF_FORKNOEXEC of Linux
+
+
+def _was_forked() -> bool:
+    """Tell whether this process was forked before it imported this library; known on Linux alone."""
+    try:
+        return bool(int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[6]) & FORKED)
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+_forked = _was_forked()
 
 
 def is_forked() -> bool:
-    """Tell whether this process was forked from one that had imported this library."""
+    """Tell whether this process was forked and has run no other program since."""
     return _forked
 
 
@@ -21,20 +33,27 @@ def after_fork(renew: Callable[[], None]) -> None:
 
 
 class Lock:
-    """A re-entrant lock, for ``with``, that is free in a forked child whichever thread of the parent held it."""
+    """Excludes other threads, as `threading.RLock`, but is not held in a forked child by a thread that is not there."""
 
     def __init__(self) -> None:
-        self._renew()
+        self._lock = threading.RLock()
         after_fork(self._renew)
 
     def _renew(self) -> None:
+        held = self._lock._is_owned()  # type: ignore[attr-defined]
         self._lock = threading.RLock()
+        if held:  # by the thread that forked, which is this one
+            self._lock.acquire()
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    def acquire(self, seconds: float) -> bool:
+        """Wait for the lock so long at most, and tell whether it is held now."""
+        return self._lock.acquire(timeout=seconds)
 
 
 def _note() -> None:

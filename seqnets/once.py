@@ -6,11 +6,12 @@ meet: checking a cell builds it, and building it traces it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from seqnets.forking import Lock
 
@@ -54,7 +55,7 @@ def on_behalf(function: Callable[[], R]) -> Callable[[], R]:
 
 
 class Once(Generic[P, R]):
-    """A function whose results are kept, as by `functools.cache`, and that runs in one thread at a time; see `once`."""
+    """Keeps the results of a function, as `functools.cache` does, and runs it in one thread at a time; see `once`."""
 
     def __init__(self, function: Callable[P, R]) -> None:
         wraps(function)(self)
@@ -69,7 +70,7 @@ class Once(Generic[P, R]):
                 found = self._known.get(key, _UNKNOWN)
                 if found is _UNKNOWN:
                     found = self._known[key] = self._function(*args, **kwargs)
-        return cast(R, found)
+        return found
 
     def cache_clear(self) -> None:
         """Forget all results."""
@@ -79,3 +80,24 @@ class Once(Generic[P, R]):
 def once(function: Callable[P, R]) -> Once[P, R]:
     """Keep the results of a function, and run it `exclusive` of all others that are decorated so."""
     return Once(function)
+
+
+# A fork waits until no other thread is in such a block: the child would inherit what tracing has replaced, and the locks of imports
+SECONDS = 60.0
+_waited = False
+
+
+def _before_fork() -> None:
+    global _waited
+    _waited = not _holder.holds and _lock.acquire(SECONDS)
+
+
+def _after_fork() -> None:
+    global _waited
+    if _waited:
+        _waited = False
+        _lock.__exit__()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -315,3 +315,25 @@ def batched_gradients(layer, x, state, lengths):
         dual = forward_ad.make_dual(several[0][0], several[0][1])
         found += [forward_ad.unpack_dual(d).tangent for d in torch.autograd.grad(y, [x, layer.weight_hh_l0], dual)]
     return found
+
+
+def entangled_gradients(layer, form, create_graph):
+    """Gradients where an input of the layer depends on another, or is one, or has a hook: each path counts once."""
+    source = torch.randn(4, 2, I, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    if form == "a state that depends on the input":
+        x, state = source, [source[0, :, :1].tanh().expand(1, 2, layer.hidden_size) for _ in layer.cell.states]
+    elif form == "an input that depends on the state":
+        state = [source.mean((0, 2)).view(1, 2, 1).expand(1, 2, layer.hidden_size) for _ in layer.cell.states]
+        x = source.detach() * state[0][:, :, :1]
+    else:
+        x, state = source * 1, None
+        x.register_hook(lambda gradient: 3 * gradient)
+    y = layer(x, state)[0]
+    leaves = [source, *layer.parameters()]
+    if create_graph:
+        return torch.autograd.grad(y.sin().sum(), leaves, create_graph=True, allow_unused=True, materialize_grads=True)
+    several = torch.randn(3, *y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(3))
+    return torch.autograd.grad(y, leaves, several, is_grads_batched=True, allow_unused=True, materialize_grads=True)
+
+
+ENTANGLED = ("a state that depends on the input", "an input that depends on the state", "an input with a hook")

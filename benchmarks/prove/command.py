@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import re
 import sys
 import time
 import warnings
@@ -14,6 +15,7 @@ from typing import Any
 
 from seqnets.cores import cores
 from seqnets.errors import BackendError, DataError
+from seqnets.kernels.arguments import why_no_cache
 from seqnets.kernels.availability import why_unavailable
 from seqnets.table import print_table
 
@@ -61,7 +63,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         metavar="N",
         help="processes that check kernels side by side (default: %(default)s, the cores)",
     )
-    parser.add_argument("--commit", metavar="SHA", help="of the source, where this is a copy without its .git")
+    parser.add_argument(
+        "--commit", type=_commit, metavar="SHA", help="of the source, where this is a copy without its .git"
+    )
     parser.add_argument(
         "--retry", action="store_true", help="do anew what failed, crashed, hung or had no memory in DIR"
     )
@@ -70,9 +74,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--tests needs pytest, which is not installed (pip install pytest pytest-xdist)")
     if not LEAST_MINUTES <= options.minutes < math.inf:
         parser.error(
-            f"--minutes must be at least {LEAST_MINUTES}, in which the first kernels compile, and finite, not {options.minutes:g}"
+            f"--minutes is {options.minutes:g}, but must be a finite number of at least {LEAST_MINUTES}: the first kernels take as long to compile"
         )
     return options
+
+
+def _commit(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{7,40}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a commit: 7 to 40 hexadecimal digits")
+    return text
 
 
 def _positive(text: str) -> int:
@@ -95,13 +105,22 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
         unavailable = why_unavailable("cuda")  # a compiler is needed all the same
         if unavailable is not None:
             raise BackendError(f"nothing can be rehearsed: {unavailable}")
+        if (why := why_no_cache()) is not None:
+            raise BackendError(f"nothing can be rehearsed: {why}")
         stub_gpu.install()
     else:
         gpu.refuse(options.jobs)
+        if (why := why_no_cache()) is not None:
+            raise BackendError(f"nothing can be proven: {why}")
     here = gpu.surroundings()
     if options.commit and here["commit"] is not None:
         raise BackendError(f"--commit is for a copy without its .git; this is a clone at {here['commit']}")
     here["commit"] = here["commit"] or options.commit
+    if here["commit"] is None:
+        print(
+            "the commit is not known, as there is no .git here: name it by --commit for a result to keep",
+            file=sys.stderr,
+        )
     name = "rehearsal" if options.dry else "-".join(here["gpu"].lower().split())
     record = Record(options.output or Path("runs", "prove", name), here, options.dry)
     results = record.results

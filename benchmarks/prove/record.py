@@ -38,6 +38,8 @@ class Record:
         except OSError as error:
             raise DataError(f"{folder} cannot be used: {error.strerror}; name another folder by --output") from error
         if known is not None:
+            if known.get("commit") is None or self.results["commit"] is None:  # the source's digest tells
+                known["commit"] = self.results["commit"] = known.get("commit") or self.results["commit"]
             other = [name for name in SAME if known.get(name) != self.results.get(name)]
             if other:
                 before, now = (str(found.get(other[0]))[:40] for found in (known, self.results))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.errors import BackendError
-from seqnets.kernels.cpp.library import Library, arguments, library
+from seqnets.kernels.cpp.library import Library, arguments, library, loaded
 from seqnets.kernels.cpp.memory import pool
 from seqnets.kernels.cpp.threads import count_threads
 from seqnets.recurrence import arithmetic_dtype
@@ -88,7 +88,7 @@ def run_backward(
     want_input: bool = True,
 ) -> list[Tensor]:
     """The gradients of x (if wanted, else empty), state, weight_ih, weight_hh, bias_ih, bias_hh and params, in this order and by their order."""
-    own = _library(cell, inputs.x.dtype)
+    own = loaded(cell, inputs.x.dtype)
     x, state, D, dtype = inputs.x, inputs.state, len(inputs.weight_hh), inputs.x.dtype
     T, B, _ = x.shape
     S, P, H = len(state), len(cell.params), state[0].shape[-1]

@@ -124,33 +124,41 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
             "seqnets::layer was run without keep and keep_states, and so kept nothing for a backward pass"
         )
     d_x, *found = _gradients(ctx, grads, layer_backward)
-    lists = []
-    for size in ctx.sizes:
-        lists.append(found[:size])
-        found = found[size:]
-    return d_x, *lists, None, None, None, None
+    return d_x, *grouped(found, ctx.sizes), None, None, None, None
 
 
 def _gradients(ctx: Any, grads: Sequence[Tensor | None], run: Callable[..., list[Tensor]]) -> list[Tensor | None]:
     """Those of x and of all lists, one after another."""
     found: Sequence[Tensor | None]
     x, lengths, *rest = ctx.saved_tensors
-    lists = []
-    for size in ctx.sizes:
-        lists.append(rest[:size])
-        rest = rest[size:]
+    lists, rest = grouped(rest, ctx.sizes), rest[sum(ctx.sizes) :]
     S = ctx.sizes[0]
     d_states, d_finals = [grads[0], *grads[1 + S : 2 * S]], grads[1 : 1 + S]
     given = (x, *lists, lengths)
     if needs_step(grads):
-        with torch.enable_grad():
-            every, finals = run_steps(find_cell(ctx.cell), *given)
-        wanted = [x, *(t for tensors in lists[:-1] for t in tensors)]  # all but the masks
-        d_x, *found = gradients_by_step([*every, *finals], [*d_states, *d_finals], wanted)
+        from seqnets.kernels.cpp.library import loaded
+
+        cell, *differentiable, masks = find_cell(ctx.cell), *lists
+        wanted = [x, *(t for tensors in differentiable for t in tensors)]
+
+        def by_steps(inputs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+            state, weight_ih, weight_hh, bias_ih, bias_hh, params = grouped(inputs[1:], ctx.sizes[:-1])
+            return run_steps(cell, inputs[0], state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths)
+
+        d_x, *found = gradients_by_step(cell, loaded(cell, x.dtype).numbers, by_steps, wanted, [*d_states, *d_finals])
     else:
         *states, saved, columns = rest
         d_x, *found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell, ctx.wants_input)
     return [d_x if ctx.wants_input else None, *found, *(None for _ in lists[-1])]  # of masks there are none
+
+
+def grouped(tensors: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
+    """Divide one sequence into lists of these sizes; what is beyond them is left out."""
+    lists, start = [], 0
+    for size in sizes:
+        lists.append(tensors[start : start + size])
+        start += size
+    return lists
 
 
 class _Eager(torch.autograd.Function):
@@ -158,11 +166,7 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, cell: str, sizes: list[int], lengths: Tensor | None, x: Tensor, *tensors: Tensor) -> Any:
-        lists, rest = [], tensors
-        for size in sizes:
-            lists.append(rest[:size])
-            rest = rest[size:]
-        found = layer._init_fn(x, *lists, lengths, cell, True, True)
+        found = layer._init_fn(x, *grouped(tensors, sizes), lengths, cell, True, True)
         ctx.cell, ctx.sizes = cell, sizes
         ctx.save_for_backward(x, lengths, *tensors, found[0], *found[1 + sizes[0] :])
         ctx.set_materialize_grads(False)
@@ -171,13 +175,16 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return None, None, None, *_gradients(ctx, grads, layer_backward._init_fn)
+        run = layer_backward._init_fn if all(type(d) in PLAIN for d in grads if d is not None) else layer_backward
+        return None, None, None, *_gradients(ctx, grads, run)
 
 
 def run_layer(x: Tensor, *arguments: Any) -> Sequence[Tensor]:
     """`layer`, by the shortest way to it."""
     *lists, lengths, cell, _, keep = arguments
-    if torch.compiler.is_compiling() or type(x) not in PLAIN or torch._C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return layer(x, *arguments)
+    if type(x) not in PLAIN or any(type(t) not in PLAIN for tensors in lists for t in tensors):
         return layer(x, *arguments)
     if not keep:
         return layer._init_fn(x, *arguments)
@@ -195,6 +202,8 @@ def run_steps(
     P, M = len(params) // D, len(masks) // D
     active = None if lengths is None else active_steps(lengths, x.shape[0], x.device)
     every, finals = [], []
+    if not x.shape[0]:
+        return [x.new_empty(0, x.shape[1], D * s.shape[-1]) for s in state], list(state)
     for d in range(D):
         own = Weights(
             weight_ih[d], weight_hh[d], bias_ih[d] if bias_ih else None, bias_hh[d] if bias_hh else None, None,

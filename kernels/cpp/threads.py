@@ -31,7 +31,7 @@ def runtime() -> tuple[Any, ...] | None:
 def count_threads() -> int:
     """Return how many threads the kernels use: as many as torch's operations, but one in a forked child.
 
-    There OpenMP would wait for ever for the threads of the parent, which did not survive the fork.
+    There OpenMP would wait forever for the threads of the parent, which did not survive the fork.
     """
     return 1 if is_forked() else torch.get_num_threads()
 

@@ -18,7 +18,7 @@ from seqnets.kernels.planning.tuned import is_consulted, tuned_plan
 
 INTERPRETED_ARCH = "sm_90"  # whose plans the interpreter runs
 
-_schedules: list[str] = []
+_schedules: list[list[str]] = []
 _trials: dict[bool, Plan] = {}  # by pass
 
 
@@ -26,23 +26,24 @@ _trials: dict[bool, Plan] = {}  # by pass
 def use_schedule(name: str) -> Iterator[None]:
     """Run kernels by that schedule, ``"resident"`` or ``"tiled"``, within a ``with`` block; for checks and comparisons.
 
-    A problem that it cannot serve raises `BackendError`.
+    A problem that it cannot serve raises `BackendError`. It holds for the whole process, not for one thread.
     """
-    _schedules.append(name)
+    override = [name]
+    _schedules.append(override)
     try:
         yield
-    finally:
-        _schedules.pop()
+    finally:  # its own, not the last: in another thread a later one may still hold
+        _schedules[:] = [other for other in _schedules if other is not override]
 
 
 @contextmanager
 def try_plan(plan: Plan, backward: bool) -> Iterator[None]:
-    """Run one of the passes by that plan within a ``with`` block, whatever the cell."""
+    """Run one of the passes by that plan within a ``with`` block, whatever the cell, in all threads."""
     _trials[backward] = plan
     try:
         yield
     finally:
-        del _trials[backward]
+        _trials.pop(backward, None)
 
 
 def arch_here(device: torch.device) -> Arch | str:
@@ -82,7 +83,7 @@ def find_plan(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.devi
     arch = arch_here(device)
     if isinstance(arch, str):
         return arch
-    schedule = _schedules[-1] if _schedules else None
+    schedule = _schedules[-1][0] if _schedules else None
     return find_plan_on(arch, device, cell, demand_of(cell, U, N, dtype, backward), schedule)
 
 

@@ -29,7 +29,8 @@ OPERATIONS: dict[Cell, Callable[..., Any]] = {
 def why_not(problem: Problem) -> str | None:
     if problem.cell not in OPERATIONS:
         return f"torch has no fused operation for the cell {problem.cell.name!r}, only for {_names()}"
-    if own_rules := why_own_rules(problem.tensors()):
+    tensors = problem.tensors()
+    if own_rules := why_own_rules(tensors):
         return own_rules
     if (heads := count_heads(problem.state[0], problem.layers[0][0].weight_hh)) > 1:
         return f"torch has no block-diagonal recurrence, and this one has {heads} heads"
@@ -39,7 +40,7 @@ def why_not(problem: Problem) -> str | None:
         )
     if problem.all_states and len(problem.state) > 1:
         return f"torch's {problem.cell.name} returns the cell state of the last step only, not of all steps"
-    if in_functional_transform(problem.x):
+    if in_functional_transform(tensors):
         return "torch's fused operations have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
     if problem.cell is lstm and _compiles_without_input_gradient(problem.x):
         return "compiled on the CPU, torch's LSTM fails where its input needs no gradient but its weights do"

@@ -21,7 +21,7 @@ def why_unfit(problem: Problem, dtypes: Sequence[torch.dtype]) -> str | None:
         return "its kernels have no projection of the state (proj_size) yet"
     if problem.cell.masks and any(mask.requires_grad for layer in problem.layers for w in layer for mask in w.masks):
         return "its kernels have no gradients of masks, and one of these requires them"
-    if in_functional_transform(x):
+    if in_functional_transform(tensors):
         return "its kernels have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
     if any(t.device != x.device for t in tensors):
         others = sorted({str(t.device) for t in tensors} - {str(x.device)})

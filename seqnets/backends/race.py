@@ -6,6 +6,7 @@ No rule would do: it depends on the shape, on the CPU and on the libraries that 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import statistics
 from functools import partial
@@ -18,7 +19,7 @@ from torch import Tensor
 from seqnets.backends import aten, cpp
 from seqnets.backends.kernels import is_differentiated
 from seqnets.cells.cell import find_cell
-from seqnets.conditions import is_exporting, why_own_rules
+from seqnets.conditions import is_exporting
 from seqnets.folders import cache_directory
 from seqnets.forking import is_forked
 from seqnets.kernels import store
@@ -79,8 +80,6 @@ def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
     """Why ``auto`` had better take the other one, as a clause; None for the faster one, and where there is no contest."""
     if backend not in (aten, cpp) or problem.x.device.type != "cpu" or problem.cell not in aten.OPERATIONS:
         return None
-    if why_own_rules(problem.tensors()):
-        return None  # neither can serve
     winner: Any
     if torch.compiler.is_compiling():
         if is_exporting():
@@ -115,7 +114,9 @@ def _why_not_measured(problem: Problem) -> str | None:
 
 def _work(problem: Problem) -> int:
     """Multiplications and additions of a row in a time step."""
-    return 2 * sum(w.weight_ih.numel() + w.weight_hh.numel() for layer in problem.layers for w in layer)
+    return 2 * sum(
+        math.prod(w.weight_ih.shape) + math.prod(w.weight_hh.shape) for layer in problem.layers for w in layer
+    )
 
 
 def shape_of(problem: Problem) -> Shape:
@@ -141,13 +142,15 @@ _known: dict[Shape, Times | None] = {}  # to this process
 def measured(shape: Shape) -> Times | None:
     """Return the times of both, kept for the process, and on disk for this CPU, these versions and this source.
 
-    None where they are not known in a forked process: to time there, OpenMP's threads would have to be ended, which did not survive.
+    None in a forked process if they are not known yet: timing ends OpenMP's threads, and after a fork that hangs.
     """
-    if shape not in _known:
+    try:
+        return _known[shape]
+    except KeyError:
         with exclusive():  # of threads that ask at the same time one measures
             if shape not in _known:
                 _known[shape] = _read(shape) if is_forked() else _read_or_measure(shape)
-    return _known[shape]
+            return _known[shape]
 
 
 def _read(shape: Shape) -> Times | None:

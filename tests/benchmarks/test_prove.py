@@ -135,10 +135,11 @@ def test_ctrl_c_keeps_what_was_reached_and_leaves_no_process(environment, tmp_pa
     ("arguments", "message"),
     [
         ((), "so nothing can be proven; --dry rehearses without one"),
-        (("--dry", "--minutes", "0.1"), "--minutes must be at least 0.5, in which the first kernels compile, and finite, not 0.1"),
-        (("--dry", "--minutes", "nan"), "--minutes must be at least 0.5, in which the first kernels compile, and finite, not nan"),
-        (("--dry", "--minutes", "inf"), "--minutes must be at least 0.5, in which the first kernels compile, and finite, not inf"),
-        (("--dry", "--commit", "abc", "--output", "unused"), "--commit is for a copy without its .git; this is a clone at"),
+        (("--dry", "--minutes", "0.1"), "--minutes is 0.1, but must be a finite number of at least 0.5: the first kernels take as long to compile"),
+        (("--dry", "--minutes", "nan"), "--minutes is nan, but must be a finite number of at least 0.5: the first kernels take as long to compile"),
+        (("--dry", "--minutes", "inf"), "--minutes is inf, but must be a finite number of at least 0.5: the first kernels take as long to compile"),
+        (("--dry", "--commit", "abcdef0", "--output", "unused"), "--commit is for a copy without its .git; this is a clone at"),
+        (("--dry", "--commit", "main"), "'main' is not a commit: 7 to 40 hexadecimal digits"),
         (("--dry", "--jobs", "0"), "'0' is not a positive whole number"),
         (("--dry", "--output", "README.md"), "README.md is a file, and --output must be a folder"),
     ],
@@ -237,14 +238,30 @@ def test_a_folder_that_cannot_be_written_any_more_is_told_and_the_last_file_stay
 
 
 @pytest.mark.parametrize(
-    "changed", [{"gpu": "NVIDIA H200"}, {"source": "1" * 64}, {"triton": "3.7.1"}, {"commit": "abc"}], ids=str
+    "changed", [{"gpu": "NVIDIA H200"}, {"source": "1" * 64}, {"triton": "3.7.1"}, {"commit": "1234567"}], ids=str
 )
 def test_a_folder_is_of_one_gpu_one_source_and_one_version(changed, tmp_path):
-    record(tmp_path).write()
+    record(tmp_path, commit="abcdef0").write()
     before = (tmp_path / "proof.json").read_bytes()
     with pytest.raises(DataError, match=f"holds results that differ in {next(iter(changed))} .*; name another folder"):
-        record(tmp_path, **changed)
+        record(tmp_path, **{"commit": "abcdef0", **changed})
     assert (tmp_path / "proof.json").read_bytes() == before
+
+
+def test_a_commit_may_be_named_later(tmp_path):
+    for named, kept in ((None, None), ("abcdef0", "abcdef0"), (None, "abcdef0")):
+        record(tmp_path, commit=named).write()
+        assert proof(tmp_path)["commit"] == kept
+
+
+@pytest.mark.parametrize("name", ["TRITON_CACHE_DIR", "HOME"])
+def test_a_cache_folder_that_cannot_be_used_is_told(name, environment, tmp_path):
+    (tmp_path / "file").touch()
+    others = {key: value for key, value in environment.items() if key != "TRITON_CACHE_DIR"}
+    done = prove(others | {name: str(tmp_path / "file")}, "--dry", "--output", tmp_path / "out")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "Triton's cache folder" in done.stderr and "name another in TRITON_CACHE_DIR" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_is_no_proof_is_left_alone(tmp_path):

@@ -1,5 +1,6 @@
 """Python threads that define, trace, build and first call cells at the same time."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,15 @@ from seqnets.kernels.generation.module import generate
 from seqnets.once import exclusive, on_behalf, once
 
 THREADS = 4
+
+
+@pytest.fixture(autouse=True)
+def _often():
+    """Threads take turns so often that they meet."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 def at_once(function, count=THREADS):

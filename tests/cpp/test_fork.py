@@ -126,10 +126,60 @@ assert "measured on this machine" in str(seqnets.explain(layer, x))
 """
 
 
+LATE = """
+import os, signal, sys, traceback
+import torch
+torch.set_num_threads(2)
+torch.randn(700, 700) @ torch.randn(700, 700)
+child = os.fork()
+if child == 0:
+    signal.alarm(90)
+    from seqnets import LSTM
+    LSTM(4, 16, backend="cpp")(torch.randn(40, 8, 4))
+    torch.set_num_threads(1)
+    LSTM(32, 64)(torch.randn(40, 64, 32))
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+BUSY = """
+import os, signal, sys, threading, time
+import torch
+from seqnets.kernels.cpp.printed import printed
+from tests.recurrences import normed, traced
+begun = threading.Event()
+tracing = threading.Thread(target=lambda: (begun.set(), printed(traced)))
+tracing.start()
+begun.wait()
+time.sleep(0.3)  # by now it imports, or traces
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    torch.compile(torch.nn.Linear(2, 3), backend="eager")(torch.randn(4, 2))
+    printed(normed)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+tracing.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="known on Linux alone")
+def test_a_child_that_imports_the_library_late_is_served(tmp_path):
+    run(LATE, tmp_path)
+
+
+def test_a_fork_waits_for_a_thread_that_traces(tmp_path):
+    run(BUSY, tmp_path)
+
+
 @pytest.mark.parametrize("used", [False, True], ids=["no threads used before", "threads used before"])
 def test_forked_children_are_served(used, tmp_path):
+    run(SCRIPT.replace("USED", str(used)), tmp_path)
+
+
+def run(code, tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("USED", str(used)))
+    script.write_text(code)
     paths = {"PYTHONPATH": os.pathsep.join(sys.path), "SEQNETS_CACHE": str(tmp_path / "cache")}
     environment = {k: v for k, v in os.environ.items() if k != "SEQNETS_MEASURE"} | paths
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=400, env=environment)

@@ -12,7 +12,19 @@ from seqnets.errors import BackendError
 from seqnets.kernels.cpp.memory import SMALLEST, Pool
 from seqnets.kernels.cpp.operator import layer as operator
 from seqnets.kernels.cpp.operator import layer_backward
-from tests.recurrences import GRU, LSTM, Case, batched_gradients, build, inputs, masked, normed, traced
+from tests.recurrences import (
+    ENTANGLED,
+    GRU,
+    LSTM,
+    Case,
+    batched_gradients,
+    build,
+    entangled_gradients,
+    inputs,
+    masked,
+    normed,
+    traced,
+)
 
 
 def gradients(module, *arguments):
@@ -130,6 +142,34 @@ def test_batched_gradients_are_those_of_the_reference(cell):
         layer, given = build(case, backend=backend).eval(), inputs(case)
         found.append(batched_gradients(layer, *given))
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("create_graph", [True, False], ids=["to be differentiated again", "batched"])
+@pytest.mark.parametrize("form", ENTANGLED)
+@pytest.mark.parametrize("cell", [LSTM, traced], ids=lambda cell: cell.name)
+def test_each_path_to_an_input_counts_once(cell, form, create_graph):
+    found = []
+    for backend in ("cpp", "reference"):
+        layer = build(Case(cell, dtype=torch.float64), backend=backend)
+        found.append(entangled_gradients(layer, form, create_graph))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("T", [0, 3])
+def test_empty_sequences_have_gradients_of_all_kinds(T):
+    layer = build(Case(LSTM, dtype=torch.float64), backend="cpp")
+    x, state = torch.randn(T, 2, 5, dtype=torch.float64), torch.randn(1, 2, layer.hidden_size, dtype=torch.float64)
+    state.requires_grad_()
+    final = layer(x, (state, 2 * state))[1]
+    (first,) = torch.autograd.grad(final.h.sum() + final.c.sum(), state, create_graph=True)
+    (batched,) = torch.autograd.grad(
+        final.h, state, torch.ones(3, *final.h.shape, dtype=x.dtype), is_grads_batched=True
+    )
+    with seqnets.use_backend("reference"):
+        layer.backend = None
+        final = layer(x, (state, 2 * state))[1]
+    torch.testing.assert_close(first, torch.autograd.grad(final.h.sum() + final.c.sum(), state, retain_graph=True)[0])
+    torch.testing.assert_close(batched[0], torch.autograd.grad(final.h.sum(), state)[0])
 
 
 @pytest.mark.parametrize("lengths", [None, (4, 0, 2)], ids=["full", "ragged"])
@@ -275,3 +315,72 @@ def test_autocast_leaves_float64_alone():
         assert layer(torch.randn(2, 2, 3, dtype=torch.float64))[0].dtype == torch.float64
         with pytest.raises(BackendError, match="in float64, which autocast leaves alone"):
             layer(torch.randn(2, 2, 3))
+
+
+class Wrapper(torch.Tensor):
+    """Holds another tensor, and has no storage of its own, as distributed tensors do."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(
+            cls, inner.shape, dtype=inner.dtype, requires_grad=inner.requires_grad
+        )
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        args, kwargs = torch.utils._pytree.tree_map_only(cls, lambda w: w.inner, (args, kwargs or {}))
+        return torch.utils._pytree.tree_map_only(torch.Tensor, cls, function(*args, **kwargs))
+
+
+@pytest.mark.parametrize("which", ["weight", "state", "cotangent"])
+def test_tensors_without_storage_are_no_addresses(which):
+    layer, x, state = seqnets.Recurrent(traced, 3, 20, backend="cpp"), torch.randn(4, 2, 3), torch.randn(1, 2, 20)
+    d_y = torch.randn(4, 2, 20)
+    y = layer(x, (state, state))[0]
+    expected = [y, *torch.autograd.grad(y, [layer.weight_ih_l0, layer.decay_l0], d_y)]
+    if which == "weight":
+        layer.weight_hh_l0 = torch.nn.Parameter(Wrapper(layer.weight_hh_l0.detach()))
+    state = Wrapper(state) if which == "state" else state
+    y = layer(x, (state, state))[0]
+    found = [
+        y,
+        *torch.autograd.grad(y, [layer.weight_ih_l0, layer.decay_l0], Wrapper(d_y) if which == "cotangent" else d_y),
+    ]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.inner if isinstance(one, Wrapper) else one, other)
+
+
+def test_a_compiled_vmap_over_weights_is_served():
+    layer, x = seqnets.Recurrent(traced, 3, 4), torch.randn(5, 2, 3)
+    weights = {name: torch.stack([p.detach(), 2 * p.detach()]) for name, p in layer.named_parameters()}
+
+    def run(weights):
+        return torch.func.functional_call(layer, weights, (x,))[0]
+
+    expected = torch.func.vmap(run)(weights)
+    torch.testing.assert_close(torch.compile(torch.func.vmap(run), backend="eager")(weights), expected)
+
+
+GAIN = 2.0
+
+
+@seqnets.cell(gates=1, states=("h",))
+def scaled(x, r, state):
+    return (GAIN * (x[0] + r[0])).tanh()
+
+
+def test_a_number_that_changes_after_the_forward_pass(monkeypatch):
+    """What ran has its gradients, of the number as it was; those by the step would be of another one."""
+    layer, x = seqnets.Recurrent(scaled, 3, 4, backend="cpp"), torch.randn(5, 2, 3)
+    weights = list(layer.parameters())
+    expected = torch.autograd.grad(layer(x)[0].sum(), weights)
+    first, second = layer(x)[0].sum(), layer(x)[0].sum()
+    monkeypatch.setitem(globals(), "GAIN", 3.0)
+    assert all(map(torch.equal, torch.autograd.grad(first, weights), expected))
+    with pytest.raises(BackendError, match="its step reads GAIN, which was 2.0 when"):
+        torch.autograd.grad(second, weights, create_graph=True)

@@ -77,6 +77,13 @@ def test_what_cannot_be_compiled_ends_with_a_sentence_and_status_2(arguments, me
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_cache_folder_that_cannot_be_used_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    done = run(tmp_path / "file", *SMALL, "--arch", "sm_90")
+    assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
+    assert "cannot be used: " in done.stderr and "name another in TRITON_CACHE_DIR" in done.stderr
+
+
 def test_an_interpreter_compiles_nothing_and_says_so(tmp_path):
     done = run(tmp_path, *SMALL, "--arch", "sm_90", TRITON_INTERPRET="1")
     assert done.returncode == 2 and "TRITON_INTERPRET=1 is set" in done.stderr
