@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from seqnets.folders import cache_directory
+from seqnets.folders import cache_directory, make_private
 from seqnets.kernels.availability import triton_version
 from seqnets.source import digest
 
@@ -51,7 +51,7 @@ def write(kind: str, key: Mapping[str, Any], value: Any) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     content = json.dumps({"key": dict(key), "value": value}, indent=1, default=str)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         try:
             temporary.write_text(content, encoding="utf-8")
             os.replace(temporary, path)
@@ -70,7 +70,7 @@ def locked(path: Path, seconds: float) -> Iterator[None]:
 
     lock = FileLock(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         lock.acquire(timeout=seconds)
     except (Timeout, OSError, NotImplementedError):
         yield

@@ -11,6 +11,7 @@ import platform
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from seqnets.folders import cache_directory
+from seqnets.folders import OTHERS_WRITE, cache_directory, is_trusted, make_private
 from seqnets.kernels.store import locked
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ HEADERS = (
 )  # fmt: skip
 FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
+CODE = (".so", ".dll", ".sha256", ".json")  # what a folder of kernels holds; the printed cells in JSON are source
 SECONDS = 120  # that a compiler may take
 
 
@@ -58,6 +60,9 @@ def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
         folder = own_folder()
         if folder is None:
             return _load_from_temporary(command, source, file), key
+        if not os.access(folder, os.W_OK):  # as a cache of root's
+            library = _load(folder / file)
+            return library or _load_from_temporary(command, source, file), key
         with locked(folder / f"{file}.lock", SECONDS):
             library = _load(folder / file)
             if library is None:
@@ -89,24 +94,39 @@ def _key_and_file(command: tuple[str, ...], name: str, source: str) -> tuple[str
 
 
 def own_folder() -> Path | None:
-    """Where libraries are kept; None where the folder cannot be written, or is not the user's alone: libraries are code."""
+    """Return the folder where libraries are kept, which only the user and root can write: libraries are code.
+
+    None where there is no such folder, with a warning. One of the user's that others can write is closed to them, and emptied of code.
+    A folder of root's serves though the user cannot write it.
+    """
     folder = cache_directory() / "kernels"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         found = folder.stat()
+        if not is_trusted(found) and found.st_uid == os.getuid():
+            folder.chmod(found.st_mode & ~OTHERS_WRITE)
+            for path in folder.iterdir():
+                if path.suffix in CODE:
+                    path.unlink()
+            log.warning("Other users could write %s: it is closed to them now, and kernels are compiled again.", folder)
+            found = folder.stat()
     except OSError as error:
         log.warning("%s cannot be used (%s); kernels are compiled for this process alone.", folder, error)
         return None
-    if hasattr(os, "getuid") and (found.st_uid not in (os.getuid(), 0) or found.st_mode & 0o002):
+    if not is_trusted(found):
         log.warning("%s can be written by other users; kernels are compiled for this process alone.", folder)
         return None
-    return folder if os.access(folder, os.W_OK) else None
+    return folder
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
-    """A library that is whole, as its checksum says; None where there is none."""
+    """Load a library that is whole, as its checksum says; None where there is none."""
+    checksum = path.with_suffix(".sha256")
     try:
-        digest = path.with_suffix(".sha256").read_text()
+        if not all(is_file_trusted(each) for each in (path, checksum)):
+            log.warning("%s can be written by other users, or is a link; it is compiled again.", path)
+            return None
+        digest = checksum.read_text()
         if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
             return ctypes.CDLL(str(path))
     except FileNotFoundError:
@@ -116,6 +136,12 @@ def _load(path: Path) -> ctypes.CDLL | None:
         return None
     log.warning("%s is damaged; it is compiled again.", path)
     return None
+
+
+def is_file_trusted(path: Path) -> bool:
+    """Tell whether a file, itself and not what a link leads to, can be written by the user and root alone."""
+    found = path.lstat()
+    return stat.S_ISREG(found.st_mode) and is_trusted(found)
 
 
 def _compile(command: tuple[str, ...], source: str, path: Path) -> None:

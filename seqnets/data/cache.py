@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from seqnets.folders import make_private
+
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
@@ -56,7 +58,7 @@ def _read(path: Path) -> Arrays:
 def _write(path: Path, arrays: Arrays) -> None:
     body = io.BytesIO()
     np.savez(body, **arrays)  # type: ignore[arg-type]  # numpy types the names as bool (allow_pickle)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from seqnets.data.origins import Unavailable, first_available, local_folder
 from seqnets.errors import DataError
-from seqnets.folders import cache_directory
+from seqnets.folders import cache_directory, make_private
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ def _downloaded(name: str, files: Mapping[str, File]) -> Path:
     level = quiet.level
     quiet.setLevel(logging.WARNING)
     try:
+        make_private(folder)
         for file in files.values():
             packed, saved = file.url.endswith(".gz"), file.url.rsplit("/", 1)[1]
             if not (folder / saved).exists():

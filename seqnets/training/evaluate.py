@@ -28,6 +28,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     changed = {key: value for key, value in config["data"].items() if value is not None}
     refuse_unknown(changed, trained.config["data"], "data.")
     settings = trained.config["data"] | changed
+    if "cache_dir" in settings:  # a checkpoint does not say where to write
+        settings["cache_dir"] = changed.get("cache_dir")
     if "path" in changed or "source" in changed:  # one given now replaces both given then
         new = {"path": changed.get("path"), "source": changed.get("source", "auto")}
         settings |= {key: value for key, value in new.items() if key in settings}

@@ -112,14 +112,70 @@ def test_where_nothing_can_be_kept_it_is_compiled_for_the_process(tmp_path, monk
     assert "compiled for this process alone" in caplog.text
 
 
-def test_code_that_others_may_write_is_not_loaded(tmp_path, caplog):
+def planted(tmp_path):
+    """A library that answers otherwise, whose checksum is right; and its folder."""
+    compiler.compiled("answer", SOURCE)
     folder = tmp_path / "cache" / "kernels"
-    folder.mkdir(parents=True)
-    folder.chmod(0o777)
+    (path,) = folder.glob("*.so")
+    path.unlink()  # it is mapped into this process
+    compiler._compile(compiler.find_compiler(), SOURCE.replace("42", "13"), path)
+    return folder, path
+
+
+def test_folders_are_the_users_alone(tmp_path):
+    before = os.umask(0o002)
+    try:
+        compiler.compiled("answer", SOURCE)
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "cache", tmp_path / "cache" / "kernels"):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o707])
+def test_a_folder_that_others_could_write_is_closed_and_its_libraries_are_made_again(mode, tmp_path, caplog):
+    folder, _ = planted(tmp_path)
+    folder.chmod(mode)
+    with caplog.at_level(logging.WARNING):
+        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+    assert caplog.text.count("Other users could write") == 1
+    assert folder.stat().st_mode & 0o777 == mode & 0o755
+
+
+@pytest.mark.parametrize("how", ["written by others", "a link", "a link as checksum"])
+def test_a_file_that_others_could_have_made_is_not_loaded(how, tmp_path):
+    _, path = planted(tmp_path)
+    if how == "written by others":
+        path.chmod(0o666)
+    else:
+        which = path if how == "a link" else path.with_suffix(".sha256")
+        elsewhere = tmp_path / which.name
+        which.rename(elsewhere)
+        which.symlink_to(elsewhere)
+    assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+
+
+root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a folder away")
+
+
+@root
+def test_a_folder_of_another_user_is_refused(tmp_path, caplog):
+    folder, path = planted(tmp_path)
+    os.chown(folder, 12345, -1)
     with caplog.at_level(logging.WARNING):
         assert compiler.compiled("answer", SOURCE)[0].answer() == 42
     assert "can be written by other users" in caplog.text
-    assert not list(folder.iterdir())
+    assert path.exists() and folder.stat().st_uid == 12345
+
+
+@root
+def test_a_cache_of_root_that_the_user_cannot_write_serves(tmp_path, monkeypatch):
+    compiler.compiled("answer", SOURCE)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(compiler, "_run", lambda *given: pytest.fail("it was compiled again"))
+    assert compiler.compiled("answer", SOURCE)[0].answer() == 42
 
 
 def compile_and_report(folder, results):

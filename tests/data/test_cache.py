@@ -107,6 +107,12 @@ def test_without_a_home_it_is_where_temporary_files_are_and_nobody_else_can_writ
     folders._temporary.cache_clear()
     assert cache_directory() == path
     folders._temporary.cache_clear()
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert cache_directory() != path and not cache_directory().is_symlink()
+    folders._temporary.cache_clear()
+    path.unlink()
+    path.mkdir(mode=0o700)
     path.chmod(0o777)
     assert cache_directory() != path and cache_directory().parent == tmp_path
     folders._temporary.cache_clear()

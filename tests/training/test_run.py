@@ -164,6 +164,16 @@ def test_what_ends_a_run_is_recorded_and_raised(reviews, tmp_path):
         train(small_run(reviews, tmp_path / "run"))
 
 
+def test_a_checkpoint_does_not_say_where_evaluate_writes(run, tmp_path, monkeypatch):
+    last = run[0] / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["seqnets"]["config"]["data"]["cache_dir"] = str(tmp_path / "somewhere")
+    torch.save(content, last)
+    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path / "own"))
+    evaluate(compose(f"ckpt_path={last}", "trainer.accelerator=cpu", name="evaluate"))
+    assert not (tmp_path / "somewhere").exists() and list((tmp_path / "own").iterdir())
+
+
 def test_evaluate_repeats_the_figures(run, tmp_path, capsys):
     folder, metrics, _ = run
     last = folder / "checkpoints" / "last.ckpt"
