@@ -10,6 +10,7 @@ import torch
 from torch import _VF, Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from seqnets.backends.kernels import autocast
 from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
 from seqnets.conditions import graph_is_captured, in_functional_transform, is_exporting, why_own_rules
 from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
@@ -44,11 +45,9 @@ def why_not(problem: Problem) -> str | None:
         return "torch's fused operations have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
     if problem.cell is lstm and _compiles_without_input_gradient(problem.x):
         return "compiled on the CPU, torch's LSTM fails where its input needs no gradient but its weights do"
-    if problem.lengths is not None:
-        return _why_not_pack(problem, problem.lengths)
     if problem.x.device.type == "cpu" and autocast_dtype(problem.x) is torch.float16:
         return "torch's fused operations do not run in float16 under autocast on the CPU"
-    return None
+    return None if problem.lengths is None else _why_not_pack(problem, problem.lengths)
 
 
 def _why_not_pack(problem: Problem, lengths: Tensor) -> str | None:
@@ -78,6 +77,9 @@ def copies_lengths_to_host(problem: Problem) -> bool:
 
 
 def run(problem: Problem) -> Result:
+    problem = autocast(
+        problem
+    )  # autocast has no rule for some of these operations: results would depend on the backend
     cell, x, lengths = problem.cell, problem.x, problem.lengths
     first = problem.layers[0][0]
     weights = [tensor for layer in problem.layers for direction in layer for tensor in _flat(direction)]

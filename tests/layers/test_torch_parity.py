@@ -262,6 +262,20 @@ def test_inputs_that_torch_refuses_are_refused():
             kind(I, H, proj_size=2)
 
 
+@pytest.mark.parametrize("mode", ["LSTM", "GRU", "RNN"])
+def test_autocast_gives_its_dtype_by_every_backend(mode):
+    """torch's own give float32 on the CPU, but for the LSTM over padded sequences."""
+    x, lengths = torch.randn(6, 3, 4), torch.tensor([6, 2, 4])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    for backend in ("auto", "aten", "cpp", "reference"):
+        layer = getattr(seqnets, mode)(4, 5, backend=backend)
+        for given, options in ((x, {}), (x, {"lengths": lengths}), (packed, {})):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                y, state = layer(given, **options)
+            y = y if isinstance(y, torch.Tensor) else y.data
+            assert {t.dtype for t in (y, *torch.utils._pytree.tree_leaves(state))} == {torch.bfloat16}
+
+
 def test_autocast_gives_the_dtypes_that_torch_gives():
     x = torch.randn(T, B, I)
     for backend in ("aten", "reference"):
