@@ -25,6 +25,7 @@ from seqnets.forking import is_forked
 from seqnets.kernels import store
 from seqnets.kernels.apart import apart
 from seqnets.kernels.cpp import threads
+from seqnets.kernels.load import Load
 from seqnets.kernels.planning.timing import time_on_cpu
 from seqnets.once import exclusive
 from seqnets.recurrence import Problem, Weights, autocast_dtype
@@ -36,6 +37,7 @@ LITTLE, MUCH = 2e6, 1e9  # multiplications and additions of a forward pass: micr
 FEW, MANY = 8, 32  # time steps: so many are run where there are more than a few, as times of more are in proportion
 SECONDS = 0.2  # of a measurement, or so
 FORMAT = 2  # of what is kept: count up when measuring changes
+BUSY = 0.1  # of all cores' time: where others take as much, times are kept for this process alone
 PARITY = 0.97  # below this ratio of times torch's own is taken
 
 
@@ -68,7 +70,7 @@ class Times(NamedTuple):
     aten: float  # milliseconds
     cpp: float
     ratio: float  # the median of those of neighbouring times
-    clear: bool = True  # most of them say the same; else the verdict is for this process alone
+    clear: bool = True  # most of them say the same, on a quiet machine; else the verdict is for this process alone
 
     def told(self, shape: Shape) -> str:
         if not self.ratio:
@@ -153,6 +155,25 @@ def measured(shape: Shape) -> Times | None:
             return _known[shape]
 
 
+def verdicts() -> list[dict[str, Any]]:
+    """Return what this process has measured or read, as plain containers: for a checkpoint, so that its run keeps to it."""
+    known = [(shape, times) for shape, times in _known.items() if times is not None]
+    return [{**shape._asdict(), "dtype": str(shape.dtype), "times": list(times)} for shape, times in known]
+
+
+def adopt(found: Any) -> None:
+    """Take the verdicts of another process for this one, in place of measuring; those that cannot be read are left out."""
+    try:
+        for one in found:
+            fields = {name: one[name] for name in Shape._fields} | {
+                "dtype": getattr(torch, one["dtype"].rpartition(".")[2])
+            }
+            aten, cpp, ratio, clear = one["times"]
+            _known[Shape(**fields)] = Times(float(aten), float(cpp), float(ratio), bool(clear))
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        log.warning("the choice of backends cannot be read (%s); it is made anew.", error)
+
+
 def _read(shape: Shape) -> Times | None:
     return store.read("race", _key(shape), lambda v: Times(float(v["aten"]), float(v["cpp"]), float(v["ratio"])))
 
@@ -193,11 +214,13 @@ def _measure(shape: Shape) -> Times:
         if shape.differentiated:
             torch.autograd.grad(y, leaves, d_y)
 
+    load = Load()
     turns = time_on_cpu({backend: partial(run, backend) for backend in (aten, cpp)}, SECONDS)
     ratios = [a / b for a, b in zip(turns[aten], turns[cpp], strict=True)]
     ratio = statistics.median(ratios)
     agreeing = sum((each >= PARITY) == (ratio >= PARITY) for each in ratios)
-    return Times(statistics.median(turns[aten]), statistics.median(turns[cpp]), ratio, agreeing >= 0.75 * len(ratios))
+    clear = agreeing >= 0.75 * len(ratios) and load.of_others() < BUSY
+    return Times(statistics.median(turns[aten]), statistics.median(turns[cpp]), ratio, clear)
 
 
 def _random_problem(shape: Shape) -> tuple[Problem, list[Tensor]]:

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 import seqnets
+from seqnets.backends import race
 from seqnets.errors import CheckpointError, ConfigError, DivergenceError
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.divergence import may_save
@@ -165,4 +166,4 @@ class SelfContained(Callback):
         }
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["seqnets"] = self.content
+        checkpoint["seqnets"] = self.content | {"verdicts": race.verdicts()}  # so that the run keeps to its backends

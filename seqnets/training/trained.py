@@ -17,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 from torch import nn
 
 from seqnets import Mask
+from seqnets.backends import race
 from seqnets.cells import get_cell
 from seqnets.data import Encoder, encoder_from_dict
 from seqnets.errors import CheckpointError
@@ -81,7 +82,8 @@ class Trained:
 
 
 def load_trained(path: Path, trust_cells: bool = False) -> Trained:
-    """The model in the checkpoint `path`, with all that predicting needs. Its backend is chosen anew for this machine.
+    """The model in the checkpoint `path`, with all that predicting needs. Its backends are those that `auto` chose in training, where
+    they serve here.
 
     Args:
         path: the file.
@@ -105,6 +107,7 @@ def load_trained(path: Path, trust_cells: bool = False) -> Trained:
     except (RuntimeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its weights or words do not fit its own configuration: {error}") from error
     refuse_nonfinite(path, task, task.state_dict())
+    race.adopt(content.get("verdicts", []))
     return Trained(path, task.eval(), encoder, tuple(content["labels"]), config, content["data"])
 
 

@@ -1,7 +1,11 @@
 """Which of torch's operations and the compiled kernels ``auto`` takes on the CPU: the faster one, as measured."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import torch
 
 import seqnets
 from seqnets.backends import aten, cpp, race
+from seqnets.kernels.load import Load
 from tests.cells import zoo
 
 X = torch.randn(20, 40, 30)
@@ -97,6 +102,56 @@ def test_a_verdict_that_is_not_clear_is_for_the_process_alone(monkeypatch, measu
         assert seqnets.explain(seqnets.LSTM(30, 20), X).backend == "cpp"
     assert len(shapes) == 1
     assert not list(measuring.glob("kernels/race-*.json"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_what_a_busy_machine_measured_is_for_the_process_alone(share, monkeypatch, measuring):
+    monkeypatch.setattr(race, "SECONDS", 0.01)
+    monkeypatch.setattr(race, "time_on_cpu", lambda competitors, seconds: {aten: [3.0] * 4, cpp: [1.0] * 4})
+    monkeypatch.setattr(race.Load, "of_others", lambda self: share)
+    assert seqnets.explain(seqnets.LSTM(30, 20), X).backend == "cpp"
+    assert bool(list(measuring.glob("kernels/race-*.json"))) == (share < race.BUSY)
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux alone tells")
+def test_others_are_told_from_this_process():
+    def spin(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+
+    own = Load()
+    spin(0.5)
+    quiet = own.of_others()
+    both = Load()
+    other = subprocess.Popen(
+        [sys.executable, "-c", "import time\nend = time.monotonic() + 3\nwhile time.monotonic() < end: pass"]
+    )
+    time.sleep(1.5)
+    busy = both.of_others()
+    other.kill()
+    other.wait()
+    assert 0 <= quiet <= 1 and busy > 0.5 / os.cpu_count()
+
+
+def test_verdicts_travel(times):
+    shapes, layer = times(3.0, 1.0), seqnets.LSTM(30, 20)
+    assert seqnets.explain(layer, X).backend == "cpp"
+    carried = json.loads(json.dumps(race.verdicts()))
+    race._known.clear()
+    for path in Path(os.environ["SEQNETS_CACHE"]).glob("kernels/race-*.json"):
+        path.unlink()
+    times(1.0, 3.0)
+    race.adopt(carried)
+    assert seqnets.explain(layer, X).backend == "cpp" and len(shapes) == 1
+
+
+@pytest.mark.parametrize(
+    "found", [None, [{}], [{"dtype": 3}], "text", [{"dtype": "torch.float32", "times": 1}]], ids=str
+)
+def test_verdicts_that_cannot_be_read_are_left_out(found, caplog):
+    race.adopt(found)
+    assert "it is made anew" in caplog.text and not race._known
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seqnets.training import train
-from tests.training.helpers import ended_by, small_run, weights_and_optimizer
+from tests.training.helpers import assert_same, ended_by, small_run
 
 SCRIPT = (
     "import sys, torch; torch.set_num_threads(1)\n"
@@ -28,12 +28,6 @@ def saved_step(folder):
 
 def status(folder):
     return json.loads((folder / "result.json").read_text())["status"]
-
-
-def assert_same(one, other):
-    one, other = weights_and_optimizer(one), weights_and_optimizer(other)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(torch.as_tensor(one[k]), torch.as_tensor(other[k])) for k in one)
 
 
 def command(reviews, folder, *overrides):

@@ -13,8 +13,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from seqnets.backends import race
 from seqnets.errors import CheckpointError, ConfigError, DataError
-from seqnets.training import train
+from seqnets.training import load_trained, train
 from seqnets.training.checkpoints import BestCheckpoint
 from tests.data.made import parquet, parquet_folder
 from tests.data.made import reviews as made_reviews
@@ -236,3 +237,28 @@ def test_what_makes_a_resumed_run_another_is_said_and_nothing_else(finished, rev
     parquet(moved / "test.parquet", *made_reviews(20, 5))
     (line,) = said("others", path=moved)
     assert "the data are not those of local" in line
+
+
+def test_a_run_keeps_to_the_backends_it_chose(reviews, tmp_path, monkeypatch):
+    """Also where they would be chosen otherwise by now: in what goes on, in its test, and in its evaluation."""
+    monkeypatch.delenv("SEQNETS_MEASURE")
+    monkeypatch.setattr(race, "LITTLE", 0)
+    monkeypatch.setattr(race, "_known", {})
+    measured = []
+
+    def measure(ratio):
+        return lambda shape: measured.append(shape) or race.Times(ratio, 1.0, ratio, clear=False)
+
+    monkeypatch.setattr(race, "_measure", measure(3.0))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "ended", *ended_by("Fail", 8)))
+    race._known.clear()
+    monkeypatch.setattr(race, "_measure", measure(0.3))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    trained, before = load_trained(last), len(measured)
+    assert before and {times.ratio for times in race._known.values()} == {3.0}
+    race._known.clear()
+    _, objects = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
+    assert objects["result"]["backend"] == "cpp"
+    assert [shape for shape in measured[before:] if shape.differentiated] == []
+    assert trained.config["seed"] == 0
