@@ -34,9 +34,10 @@ log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "SEQNETS_MEASURE"
 LITTLE, MUCH = 2e6, 1e9  # multiplications and additions of a forward pass: microseconds of them; milliseconds
-FEW, MANY = 8, 32  # time steps: so many are run where there are more than a few, as times of more are in proportion
+# Time steps: where there are more than a few, so many are run, and a quarter of them; times of other lengths lie on a line through both
+FEW, MANY = 8, 128
 SECONDS = 0.2  # of a measurement, or so
-FORMAT = 2  # of what is kept: count up when measuring changes
+FORMAT = 3  # of what is kept: count up when measuring changes
 BUSY = 0.1  # of all cores' time: where others take as much, times are kept for this process alone
 PARITY = 0.97  # below this ratio of times torch's own is taken
 
@@ -67,15 +68,34 @@ class Shape(NamedTuple):
 
 
 class Times(NamedTuple):
-    aten: float  # milliseconds
+    aten: float  # milliseconds, at the length of the shape
     cpp: float
     ratio: float  # the median of those of neighbouring times
     clear: bool = True  # most of them say the same, on a quiet machine; else the verdict is for this process alone
+    short: tuple[float, float] | None = None  # of both, at a quarter of the length
 
-    def told(self, shape: Shape) -> str:
+    def at(self, shape: Shape, T: int) -> Times:
+        """Return the times at another length: a call has a constant part, and one that grows with the time steps."""
+        if self.short is None or T == shape.T or not self.ratio:
+            return self
+        aten, cpp = (
+            max(short / 4, long + max(0.0, long - short) / (shape.T - shape.T // 4) * (T - shape.T))
+            for long, short in zip((self.aten, self.cpp), self.short, strict=True)
+        )
+        return self._replace(aten=aten, cpp=cpp, ratio=self.ratio * (aten / self.aten) / (cpp / self.cpp))
+
+    def told(self, shape: Shape, T: int) -> str:
+        """Say which is faster, as a clause."""
         if not self.ratio:
             return "torch has an operation of its own, and measuring which is faster failed; the log says how"
-        return f"{self.aten:.3g} ms by aten and {self.cpp:.3g} ms by cpp, measured on this machine at T={shape.T}, B={shape.B}"
+        where = f"at T={shape.T}, B={shape.B}"
+        if self.short is None or T == shape.T:
+            return f"{self.aten:.3g} ms by aten and {self.cpp:.3g} ms by cpp, measured on this machine {where}"
+        there = self.at(shape, T)
+        return (
+            f"{there.aten:.3g} ms by aten and {there.cpp:.3g} ms by cpp for T={T}, from what was measured on this machine {where} and "
+            f"T={shape.T // 4}"
+        )
 
 
 def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
@@ -97,7 +117,8 @@ def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
         if times is None:
             winner, why = aten, "torch has an operation of its own, and in a forked process nothing is timed"
         else:
-            winner, why = cpp if times.ratio >= PARITY else aten, times.told(shape)
+            T = problem.x.shape[0]
+            winner, why = cpp if times.at(shape, T).ratio >= PARITY else aten, times.told(shape, T)
     return None if winner is backend or winner.why_not(problem) else why
 
 
@@ -168,14 +189,20 @@ def adopt(found: Any) -> None:
             fields = {name: one[name] for name in Shape._fields} | {
                 "dtype": getattr(torch, one["dtype"].rpartition(".")[2])
             }
-            aten, cpp, ratio, clear = one["times"]
-            _known[Shape(**fields)] = Times(float(aten), float(cpp), float(ratio), bool(clear))
+            _known[Shape(**fields)] = _times(*one["times"])
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         log.warning("the choice of backends cannot be read (%s); it is made anew.", error)
 
 
+def _times(aten: Any, cpp: Any, ratio: Any, clear: Any, short: Any) -> Times:
+    """Return times that were written as JSON types."""
+    if short is not None:
+        short = float(short[0]), float(short[1])
+    return Times(float(aten), float(cpp), float(ratio), bool(clear), short)
+
+
 def _read(shape: Shape) -> Times | None:
-    return store.read("race", _key(shape), lambda v: Times(float(v["aten"]), float(v["cpp"]), float(v["ratio"])))
+    return store.read("race", _key(shape), lambda value: _times(**value))
 
 
 def _key(shape: Shape) -> dict[str, Any]:
@@ -199,13 +226,32 @@ def _read_or_measure(shape: Shape) -> Times:
                 log.warning("aten and cpp could not be timed for %s.", shape, exc_info=True)
                 return Times(0, 0, 0)
             if known.clear:
-                store.write("race", _key(shape), {name: getattr(known, name) for name in ("aten", "cpp", "ratio")})
+                store.write("race", _key(shape), known._asdict())
     return known
 
 
 def _measure(shape: Shape) -> Times:
-    problem, leaves = _random_problem(shape)
     torch.set_num_threads(shape.threads)
+    load = Load()
+    long, short = _turns(shape), None
+    ratios = [[a / b for a, b in zip(long[aten], long[cpp], strict=True)]]
+    if shape.T > FEW:
+        turns = _turns(shape._replace(T=shape.T // 4))
+        short = statistics.median(turns[aten]), statistics.median(turns[cpp])
+        ratios.append([a / b for a, b in zip(turns[aten], turns[cpp], strict=True)])
+    clear = all(map(_is_clear, ratios)) and load.of_others() < BUSY
+    aten_ms, cpp_ms = statistics.median(long[aten]), statistics.median(long[cpp])
+    return Times(aten_ms, cpp_ms, statistics.median(ratios[0]), clear, short)
+
+
+def _is_clear(ratios: list[float]) -> bool:
+    """Tell whether most of the turns say the same."""
+    winner = statistics.median(ratios) >= PARITY
+    return sum((each >= PARITY) == winner for each in ratios) >= 0.75 * len(ratios)
+
+
+def _turns(shape: Shape) -> dict[Any, list[float]]:
+    problem, leaves = _random_problem(shape)
     d_y = torch.ones(shape.T, shape.B, shape.H * shape.directions, dtype=shape.dtype)
 
     def run(backend: Any) -> None:
@@ -214,13 +260,7 @@ def _measure(shape: Shape) -> Times:
         if shape.differentiated:
             torch.autograd.grad(y, leaves, d_y)
 
-    load = Load()
-    turns = time_on_cpu({backend: partial(run, backend) for backend in (aten, cpp)}, SECONDS)
-    ratios = [a / b for a, b in zip(turns[aten], turns[cpp], strict=True)]
-    ratio = statistics.median(ratios)
-    agreeing = sum((each >= PARITY) == (ratio >= PARITY) for each in ratios)
-    clear = agreeing >= 0.75 * len(ratios) and load.of_others() < BUSY
-    return Times(statistics.median(turns[aten]), statistics.median(turns[cpp]), ratio, clear)
+    return time_on_cpu({backend: partial(run, backend) for backend in (aten, cpp)}, SECONDS)
 
 
 def _random_problem(shape: Shape) -> tuple[Problem, list[Tensor]]:

@@ -53,7 +53,7 @@ def test_auto_takes_the_faster_one_and_says_why(theirs, ours, winner, times):
     loser = {"cpp": "aten", "aten": "cpp"}[winner]
     assert explained.backend == winner
     assert explained.reasons[winner] is None
-    why = f"{theirs:.3g} ms by aten and {ours:.3g} ms by cpp, measured on this machine at T=32, B=64"
+    why = f"{theirs:.3g} ms by aten and {ours:.3g} ms by cpp, measured on this machine at T=128, B=64"
     assert explained.reasons[loser] == why
 
 
@@ -89,7 +89,13 @@ def test_what_was_measured_is_kept_for_the_process_and_on_disk(times, measuring)
         assert seqnets.explain(layer, X[:19, :37]).backend == "cpp"  # as good as the same
     assert len(shapes) == 1
     (path,) = measuring.glob("kernels/race-*.json")
-    assert json.loads(path.read_text())["value"] == {"aten": 3.0, "cpp": 1.0, "ratio": 3.0}
+    assert json.loads(path.read_text())["value"] == {
+        "aten": 3.0,
+        "cpp": 1.0,
+        "ratio": 3.0,
+        "clear": True,
+        "short": None,
+    }
     race._known.clear()
     assert seqnets.explain(layer, X).backend == "cpp"
     assert len(shapes) == 1
@@ -102,6 +108,28 @@ def test_a_verdict_that_is_not_clear_is_for_the_process_alone(monkeypatch, measu
         assert seqnets.explain(seqnets.LSTM(30, 20), X).backend == "cpp"
     assert len(shapes) == 1
     assert not list(measuring.glob("kernels/race-*.json"))
+
+
+@pytest.mark.parametrize(
+    ("T", "winner"), [(9, "aten"), (32, "aten"), (60, "aten"), (128, "cpp"), (200, "cpp"), (20_000, "cpp")]
+)
+@torch.no_grad()
+def test_times_of_other_lengths_lie_on_a_line(T, winner, monkeypatch):
+    """One backend has the smaller constant part, the other the smaller time per step: 0.2 + T / 64 and 1 + T / 128 ms."""
+    times = race.Times(aten=2.2, cpp=2.0, ratio=1.1, short=(0.7, 1.25))
+    monkeypatch.setattr(race, "_measure", lambda shape: times)
+    explained = seqnets.explain(seqnets.LSTM(30, 20), torch.randn(1, 40, 30).expand(T, -1, -1))
+    assert explained.backend == winner
+    loser = explained.reasons["aten" if winner == "cpp" else "cpp"]
+    assert f"{0.2 + T / 64:.3g} ms by aten and {1 + T / 128:.3g} ms by cpp" in loser
+    assert "measured on this machine at T=128, B=64" in loser and (T == 128 or f"for T={T}, " in loser)
+
+
+def test_noise_makes_no_time_negative():
+    shape = race.Shape("lstm", torch.float32, 128, 3, 5, 6, 1, 1, True, False, True, True, 1)
+    times = race.Times(aten=1.0, cpp=3.0, ratio=1 / 3, short=(2.0, 0.1))
+    assert times.at(shape, 9).cpp > 0 and times.at(shape, 9).aten == 1.0
+    assert race.Times(0, 0, 0).at(shape, 9).ratio == 0
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -1,0 +1,95 @@
+"""Ends training runs at random moments, resumes them, and compares their weights with those of runs that were not ended.
+
+python -m tests.kill --runs 40    # some minutes; exit status 1 where a run does not end with the same bits
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from seqnets.progress import Progress
+from tests.data.made import parquet_folder
+from tests.training.helpers import assert_same
+
+SIGNALS = {number.name: number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+# large enough that `auto` times both backends
+OPTIONS = [
+    "trainer.max_epochs=3", "callbacks.last_checkpoint.every_n_train_steps=4", "data.max_tokens=24", "data.validation_fraction=0.2",
+    "model.net.recurrent.hidden_size=48", "model.net.embedding.embedding_dim=32", "data.batch_size=8",
+]  # fmt: skip
+SCRIPT = (
+    "import sys, torch; torch.set_num_threads(1)\n"
+    "from seqnets.training import train\n"
+    "from tests.training.helpers import small_run\n"
+    "train(small_run(*sys.argv[1:]))\n"
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=40, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the moments and signals")
+    arguments = parser.parse_args()
+    draw = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="seqnets-kill-") as folder:
+        os.environ["SEQNETS_CACHE"] = str(Path(folder, "cache"))
+        os.environ.pop("SEQNETS_MEASURE", None)
+        reviews = parquet_folder(Path(folder, "reviews"), train=160)
+        seconds = 0.0
+        for backend in ("aten", "cpp"):
+            started = time.monotonic()
+            start(reviews, Path(folder, backend), f"model.backend={backend}").communicate()
+            seconds = time.monotonic() - started
+        wrong = 0
+        with Progress(arguments.runs) as progress:
+            for number in range(arguments.runs):
+                told = one_run(reviews, Path(folder, f"run{number}"), Path(folder), seconds, draw)
+                wrong += told.startswith("WRONG")
+                progress.advance(told)
+    print(f"{arguments.runs - wrong} of {arguments.runs} runs ended with the same bits as one that was not ended")
+    return int(bool(wrong))
+
+
+def one_run(reviews: Path, folder: Path, wholes: Path, seconds: float, draw: random.Random) -> str:
+    """Start a run, end it up to three times, resume it until it has finished, and say what became of it."""
+    last, ends = None, []
+    for attempt in range(20):
+        part = folder / str(attempt)
+        process = start(reviews, part, *([f"ckpt_path={last}"] if last else []))
+        if len(ends) < 3:
+            moment, name = draw.uniform(0.0, seconds), draw.choice(list(SIGNALS))
+            try:
+                process.wait(moment)
+            except subprocess.TimeoutExpired:
+                process.send_signal(SIGNALS[name])
+                ends.append(f"{name} after {moment:.1f} s")
+        _, errors = process.communicate()
+        if process.returncode == 0:
+            backend = json.loads((part / "result.json").read_text())["backend"]
+            story = f"{', '.join(ends) or 'never ended'}; {backend}"
+            try:
+                assert_same(wholes / backend, part)
+            except AssertionError:
+                return f"WRONG: other weights than a whole run's ({story})"
+            return f"the same bits ({story})"
+        if process.returncode not in (-signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP, 129, 130, 143):
+            return f"WRONG: exit status {process.returncode} ({', '.join(ends)}): {errors.strip().splitlines()[-1:]}"
+        if (part / "checkpoints" / "last.ckpt").exists():
+            last = part / "checkpoints" / "last.ckpt"
+    return f"WRONG: it never finished ({', '.join(ends)})"
+
+
+def start(reviews: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, str(reviews), str(folder), *OPTIONS, *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
