@@ -13,13 +13,24 @@ import torch
 from seqnets.training import train
 from tests.training.helpers import assert_same, ended_by, small_run
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SCRIPT = (
-    "import sys, torch; torch.set_num_threads(1)\n"
+    "import signal, sys, torch; torch.set_num_threads(1)\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     "from seqnets.training import train\n"
     "from tests.training.helpers import small_run\n"
     "train(small_run(*sys.argv[1:]))\n"
 )
 VALIDATES = "data.validation_fraction=0.25"
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_terminal():
+    """Signals are not ignored, as they are in what a shell runs in the background, or nohup."""
+    before = [signal.signal(number, signal.default_int_handler) for number in SIGNALS]
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
 
 
 def saved_step(folder):
@@ -81,14 +92,14 @@ def test_a_second_signal_ends_it_at_once(reviews, tmp_path):
 
 
 def test_handlers_are_put_back(reviews, tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     train(small_run(reviews, tmp_path / "run", "trainer.max_steps=1"))
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_an_ignored_signal_stays_ignored(reviews, tmp_path):
     """As under nohup."""
-    script = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{SCRIPT}"
+    script = SCRIPT.replace("SIG_DFL", "SIG_IGN")
     arguments = [str(reviews), str(tmp_path / "run"), *ended_by("SignalSIGHUP", 7)]
     process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=200)
     assert process.returncode == 0 and status(tmp_path / "run") == "finished"
