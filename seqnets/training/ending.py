@@ -37,6 +37,7 @@ class Ending(Callback):
         self._replaced: dict[int, Any] = {}
 
     def __enter__(self) -> "Ending":
+        self._process = os.getpid()
         self._install()
         self._console = get_console()
         self._on_broken_pipe = self._console.on_broken_pipe
@@ -58,6 +59,12 @@ class Ending(Callback):
                 signal.signal(number, self._signaled)
 
     def _signaled(self, number: int, frame: FrameType | None) -> None:
+        if (
+            os.getpid() != self._process
+        ):  # a worker that was forked: Ctrl-C goes to all of a terminal, and the run ends its workers
+            if number == signal.SIGINT:
+                return
+            raise SystemExit(128 + number)
         if number == getattr(signal, "SIGHUP", None):
             _silence(os.isatty)  # the terminal is gone
         if not self._training or self.asked is not None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from seqnets.training import train
+from seqnets.training.ending import Ending
 from tests.training.helpers import assert_same, ended_by, small_run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -95,6 +96,19 @@ def test_handlers_are_put_back(reviews, tmp_path):
     before = [signal.getsignal(number) for number in SIGNALS]
     train(small_run(reviews, tmp_path / "run", "trainer.max_steps=1"))
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 7), (signal.SIGTERM, 143)])
+def test_a_forked_worker_leaves_ctrl_c_to_the_run_and_can_be_terminated(number, code):
+    with Ending():
+        child = os.fork()
+        if child == 0:
+            try:
+                os.kill(os.getpid(), number)
+                os._exit(7)
+            except SystemExit as end:
+                os._exit(end.code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
 
 
 def test_an_ignored_signal_stays_ignored(reviews, tmp_path):
