@@ -5,6 +5,7 @@ checkpoint is still there, whole, under its own name.
 """
 
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from omegaconf import Container, OmegaConf
 from torch import Tensor
 
 from seqnets.errors import CheckpointError
+
+FULL = 1 << 20  # bytes: a disk with no more has no room for a checkpoint
 
 # what is read of a checkpoint beside Lightning: the keys it must have, and their types
 _NODE = {"_target_": str}
@@ -71,10 +74,21 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
             finally:
                 os.close(folder)
     except (OSError, RuntimeError) as error:  # RuntimeError: torch's zip writer on a full disk
+        free = _free(path.parent)
         unfinished.unlink(missing_ok=True)
         kept = f"the previous one is intact: go on from it with ckpt_path={path}" if path.exists() else "none is kept"
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        if free is not None and free < FULL:
+            reason = f"the disk of {path.parent.absolute()} is full: {free >> 20} MiB are free"
         raise CheckpointError(f"the checkpoint {path} could not be written ({reason}); {kept}") from error
+
+
+def _free(folder: Path) -> int | None:
+    """Return the bytes that are free where a folder lies; None where that is not known."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data: Any, task: Task) -> None:
-    """Raise where a callback watches validation data that are not there; warn where the task does not log its metric."""
+    """Raise where a callback watches a metric that nothing logs, or validation data that are not there.
+
+    A callback that logs names what it logs in an attribute ``logged``; a task that has no such attribute may log anything.
+    """
     loaders = data.val_dataloader()
     validates = config["trainer"]["limit_val_batches"] != 0 and not (isinstance(loaders, list) and not loaders)
     writes = best_checkpoint(callbacks) is not None and config["trainer"]["enable_checkpointing"] is not False
@@ -29,7 +32,7 @@ def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data:
             "test_on=best tests the checkpoint that was best on validation data, but there are no such data or "
             "no callbacks.best_checkpoint: test_on=last tests the weights that training ended with"
         )
-    logged = getattr(task, "logged", ())  # another task need not say
+    logged = [*getattr(task, "logged", ()), *(name for c in callbacks.values() for name in getattr(c, "logged", ()))]
     for name, callback in callbacks.items():
         monitor = getattr(callback, "monitor", None)
         if not monitor or (isinstance(callback, BestCheckpoint) and not validates):
@@ -39,10 +42,12 @@ def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data:
                 f"callbacks.{name} watches {monitor}, but there are no validation data: hold out a part of the training "
                 "data with data.validation_fraction=0.1, or watch a train/… metric"
             )
-        if logged and monitor not in logged:  # another callback may log it, so no error
+        if hasattr(task, "logged") and monitor.removesuffix("_step") not in logged:
             close = get_close_matches(monitor, logged, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            log.warning("callbacks.%s watches %s, which the task does not log%s", name, monitor, hint)
+            raise ConfigError(
+                f"callbacks.{name} watches {monitor}, which nothing logs: these are {', '.join(logged)}{hint}"
+            )
 
 
 def refuse_overfitting(data: Any, trainer: Trainer) -> None:

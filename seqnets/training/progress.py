@@ -48,6 +48,8 @@ class EpochReport(Callback):
         seconds: one figure per epoch trained from its first step to its last, validation and checkpoints left out.
     """
 
+    logged = ("seconds_per_epoch",)
+
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._start: float | None = None  # None in an epoch resumed in its middle: its time would mean nothing

@@ -2,10 +2,13 @@ import copy
 import errno
 import os
 import pickle
+import re
 import resource
+import shutil
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,6 +77,19 @@ def test_a_failure_while_writing_leaves_the_previous_one(at, file, monkeypatch):
 
     monkeypatch.setattr(os, at, full)
     with pytest.raises(CheckpointError, match=r"No space left on device.*previous one is intact"):
+        write_checkpoint({"state_dict": {}}, file)
+    monkeypatch.undo()
+    assert_intact(file)
+
+
+def test_a_full_disk_is_named(file, monkeypatch):
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    message = f"the disk of {re.escape(str(file.parent.absolute()))} is full: 0 MiB are free.*previous one is intact"
+    with pytest.raises(CheckpointError, match=message):
         write_checkpoint({"state_dict": {}}, file)
     monkeypatch.undo()
     assert_intact(file)
