@@ -67,7 +67,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     first = sys.argv[1] if len(sys.argv) > 1 else ""
-    if first == "prove":  # where a GPU is lent there may be torch and Triton alone
+    if first == "prove":  # a machine with a GPU may have torch and Triton alone
         from benchmarks.prove.command import prove
 
         return prove(sys.argv[2:])

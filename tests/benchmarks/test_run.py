@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import runner
+from benchmarks.__main__ import _command, commands
 from benchmarks.cases import LayerCase
 from benchmarks.conductor import Gone, Worker
 from benchmarks.contenders import Settings
@@ -124,7 +125,7 @@ class TestRun:
         assert found["results"]["seqnets-reference"]["notes"]["backend"] == "reference"
         assert "no_such cannot be had" in refused["refused"]
 
-    def test_from_the_command_line(self, tmp_path):
+    def test_from_the_command_line(self, tmp_path, capsys):
         def command(*arguments):
             done = subprocess.run(
                 [sys.executable, "-m", "benchmarks", *map(str, arguments)],
@@ -133,6 +134,15 @@ class TestRun:
                 cwd=CONF.parent,
             )
             return done.returncode, done.stdout, done.stderr
+
+        def here(*arguments):
+            """The same for what is not Hydra's, in this process."""
+            capsys.readouterr()
+            try:
+                code = _command(commands().parse_args([*map(str, arguments)]))
+            except SystemExit as end:
+                code = end.code
+            return code, *capsys.readouterr()
 
         grid = "{mode: infer, T: 3, B: 2, I: 3, H: [4, 8]}"
         small = [
@@ -147,15 +157,15 @@ class TestRun:
         assert "geometric mean (least-most; cases)" in out and "results.json" in out
         for name in ("results.json", "results.csv", "time_against_H.png"):
             assert (tmp_path / "a" / name).exists()
-        code, out, _ = command("compare", tmp_path / "a", tmp_path / "a")
+        code, out, _ = here("compare", tmp_path / "a", tmp_path / "a")
         assert code == 0 and "0 slower" in out
-        code, out, _ = command("show", tmp_path / "a", "--markdown")
+        code, out, _ = here("show", tmp_path / "a", "--markdown")
         assert code == 0 and "| case | " in out
         code, _, err = command(*small, "contenders=[torch.nm]", f"hydra.run.dir={tmp_path / 'b'}")
         assert code == 1 and "there is no 'torch.nm'; did you mean torch.nn?" in err and "Traceback" not in err
         assert not (tmp_path / "b").exists()
-        code, _, err = command("compare", tmp_path / "nowhere", tmp_path / "a")
-        assert code == 1 and "cannot be read" in err and "Traceback" not in err
+        code, _, _ = here("compare", tmp_path / "nowhere", tmp_path / "a")
+        assert "cannot be read" in code  # with such a message the process ends with status 1
 
 
 def test_a_contender_that_takes_too_long_is_given_up_and_started_anew(tmp_path):
