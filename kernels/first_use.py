@@ -19,7 +19,7 @@ from seqnets.kernels.availability import CHECK
 from seqnets.kernels.generation.module import generate
 from seqnets.kernels.planning.plan import Plan
 from seqnets.kernels.trial import Variant
-from seqnets.once import exclusive
+from seqnets.once import once
 
 log = logging.getLogger(__name__)
 
@@ -28,25 +28,26 @@ class _OutOfMemory(Exception):
     """Whether kernels are right was not found out."""
 
 
-_verdicts: dict[tuple[Variant, torch.device, tuple[Plan, ...]], str | None] = {}
-
-
 def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
     """What is wrong with the kernels of that variant on that device, by those plans, as a clause, or None.
 
     The verdict is kept for the process, and on disk for the GPU, the versions and the source that it is about.
     """
-    question = variant, device, plans
-    if question not in _verdicts:
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return "the check of its kernels' first use cannot run while a CUDA graph is captured: run the layer once before"
-        try:
-            with exclusive():  # of threads that ask at the same time one finds out
-                if question not in _verdicts:
-                    _verdicts[question] = apart(_find_verdict, *question)
-        except _OutOfMemory:  # it may pass
-            return "the GPU has no memory left for the check of its kernels' first use"
-    return _verdicts[question]
+    known = (variant, device, plans) in find_verdict.known
+    if not known and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return (
+            "the check of its kernels' first use cannot run while a CUDA graph is captured: run the layer once before"
+        )
+    try:
+        return find_verdict(variant, device, plans)
+    except _OutOfMemory:  # it may pass
+        return "the GPU has no memory left for the check of its kernels' first use"
+
+
+@once
+def find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
+    """Return what `why_disagrees` does, or raise where that was not found out."""
+    return apart(_find_verdict, variant, device, plans)
 
 
 def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:

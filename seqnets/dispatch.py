@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from seqnets.backends import BACKENDS, Backend, race
 from seqnets.errors import BackendError
+from seqnets.overrides import override
 from seqnets.recurrence import Problem, Result
 
 ENVIRONMENT_VARIABLE = "SEQNETS_BACKEND"
@@ -69,12 +70,8 @@ def use_backend(name: str) -> Iterator[None]:
         BackendError: there is no such backend.
     """
     check_backend(name)
-    override = [name]
-    _overrides.append(override)
-    try:
+    with override(_overrides, name):
         yield
-    finally:  # its own, not the last: in another thread a later one may still hold
-        _overrides[:] = [other for other in _overrides if other is not override]
 
 
 def requested(layer_backend: str | None) -> tuple[str, str]:

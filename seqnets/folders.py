@@ -1,4 +1,4 @@
-"""Where seqnets keeps what it can make again, for its user alone."""
+"""Finds and makes the folders of what seqnets can make again, for its user alone."""
 
 import os
 import stat

@@ -60,21 +60,21 @@ class Once(Generic[P, R]):
     def __init__(self, function: Callable[P, R]) -> None:
         wraps(function)(self)
         self._function = function
-        self._known: dict[Any, R] = {}
+        self.known: dict[Any, R] = {}  # by the arguments
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         key = (args, tuple(kwargs.items())) if kwargs else args
-        found = self._known.get(key, _UNKNOWN)
+        found = self.known.get(key, _UNKNOWN)
         if found is _UNKNOWN:
             with exclusive():
-                found = self._known.get(key, _UNKNOWN)
+                found = self.known.get(key, _UNKNOWN)
                 if found is _UNKNOWN:
-                    found = self._known[key] = self._function(*args, **kwargs)
+                    found = self.known[key] = self._function(*args, **kwargs)
         return found
 
     def cache_clear(self) -> None:
         """Forget all results."""
-        self._known.clear()
+        self.known.clear()
 
 
 def once(function: Callable[P, R]) -> Once[P, R]:

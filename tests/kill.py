@@ -19,7 +19,7 @@ import torch
 from seqnets.progress import Progress
 from seqnets.training.run_folder import finished
 from tests.data.made import parquet_folder
-from tests.training.helpers import assert_same
+from tests.training.helpers import assert_same, command
 
 SIGNALS = {number.name: number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 ENDED = (-signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP, 129, 130, 143)
@@ -28,12 +28,6 @@ OPTIONS = [
     "trainer.max_epochs=3", "callbacks.last_checkpoint.every_n_train_steps=4", "data.max_tokens=24", "data.validation_fraction=0.2",
     "model.net.recurrent.hidden_size=48", "model.net.embedding.embedding_dim=32", "data.batch_size=8",
 ]  # fmt: skip
-SCRIPT = (
-    "import sys, torch; torch.set_num_threads(1)\n"
-    "from seqnets.training import train\n"
-    "from tests.training.helpers import small_run\n"
-    "train(small_run(*sys.argv[1:]))\n"
-)
 
 
 def main() -> int:
@@ -101,8 +95,8 @@ def backend_of(checkpoint: Path) -> str:
 
 
 def start(reviews: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SCRIPT, str(reviews), str(folder), *OPTIONS, *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    started = command(reviews, folder, *OPTIONS, *options)
+    return subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 if __name__ == "__main__":

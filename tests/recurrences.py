@@ -337,3 +337,35 @@ def entangled_gradients(layer, form, create_graph):
 
 
 ENTANGLED = ("a state that depends on the input", "an input that depends on the state", "an input with a hook")
+
+
+def check_batched_gradients(cell, backend):
+    """Those of a backend are those of the reference."""
+    case, found = Case(cell, dtype=torch.float64, lengths=(4, 0, 2), options={"bidirectional": True}), []
+    for name in (backend, "reference"):
+        torch.manual_seed(0)
+        layer, given = build(case, backend=name).eval(), inputs(case)
+        found.append(batched_gradients(layer, *given))
+    torch.testing.assert_close(*found)
+
+
+def check_entangled_gradients(cell, form, create_graph, backend):
+    """Those of a backend are those of the reference."""
+    layers = [build(Case(cell, dtype=torch.float64), backend=name) for name in (backend, "reference")]
+    torch.testing.assert_close(*(entangled_gradients(layer, form, create_graph) for layer in layers))
+
+
+def check_gradients_of_states(T, backend):
+    """The last states have gradients to be differentiated again, and batched ones, which are those of the reference."""
+    layer = build(Case(LSTM, dtype=torch.float64), backend=backend)
+    x, state = torch.randn(T, 2, 5, dtype=torch.float64), torch.randn(1, 2, layer.hidden_size, dtype=torch.float64)
+    state.requires_grad_()
+    final = layer(x, (state, 2 * state))[1]
+    (first,) = torch.autograd.grad(final.h.sum() + final.c.sum(), state, create_graph=True)
+    several = torch.ones(3, *final.h.shape, dtype=x.dtype)
+    (batched,) = torch.autograd.grad(final.h, state, several, is_grads_batched=True)
+    with seqnets.use_backend("reference"):
+        layer.backend = None
+        final = layer(x, (state, 2 * state))[1]
+    torch.testing.assert_close(first, torch.autograd.grad(final.h.sum() + final.c.sum(), state, retain_graph=True)[0])
+    torch.testing.assert_close(batched[0], torch.autograd.grad(final.h.sum(), state)[0])

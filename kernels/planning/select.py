@@ -15,6 +15,7 @@ from seqnets.kernels.planning.arch import ARCHS, Arch, arch_of
 from seqnets.kernels.planning.capacity import Demand, Refusal, choose
 from seqnets.kernels.planning.plan import Plan
 from seqnets.kernels.planning.tuned import is_consulted, tuned_plan
+from seqnets.overrides import override
 
 INTERPRETED_ARCH = "sm_90"  # whose plans the interpreter runs
 
@@ -28,12 +29,8 @@ def use_schedule(name: str) -> Iterator[None]:
 
     A problem that it cannot serve raises `BackendError`. It holds for the whole process, not for one thread.
     """
-    override = [name]
-    _schedules.append(override)
-    try:
+    with override(_schedules, name):
         yield
-    finally:  # its own, not the last: in another thread a later one may still hold
-        _schedules[:] = [other for other in _schedules if other is not override]
 
 
 @contextmanager

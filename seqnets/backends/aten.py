@@ -77,9 +77,8 @@ def copies_lengths_to_host(problem: Problem) -> bool:
 
 
 def run(problem: Problem) -> Result:
-    problem = autocast(
-        problem
-    )  # autocast has no rule for some of these operations: results would depend on the backend
+    # autocast has no rule for some of these operations: the dtype of results would depend on the backend
+    problem = autocast(problem)
     cell, x, lengths = problem.cell, problem.x, problem.lengths
     first = problem.layers[0][0]
     weights = [tensor for layer in problem.layers for direction in layer for tensor in _flat(direction)]

@@ -27,7 +27,7 @@ from seqnets.kernels.apart import apart
 from seqnets.kernels.cpp import threads
 from seqnets.kernels.load import Load
 from seqnets.kernels.planning.timing import time_on_cpu
-from seqnets.once import exclusive
+from seqnets.once import once
 from seqnets.recurrence import Problem, Weights, autocast_dtype
 
 log = logging.getLogger(__name__)
@@ -159,26 +159,18 @@ def _rounded_up(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-_known: dict[Shape, Times | None] = {}  # to this process
-
-
+@once
 def measured(shape: Shape) -> Times | None:
     """Return the times of both, kept for the process, and on disk for this CPU, these versions and this source.
 
     None in a forked process if they are not known yet: timing ends OpenMP's threads, and after a fork that hangs.
     """
-    try:
-        return _known[shape]
-    except KeyError:
-        with exclusive():  # of threads that ask at the same time one measures
-            if shape not in _known:
-                _known[shape] = _read(shape) if is_forked() else _read_or_measure(shape)
-            return _known[shape]
+    return _read(shape) if is_forked() else _read_or_measure(shape)
 
 
 def verdicts() -> list[dict[str, Any]]:
     """Return what this process has measured or read, as plain containers: for a checkpoint, so that its run keeps to it."""
-    known = [(shape, times) for shape, times in _known.items() if times is not None]
+    known = [(shape, times) for (shape,), times in measured.known.items() if times is not None]
     return [{**shape._asdict(), "dtype": str(shape.dtype), "times": list(times)} for shape, times in known]
 
 
@@ -189,7 +181,7 @@ def adopt(found: Any) -> None:
             fields = {name: one[name] for name in Shape._fields} | {
                 "dtype": getattr(torch, one["dtype"].rpartition(".")[2])
             }
-            _known[Shape(**fields)] = _times(*one["times"])
+            measured.known[Shape(**fields),] = _times(*one["times"])
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         log.warning("the choice of backends cannot be read (%s); it is made anew.", error)
 

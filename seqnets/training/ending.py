@@ -59,9 +59,7 @@ class Ending(Callback):
                 signal.signal(number, self._signaled)
 
     def _signaled(self, number: int, frame: FrameType | None) -> None:
-        if (
-            os.getpid() != self._process
-        ):  # a worker that was forked: Ctrl-C goes to all of a terminal, and the run ends its workers
+        if os.getpid() != self._process:  # a forked worker: the run, which Ctrl-C reaches too, ends its workers
             if number == signal.SIGINT:
                 return
             raise SystemExit(128 + number)

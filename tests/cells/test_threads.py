@@ -26,7 +26,7 @@ def _often():
 
 
 def at_once(function, count=THREADS):
-    """What the function returned in each of so many threads, which start it together."""
+    """Call the function in so many threads, which start it together, and return the results."""
     barrier = threading.Barrier(count)
 
     def run(number):

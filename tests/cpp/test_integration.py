@@ -17,9 +17,10 @@ from tests.recurrences import (
     GRU,
     LSTM,
     Case,
-    batched_gradients,
     build,
-    entangled_gradients,
+    check_batched_gradients,
+    check_entangled_gradients,
+    check_gradients_of_states,
     inputs,
     masked,
     normed,
@@ -136,40 +137,19 @@ def test_second_derivatives_are_those_of_the_reference(cell):
 
 @pytest.mark.parametrize("cell", [LSTM, traced, masked, normed], ids=lambda cell: cell.name)
 def test_batched_gradients_are_those_of_the_reference(cell):
-    case, found = Case(cell, dtype=torch.float64, lengths=(4, 0, 2), options={"bidirectional": True}), []
-    for backend in ("cpp", "reference"):
-        torch.manual_seed(0)
-        layer, given = build(case, backend=backend).eval(), inputs(case)
-        found.append(batched_gradients(layer, *given))
-    torch.testing.assert_close(*found)
+    check_batched_gradients(cell, "cpp")
 
 
 @pytest.mark.parametrize("create_graph", [True, False], ids=["to be differentiated again", "batched"])
 @pytest.mark.parametrize("form", ENTANGLED)
 @pytest.mark.parametrize("cell", [LSTM, traced], ids=lambda cell: cell.name)
 def test_each_path_to_an_input_counts_once(cell, form, create_graph):
-    found = []
-    for backend in ("cpp", "reference"):
-        layer = build(Case(cell, dtype=torch.float64), backend=backend)
-        found.append(entangled_gradients(layer, form, create_graph))
-    torch.testing.assert_close(*found)
+    check_entangled_gradients(cell, form, create_graph, "cpp")
 
 
 @pytest.mark.parametrize("T", [0, 3])
 def test_empty_sequences_have_gradients_of_all_kinds(T):
-    layer = build(Case(LSTM, dtype=torch.float64), backend="cpp")
-    x, state = torch.randn(T, 2, 5, dtype=torch.float64), torch.randn(1, 2, layer.hidden_size, dtype=torch.float64)
-    state.requires_grad_()
-    final = layer(x, (state, 2 * state))[1]
-    (first,) = torch.autograd.grad(final.h.sum() + final.c.sum(), state, create_graph=True)
-    (batched,) = torch.autograd.grad(
-        final.h, state, torch.ones(3, *final.h.shape, dtype=x.dtype), is_grads_batched=True
-    )
-    with seqnets.use_backend("reference"):
-        layer.backend = None
-        final = layer(x, (state, 2 * state))[1]
-    torch.testing.assert_close(first, torch.autograd.grad(final.h.sum() + final.c.sum(), state, retain_graph=True)[0])
-    torch.testing.assert_close(batched[0], torch.autograd.grad(final.h.sum(), state)[0])
+    check_gradients_of_states(T, "cpp")
 
 
 @pytest.mark.parametrize("lengths", [None, (4, 0, 2)], ids=["full", "ragged"])
@@ -375,7 +355,7 @@ def scaled(x, r, state):
 
 
 def test_a_number_that_changes_after_the_forward_pass(monkeypatch):
-    """What ran has its gradients, of the number as it was; those by the step would be of another one."""
+    """Kernels give gradients of the number as it was; the step would give those of another one, and is refused."""
     layer, x = seqnets.Recurrent(scaled, 3, 4, backend="cpp"), torch.randn(5, 2, 3)
     weights = list(layer.parameters())
     expected = torch.autograd.grad(layer(x)[0].sum(), weights)

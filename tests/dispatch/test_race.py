@@ -24,7 +24,7 @@ def measuring(monkeypatch, tmp_path):
     monkeypatch.delenv("SEQNETS_MEASURE")
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
     monkeypatch.setattr("seqnets.kernels.cpp.first_use.why_disagrees", lambda *which: None)
-    clear = race._known.clear
+    clear = race.measured.known.clear
     clear()
     yield tmp_path
     clear()
@@ -96,7 +96,7 @@ def test_what_was_measured_is_kept_for_the_process_and_on_disk(times, measuring)
         "clear": True,
         "short": None,
     }
-    race._known.clear()
+    race.measured.known.clear()
     assert seqnets.explain(layer, X).backend == "cpp"
     assert len(shapes) == 1
 
@@ -166,7 +166,7 @@ def test_verdicts_travel(times):
     shapes, layer = times(3.0, 1.0), seqnets.LSTM(30, 20)
     assert seqnets.explain(layer, X).backend == "cpp"
     carried = json.loads(json.dumps(race.verdicts()))
-    race._known.clear()
+    race.measured.known.clear()
     for path in Path(os.environ["SEQNETS_CACHE"]).glob("kernels/race-*.json"):
         path.unlink()
     times(1.0, 3.0)
@@ -179,7 +179,7 @@ def test_verdicts_travel(times):
 )
 def test_verdicts_that_cannot_be_read_are_left_out(found, caplog):
     race.adopt(found)
-    assert "it is made anew" in caplog.text and not race._known
+    assert "it is made anew" in caplog.text and not race.measured.known
 
 
 @torch.no_grad()
@@ -293,7 +293,7 @@ def test_a_damaged_file_is_measured_again(value, times, measuring):
     assert seqnets.explain(layer, X).backend == "cpp"
     (path,) = measuring.glob("kernels/race-*.json")
     path.write_text(json.dumps({"value": value}))
-    race._known.clear()
+    race.measured.known.clear()
     assert seqnets.explain(layer, X).backend == "cpp"
     assert json.loads(path.read_text())["value"]["cpp"] == 1.0
 

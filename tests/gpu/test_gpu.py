@@ -250,7 +250,7 @@ def test_a_cuda_graph_of_both_passes(layer_and_input, schedule):
 
 def test_a_cuda_graph_is_captured_once_the_first_use_was_checked(monkeypatch):
     monkeypatch.delenv("SEQNETS_CHECK")
-    monkeypatch.setattr("seqnets.kernels.first_use._verdicts", {})
+    monkeypatch.setattr("seqnets.kernels.first_use.find_verdict.known", {})
     layer, x = seqnets.GRU(5, 7, device=DEVICE, backend="triton"), torch.randn(4, 3, 5, device=DEVICE)
     with torch.no_grad():
         expected = layer(x)[0]

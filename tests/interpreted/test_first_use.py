@@ -82,12 +82,12 @@ def test_verdicts_are_kept_on_disk(checked, tmp_path, monkeypatch):
 
     monkeypatch.setattr(first_use, "_judge", lambda *_: "it was judged again")
     assert seqnets.explain(layer, x).backend == "triton"  # from memory
-    first_use._verdicts.clear()
+    first_use.find_verdict.cache_clear()
     assert seqnets.explain(layer, x).backend == "triton"  # from disk
-    first_use._verdicts.clear()
+    first_use.find_verdict.cache_clear()
     path.write_text(path.read_text().replace("null", '"known to be wrong"'))
     assert seqnets.explain(layer, x).reasons["triton"] == "known to be wrong"
-    first_use._verdicts.clear()
+    first_use.find_verdict.cache_clear()
     path.write_text("{")
     assert seqnets.explain(layer, x).reasons["triton"] == "it was judged again"
     layer.double()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import hydra
@@ -11,6 +12,15 @@ from lightning.pytorch import Callback
 import seqnets.training  # registers the Trainer's arguments with Hydra
 
 CONF = Path(seqnets.training.__file__).parents[2] / "conf"
+
+# Trains in a process of its own, in which no signal is ignored, as in a terminal
+SCRIPT = (
+    "import signal, sys, torch; torch.set_num_threads(1)\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    "from seqnets.training import train\n"
+    "from tests.training.helpers import small_run\n"
+    "train(small_run(*sys.argv[1:]))\n"
+)
 
 # two layers and dropout: a resumed run must draw what the first would have drawn
 SMALL = [
@@ -34,6 +44,11 @@ def small_run(reviews, folder, *overrides, experiment="imdb_bilstm"):
     """The configuration of a run that takes a second: 40 reviews, 10 steps an epoch."""
     where = [f"data.path={reviews}", f"run_dir={folder}"]
     return compose(f"+experiment={experiment}", *where, *SMALL, *overrides)
+
+
+def command(reviews, folder, *overrides, script=SCRIPT):
+    """The command of such a run."""
+    return [sys.executable, "-c", script, str(reviews), str(folder), *overrides]
 
 
 def ended_by(what, step):

@@ -12,16 +12,9 @@ import torch
 
 from seqnets.training import train
 from seqnets.training.ending import Ending
-from tests.training.helpers import assert_same, ended_by, small_run
+from tests.training.helpers import SCRIPT, assert_same, command, ended_by, small_run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SCRIPT = (
-    "import signal, sys, torch; torch.set_num_threads(1)\n"
-    "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
-    "from seqnets.training import train\n"
-    "from tests.training.helpers import small_run\n"
-    "train(small_run(*sys.argv[1:]))\n"
-)
 VALIDATES = "data.validation_fraction=0.25"
 
 
@@ -40,10 +33,6 @@ def saved_step(folder):
 
 def status(folder):
     return json.loads((folder / "result.json").read_text())["status"]
-
-
-def command(reviews, folder, *overrides):
-    return [sys.executable, "-c", SCRIPT, str(reviews), str(folder), *overrides]
 
 
 @pytest.mark.parametrize(
@@ -112,10 +101,10 @@ def test_a_forked_worker_leaves_ctrl_c_to_the_run_and_can_be_terminated(number, 
 
 
 def test_an_ignored_signal_stays_ignored(reviews, tmp_path):
-    """As under nohup."""
+    """A run leaves a signal ignored, as nohup sets it."""
     script = SCRIPT.replace("SIG_DFL", "SIG_IGN")
-    arguments = [str(reviews), str(tmp_path / "run"), *ended_by("SignalSIGHUP", 7)]
-    process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=200)
+    started = command(reviews, tmp_path / "run", *ended_by("SignalSIGHUP", 7), script=script)
+    process = subprocess.run(started, capture_output=True, text=True, timeout=200)
     assert process.returncode == 0 and status(tmp_path / "run") == "finished"
 
 

@@ -5,7 +5,6 @@ import json
 import math
 import signal
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +18,7 @@ from seqnets.training import load_trained, train
 from seqnets.training.checkpoints import BestCheckpoint
 from tests.data.made import parquet, parquet_folder
 from tests.data.made import reviews as made_reviews
-from tests.training.helpers import assert_same, ended_by, small_run
+from tests.training.helpers import assert_same, command, ended_by, small_run
 
 EVERY_3 = "callbacks.last_checkpoint.every_n_train_steps=3"
 WHOLE = {  # what the run is, and the steps it goes through before it ends: 10 steps to an epoch where nothing else is said
@@ -55,14 +54,8 @@ def test_resumed_run_equals_uninterrupted_one(case, reviews, tmp_path):
 
 @pytest.mark.parametrize(("how", "step", "saved"), [("Kill", 8, 6), ("KillWhileWriting", 8, 6)])
 def test_killed_process_resumes(how, step, saved, reviews, tmp_path):
-    script = (
-        "import sys, torch; torch.set_num_threads(1)\n"
-        "from seqnets.training import train\n"
-        "from tests.training.helpers import small_run\n"
-        "train(small_run(*sys.argv[1:]))"
-    )
-    arguments = [str(reviews), str(tmp_path / "killed"), EVERY_3, *ended_by(how, step)]
-    process = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    started = command(reviews, tmp_path / "killed", EVERY_3, *ended_by(how, step))
+    process = subprocess.run(started, capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     folder = tmp_path / "killed" / "checkpoints"
     assert (how == "KillWhileWriting") == (folder / ".last.ckpt.unfinished").exists()
@@ -243,7 +236,7 @@ def test_a_run_keeps_to_the_backends_it_chose(reviews, tmp_path, monkeypatch):
     """Also where they would be chosen otherwise by now: in what goes on, in its test, and in its evaluation."""
     monkeypatch.delenv("SEQNETS_MEASURE")
     monkeypatch.setattr(race, "LITTLE", 0)
-    monkeypatch.setattr(race, "_known", {})
+    monkeypatch.setattr(race.measured, "known", {})
     measured = []
 
     def measure(ratio):
@@ -252,12 +245,12 @@ def test_a_run_keeps_to_the_backends_it_chose(reviews, tmp_path, monkeypatch):
     monkeypatch.setattr(race, "_measure", measure(3.0))
     with pytest.raises(RuntimeError, match="on purpose"):
         train(small_run(reviews, tmp_path / "ended", *ended_by("Fail", 8)))
-    race._known.clear()
+    race.measured.known.clear()
     monkeypatch.setattr(race, "_measure", measure(0.3))
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     trained, before = load_trained(last), len(measured)
-    assert before and {times.ratio for times in race._known.values()} == {3.0}
-    race._known.clear()
+    assert before and {times.ratio for times in race.measured.known.values()} == {3.0}
+    race.measured.known.clear()
     _, objects = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
     assert objects["result"]["backend"] == "cpp"
     assert [shape for shape in measured[before:] if shape.differentiated] == []
