@@ -110,10 +110,8 @@ class LanguageModelling(Task):
                 if parameter.grad is not None:
                     parameter.grad.mul_(self._chunk / self.steps)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        if not self.trainer.is_last_batch and "fit" in self._carried:
-            checkpoint["carried"] = self._carried["fit"]
+    def _progress(self) -> dict[str, Any]:
+        return super()._progress() | ({"carried": self._carried["fit"]} if "fit" in self._carried else {})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

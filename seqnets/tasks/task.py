@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 from seqnets.tasks.figures import Mean
+from seqnets.tasks.position import in_flight, in_mid_epoch
 
 PARTS = {"fit": "train", "val": "val", "test": "test"}  # "train" is a method of every module
 
@@ -131,8 +132,10 @@ class Task(LightningModule):
 
     def on_train_start(self) -> None:
         self._logged_epoch = -1
+        self._before_step: dict[str, Any] | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._before_step = self._progress()
         loss, found = self.loss(batch, "fit")
         means = self._update("fit", loss, found, batch)
         # logging costs more than the metrics themselves: only where something is kept
@@ -145,6 +148,13 @@ class Task(LightningModule):
             self._logged_epoch = self.current_epoch
             self._log_means("train", means)
         return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._before_step = None
+
+    def on_train_epoch_end(self) -> None:
+        if self._logged_epoch != self.current_epoch:  # resumed in its last validation
+            self._log_means("train", self.means["fit"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._log_means("val", self._update("val", *self.loss(batch, "val"), batch), prog_bar=True)
@@ -186,14 +196,23 @@ class Task(LightningModule):
         return min(limits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if not self.trainer.is_last_batch:  # in mid-epoch its means go on after a resume; at its end they are done with
-            checkpoint["train_means"] = {name: metric.metric_state for name, metric in self._fit_means()}
+        if in_mid_epoch(self.trainer):  # its means go on after a resume; at its end they are done with
+            # a step that failed is taken again, so its checkpoint is as of its start
+            checkpoint.update((in_flight(self.trainer) and self._before_step) or self._progress())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get("train_means", {})
         for name, metric in self._fit_means():
             for state, value in states.get(name, {}).items():
                 setattr(metric, state, value.to(self.device))
+
+    def _progress(self) -> dict[str, Any]:
+        """Return what an epoch has so far come to, as checkpoints keep it."""
+        means = {
+            name: {state: value.clone() for state, value in metric.metric_state.items()}
+            for name, metric in self._fit_means()
+        }
+        return {"train_means": means}
 
     def _fit_means(self) -> Any:
         return self.means["fit"].items()  # type: ignore[operator]

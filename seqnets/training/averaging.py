@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
+
+from seqnets.tasks.position import in_validation
 
 
 class NTASGD(Optimizer):
@@ -86,15 +87,25 @@ class AveragedWeights(Callback):
 
     def __init__(self, monitor: str = "val/loss") -> None:
         self.monitor = monitor
+        self._swapped = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _between_steps(trainer):
+        if in_validation(trainer):
             self._optimizer(trainer).swap()
+            self._swapped = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _between_steps(trainer):
-            self._optimizer(trainer).swap()
+        if in_validation(trainer):
+            self._swap_back(trainer)
             self._optimizer(trainer).observe(float(trainer.callback_metrics[self.monitor]))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._swap_back(trainer)
+
+    def _swap_back(self, trainer: Trainer) -> None:
+        if self._swapped:
+            self._swapped = False
+            self._optimizer(trainer).swap()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # what training leaves is the average; not on_train_end, which a run that goes on with its test does not come to
@@ -119,8 +130,3 @@ class AveragedWeights(Callback):
     @staticmethod
     def _optimizer(trainer: Trainer) -> NTASGD:
         return trainer.optimizers[0]  # type: ignore[return-value]
-
-
-def _between_steps(trainer: Trainer) -> bool:
-    """Whether this is validation in the course of training, neither the trial before it nor one on its own."""
-    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

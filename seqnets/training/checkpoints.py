@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import Checkpoint
 import seqnets
 from seqnets.backends import race
 from seqnets.errors import CheckpointError, ConfigError, DivergenceError
+from seqnets.tasks.position import accumulates, before_epoch_end, in_flight, in_validation
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.divergence import may_save
 from seqnets.training.ending import ending_of
-from seqnets.training.random_states import in_flight
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: at the end of every epoch and, if asked, every `every_n_train_steps` optimizer steps.
 
     An epoch that is cut short (``max_steps``, ``max_time``, a signal) is saved as what it is, so that a resumed run goes on in it.
-    After an error the steps since the last checkpoint are saved too, as of the end of the last whole step.
+    After an error the steps since the last checkpoint are saved too, as of the end of the last whole step; where it came in a
+    validation, that validation is the first thing that a resumed run does.
 
     Attributes:
         saved_step: the optimizer steps that are in the checkpoint.
@@ -41,6 +42,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self.saved_step = 0
         self._weights_change = False
+        self._validation_is_due = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step = trainer.global_step  # that of the checkpoint resumed from
@@ -55,18 +57,27 @@ class LastCheckpoint(Checkpoint):
         # after an epoch's last batch the end of the epoch saves, with validation done and metrics known
         due = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
         due |= trainer.fit_loop.epoch_loop.done or ending_of(trainer) is not None
-        if due and step != self.saved_step and not trainer.is_last_batch and not _accumulates(trainer):
+        if due and step != self.saved_step and not trainer.is_last_batch and not accumulates(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_last_batch or trainer.global_step != self.saved_step:
             self._save(trainer)
 
+    def can_save(self, trainer: Trainer) -> bool:
+        """Tell whether a run that ends here can go on from here, and there is something new to save."""
+        if accumulates(trainer) or (in_flight(trainer) and self._weights_change):
+            return False
+        if in_validation(trainer) or before_epoch_end(trainer):  # Lightning does not go on where all steps are taken
+            return not 0 <= trainer.max_steps <= trainer.global_step
+        return trainer.training and trainer.global_step != self.saved_step
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if not trainer.training or trainer.global_step == self.saved_step or _accumulates(trainer):
+        if not self.can_save(trainer) or isinstance(exception, DivergenceError | CheckpointError):
             return
-        if (self._weights_change and in_flight(trainer)) or isinstance(exception, DivergenceError | CheckpointError):
+        if any(isinstance(c, BestCheckpoint) and c.writing for c in trainer.callbacks):  # type: ignore[attr-defined]
             return
+        self._validation_is_due = in_validation(trainer) or before_epoch_end(trainer)
         try:
             self._save(trainer)
         except Exception as error:  # the first one is what the user is told
@@ -79,17 +90,17 @@ class LastCheckpoint(Checkpoint):
                 if "batches" in loader:  # of this library's loaders
                     loader["batches"] -= 1
             loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # Lightning adds one as it resumes
+        if self._validation_is_due:
+            loop = checkpoint["loops"]["fit_loop"]
+            trained, validated = loop["epoch_loop.batch_progress"], loop["epoch_loop.val_loop.batch_progress"]
+            for counts in ("total", "current"):
+                trained[counts]["completed"] = trained[counts]["processed"]
+                validated[counts] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # so Lightning does it
 
     def _save(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run and may_save(trainer, self.path):  # type: ignore[attr-defined]
-            self.saved_step = trainer.global_step
             trainer.save_checkpoint(self.path)
-
-
-def _accumulates(trainer: Trainer) -> bool:
-    """Tell whether gradients of whole batches wait for their optimizer step."""
-    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return batches.processed % trainer.accumulate_grad_batches != 0
+            self.saved_step = trainer.global_step
 
 
 class BestCheckpoint(Checkpoint):
@@ -111,6 +122,7 @@ class BestCheckpoint(Checkpoint):
         self.score = -math.inf if mode == "max" else math.inf
         self.best: Path | None = None
         self.beside: Path | None = None
+        self.writing = False
 
     @property
     def state_key(self) -> str:
@@ -126,7 +138,9 @@ class BestCheckpoint(Checkpoint):
         better = score > self.score if self.mode == "max" else score < self.score
         if better and may_save(trainer, self.path):
             self.score, self.best = score, self.path
+            self.writing = True  # and so it stays if it fails: other checkpoints would tell of a file that is not there
             trainer.save_checkpoint(self.path)
+            self.writing = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "best": self.best and str(self.best)}

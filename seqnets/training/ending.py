@@ -1,8 +1,8 @@
 """Ends a run on SIGINT, SIGTERM, SIGHUP or a closed pipe, once what it trained is in a checkpoint.
 
-The first signal lets the step in flight finish; it is then saved, and the process exits with 128 plus the signal's number, as
-shells count: 130, 143, 129, and 141 for a closed pipe. At an epoch's end its validation comes first. A second signal ends the
-run at once. Outside of training there is nothing to save, and the first signal does.
+The first signal lets the step or the batch of a validation in flight finish; the run is then saved, and the process exits with
+128 plus the signal's number, as shells count: 130, 143, 129, and 141 for a closed pipe. A second signal ends the run at once.
+Outside of training there is nothing to save, and the first signal does.
 """
 
 import logging
@@ -88,9 +88,10 @@ class Ending(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._end_if_saved(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._training and not trainer.is_last_batch:
-            self._end_if_saved(trainer)
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+        if self.asked is not None and all(c.can_save(trainer) for c in callbacks if hasattr(c, "can_save")):
+            raise SystemExit(128 + self.asked)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_if_saved(trainer)

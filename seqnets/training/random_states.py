@@ -14,6 +14,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from seqnets.tasks.position import in_flight, in_mid_epoch, in_validation
+
 
 class States(NamedTuple):
     """The states of Python's, NumPy's and torch's generators, as these give them: taken at every step, so in microseconds."""
@@ -52,26 +54,20 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def in_flight(trainer: Trainer) -> bool:
-    """Tell whether a training step has begun and not ended, as when an error is handled that it raised."""
-    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return trainer.training and batches.ready > batches.processed
-
-
 class RandomStates(Callback):
     """Saves the random states with each checkpoint and restores them on resume."""
 
     def __init__(self) -> None:
         self._at_epoch_end: dict[str, Any] | None = None
         self._in_mid_epoch: dict[str, Any] | None = None
-        self._before_step = take_states()
+        self._after_step = take_states()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._before_step = take_states()  # should the next step fail
+        self._after_step = take_states()  # should the next step or validation fail
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        states = self._before_step if in_flight(trainer) else take_states()
-        checkpoint["random_states"] = {**as_containers(states), "mid_epoch": not trainer.is_last_batch}
+        states = self._after_step if in_flight(trainer) or in_validation(trainer) else take_states()
+        checkpoint["random_states"] = {**as_containers(states), "mid_epoch": in_mid_epoch(trainer)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["random_states"]

@@ -88,6 +88,18 @@ class KillWhileWriting(Fail):
             os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
+class EndWhileWriting(Fail):
+    """An end, as by a second signal, in the first checkpoint that is written after `step` steps."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            self.replace, os.replace = os.replace, self.end
+
+    def end(self, *_):
+        os.replace = self.replace
+        raise SystemExit(143)
+
+
 def weights_and_optimizer(folder):
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     moments = checkpoint["optimizer_states"][0]["state"]
@@ -133,14 +145,36 @@ class SignalTwice(_Signals):
     numbers = (signal.SIGTERM, signal.SIGINT)
 
 
-class SignalInValidation(Fail):
-    """SIGTERM in the first batch of the first validation."""
+class FailInValidation(Fail):
+    """An error in a batch, or at the end, of the validation after `step` steps."""
+
+    def __init__(self, step, batch=0):
+        super().__init__(step)
+        self.batch = batch
 
     on_train_batch_start = Callback.on_train_batch_start
 
     def on_validation_batch_start(self, trainer, module, batch, number, *_):
-        if number == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if trainer.global_step == self.step and number == self.batch and not trainer.sanity_checking:
+            self.end()
+
+    def on_validation_epoch_end(self, trainer, *_):
+        if trainer.global_step == self.step and self.batch == "end":
+            self.end()
+
+    def end(self):
+        raise RuntimeError("ended on purpose")
+
+
+class SignalInValidation(FailInValidation):
+    def end(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class SignalTwiceInValidation(FailInValidation):
+    def end(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class FailIn(Fail):
@@ -174,3 +208,9 @@ class FailIn(Fail):
 
     def on_train_batch_end(self, trainer, *_):
         self._reached(trainer, "batch end", self.step + 1)
+        self._reached(trainer, "last batch end")
+
+
+class FailInBackward(FailIn):
+    def __init__(self, step):
+        super().__init__(step, "backward")

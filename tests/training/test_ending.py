@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import torch
 
 from seqnets.training import train
+from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.ending import Ending
 from tests.training.helpers import SCRIPT, assert_same, command, ended_by, small_run
 
@@ -25,6 +27,13 @@ def _as_in_a_terminal():
     yield
     for number, handler in zip(SIGNALS, before, strict=True):
         signal.signal(number, handler)
+
+
+def validated(folder):
+    """What each validation of a run came to, and the means of its epochs."""
+    table = pd.read_csv(folder / "metrics.csv")
+    columns = [name for name in table if name.startswith(("val/", "train/")) and not name.endswith("_step")]
+    return table.dropna(subset=columns, how="all")[["step", *columns]].fillna(-1.0).to_dict("records")
 
 
 def saved_step(folder):
@@ -54,13 +63,34 @@ def test_a_signal_ends_the_run_after_its_step(name, code, reviews, tmp_path):
     assert resumed["train/loss"] == whole["train/loss"]  # the mean over the epoch, of both parts
 
 
-def test_a_signal_in_validation_lets_it_finish(reviews, tmp_path):
-    with pytest.raises(SystemExit) as caught:
-        train(small_run(reviews, tmp_path / "ended", VALIDATES, *ended_by("SignalInValidation", 1)))
-    assert caught.value.code == 143
-    content = torch.load(tmp_path / "ended" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] == 1
-    assert (tmp_path / "ended" / "checkpoints" / "best.ckpt").exists()
+@pytest.mark.parametrize(
+    ("how", "step", "options"),
+    [
+        ("FailInValidation", 8, ["+callbacks.end.batch=1"]),
+        ("FailInValidation", 8, ["+callbacks.end.batch=end"]),
+        ("SignalInValidation", 8, ["callbacks.last_checkpoint.every_n_train_steps=8"]),
+        ("SignalTwiceInValidation", 16, ["+callbacks.end.batch=1"]),
+        ("FailInValidation", 4, ["trainer.val_check_interval=0.5", "callbacks.last_checkpoint.every_n_train_steps=4"]),
+        ("FailInValidation", 6, ["trainer.accumulate_grad_batches=3"]),
+        ("FailIn", 8, ["+callbacks.end.where='last batch end'"]),  # just before it
+    ],
+)
+def test_what_ends_a_run_in_a_validation_keeps_the_steps_before_it(how, step, options, reviews, tmp_path):
+    """A resumed run begins with that validation."""
+    common = [VALIDATES, "data.eval_batch_size=3", *(o for o in options if "end" not in o)]
+    with pytest.raises((RuntimeError, SystemExit), match="on purpose|143"):
+        train(
+            small_run(reviews, tmp_path / "ended", *common, *ended_by(how, step), *(o for o in options if "end" in o))
+        )
+    assert saved_step(tmp_path / "ended") == step
+    whole, _ = train(small_run(reviews, tmp_path / "whole", *common))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    resumed, _ = train(small_run(reviews, tmp_path / "resumed", *common, f"ckpt_path={last}"))
+    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
+    assert validated(tmp_path / "resumed") == [row for row in validated(tmp_path / "whole") if row["step"] >= step - 1]
+    best = [tmp_path / run / "checkpoints" / "best.ckpt" for run in ("whole", "resumed")]
+    assert best[0].exists() and (not best[1].exists() or read_checkpoint(best[1])["global_step"] >= step)
 
 
 def test_a_signal_while_gradients_accumulate(reviews, tmp_path):
@@ -79,6 +109,17 @@ def test_a_second_signal_ends_it_at_once(reviews, tmp_path):
         train(small_run(reviews, tmp_path / "ended", *ended_by("SignalTwice", 7)))
     assert caught.value.code == 130
     assert saved_step(tmp_path / "ended") == 7  # not the step in flight
+
+
+def test_an_end_while_the_best_checkpoint_is_written_leaves_none_that_tells_of_it(reviews, tmp_path):
+    options = [VALIDATES, "test_on=best", "callbacks.last_checkpoint.every_n_train_steps=5"]
+    with pytest.raises(SystemExit):
+        train(small_run(reviews, tmp_path / "ended", *options, *ended_by("EndWhileWriting", 7)))
+    assert not (tmp_path / "ended" / "checkpoints" / "best.ckpt").exists()
+    whole, _ = train(small_run(reviews, tmp_path / "whole", *options))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    resumed, _ = train(small_run(reviews, tmp_path / "resumed", *options, f"ckpt_path={last}"))
+    assert resumed["test/loss"] == whole["test/loss"]
 
 
 def test_handlers_are_put_back(reviews, tmp_path):
@@ -108,16 +149,18 @@ def test_an_ignored_signal_stays_ignored(reviews, tmp_path):
     assert process.returncode == 0 and status(tmp_path / "run") == "finished"
 
 
+@pytest.mark.parametrize("step", [7, 9], ids=["in mid-epoch", "in an epoch's last step"])
 @pytest.mark.parametrize("where", ["start", "loss", "backward", "batch end"])
-def test_an_error_keeps_what_was_trained_and_resumes_bit_for_bit(where, reviews, tmp_path):
+def test_an_error_keeps_what_was_trained_and_resumes_bit_for_bit(where, step, reviews, tmp_path):
     with pytest.raises(RuntimeError, match="on purpose"):
-        train(small_run(reviews, tmp_path / "ended", *ended_by("FailIn", 7), f"+callbacks.end.where='{where}'"))
-    assert saved_step(tmp_path / "ended") == (8 if where == "batch end" else 7)
+        train(small_run(reviews, tmp_path / "ended", *ended_by("FailIn", step), f"+callbacks.end.where='{where}'"))
+    assert saved_step(tmp_path / "ended") == step + (where == "batch end")
     assert status(tmp_path / "ended") == "failed"
-    train(small_run(reviews, tmp_path / "whole"))
+    whole, _ = train(small_run(reviews, tmp_path / "whole"))
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
-    train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
+    resumed, _ = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
     assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
 
 
 def test_an_error_while_weights_change_keeps_the_last_checkpoint(reviews, tmp_path):
