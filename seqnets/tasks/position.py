@@ -37,7 +37,7 @@ def accumulates(trainer: Trainer) -> bool:
 
 def _epoch_goes_on(trainer: Trainer) -> bool:
     epoch: Any = trainer.fit_loop.epoch_progress.current
-    return epoch.processed < epoch.ready
+    return epoch.processed < epoch.started
 
 
 def _batches(trainer: Trainer) -> Any:

@@ -68,16 +68,17 @@ class LastCheckpoint(Checkpoint):
         """Tell whether a run that ends here can go on from here, and there is something new to save."""
         if accumulates(trainer) or (in_flight(trainer) and self._weights_change):
             return False
-        if in_validation(trainer) or before_epoch_end(trainer):  # Lightning does not go on where all steps are taken
-            return not 0 <= trainer.max_steps <= trainer.global_step
-        return trainer.training and trainer.global_step != self.saved_step
+        if not in_validation(trainer) and not (trainer.training and trainer.global_step != self.saved_step):
+            return False
+        # Lightning does not resume for a validation alone where all steps are taken
+        return not (_validation_is_due(trainer) and 0 <= trainer.max_steps <= trainer.global_step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not self.can_save(trainer) or isinstance(exception, DivergenceError | CheckpointError):
             return
         if any(isinstance(c, BestCheckpoint) and c.writing for c in trainer.callbacks):  # type: ignore[attr-defined]
             return
-        self._validation_is_due = in_validation(trainer) or before_epoch_end(trainer)
+        self._validation_is_due = _validation_is_due(trainer)
         try:
             self._save(trainer)
         except Exception as error:  # the first one is what the user is told
@@ -101,6 +102,10 @@ class LastCheckpoint(Checkpoint):
         if not trainer.fast_dev_run and may_save(trainer, self.path):  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path)
             self.saved_step = trainer.global_step
+
+
+def _validation_is_due(trainer: Trainer) -> bool:
+    return in_validation(trainer) or before_epoch_end(trainer)
 
 
 class BestCheckpoint(Checkpoint):
