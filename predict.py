@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.errors import SeqnetsError
+from seqnets.interrupts import interruptible
 
 OPTIONS = {  # those of all tasks; each says in `options` which it takes
     "length": (int, "N", "how many steps to generate"),
@@ -24,6 +25,11 @@ OPTIONS = {  # those of all tasks; each says in `options` which it takes
 
 
 def main(arguments: list[str] | None = None) -> None:
+    with interruptible():
+        _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="runs/…/checkpoints/last.ckpt")
     parser.add_argument("text", nargs="*", help="what to judge or to go on from; - reads lines from standard input")

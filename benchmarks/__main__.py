@@ -12,10 +12,11 @@ OLD, NEW and RUN are the folders of runs, or their results.json. Exit status of 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from seqnets.interrupts import interrupted_status, interruptible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,7 +37,7 @@ def measure(cfg: DictConfig) -> None:
         finally:
             remove_empty(folder)
         if results["status"] == "interrupted":
-            sys.exit(130)
+            sys.exit(interrupted_status())
         if not any(measurement["results"] for measurement in results["measurements"]):
             sys.exit("nothing was measured")
 
@@ -63,9 +64,11 @@ def commands() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    # what a batch system sends, and what background jobs of a shell ignore otherwise: a run that is ended keeps what it has
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
+    with interruptible():  # a run that is interrupted keeps what it has
+        return _main()
+
+
+def _main() -> int:
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     if first == "prove":  # a machine with a GPU may have torch and Triton alone
         from benchmarks.prove.command import prove
@@ -90,7 +93,7 @@ def _command(options: argparse.Namespace) -> int:
         if options.command == "resume":
             folder = options.run if options.run.is_dir() else options.run.parent
             results = run(read_results(options.run)["config"], folder, go_on=True)
-            return 130 if results["status"] == "interrupted" else 0
+            return interrupted_status() if results["status"] == "interrupted" else 0
         if options.command == "compare":
             return print_comparison(options.old, options.new, options.least)
         results = read_results(options.run)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 
 from seqnets.cells import CELLS, Cell
 from seqnets.errors import CellError
+from seqnets.interrupts import interruptible
 from seqnets.kernels.analysis.report import add_report_arguments, report_command
 from seqnets.kernels.arguments import cell as cell_named
 from seqnets.kernels.availability import triton_version
@@ -38,8 +38,8 @@ def main() -> int:
     add_tune_arguments(tune)
     tune.set_defaults(command=tune_command)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which background jobs of a shell ignore otherwise
-    return arguments.command(arguments)
+    with interruptible():
+        return arguments.command(arguments)
 
 
 def source_command(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ import torch
 from seqnets.cells import CELLS, Cell
 from seqnets.cores import cores
 from seqnets.errors import CellError
+from seqnets.interrupts import interrupted_status
 from seqnets.kernels.arguments import DTYPES, cell, positive, why_nothing_compiles
 from seqnets.kernels.planning.arch import ARCHS
 from seqnets.kernels.trial import Variant
@@ -82,7 +83,7 @@ def compile_command(arguments: argparse.Namespace) -> int:
             outcomes = compile_all(requests, jobs, lambda outcome: progress.advance(_line(outcome)))
     except KeyboardInterrupt:
         print("interrupted; what is compiled is kept, and found when the command is repeated", file=sys.stderr)
-        return 130
+        return interrupted_status()
     failed = [outcome for outcome in outcomes if outcome.failure is not None]
     for outcome in failed:
         print(f"not compiled: {outcome.request}: {outcome.failure}", file=sys.stderr)

@@ -15,6 +15,7 @@ from typing import Any
 
 from seqnets.cores import cores
 from seqnets.errors import BackendError, DataError
+from seqnets.interrupts import interrupted_status
 from seqnets.kernels.arguments import why_no_cache
 from seqnets.kernels.availability import why_unavailable
 from seqnets.table import print_table
@@ -24,7 +25,7 @@ schedule, then time layers beside cuDNN, then try variants. The most valuable it
 over. Every result is written to DIR/proof.json as it comes; a second call on the same folder resumes with what was not reached. Needs
 torch and Triton alone (--tests: pytest too)."""
 STATUS = """Exit status: 0 where all that was reached agrees, 1 where anything disagrees, fails, crashes or hangs, 2 where nothing can be
-proven, 130 where it was interrupted."""
+proven, 130 where it was interrupted (143 by SIGTERM)."""
 LEAST_MINUTES = 0.5  # to start processes and compile the first kernels
 TESTS_SHARE = 0.5  # of the time, where --tests asks for them; they have more where the rest ends early
 
@@ -37,9 +38,6 @@ def prove(arguments: list[str]) -> int:
     except (BackendError, DataError) as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before anything ran
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -136,7 +134,7 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
         if options.tests:
             proof.run_tests()
     except KeyboardInterrupt:
-        status, why = 130, "interrupted; the same command with the same --output resumes"
+        status, why = interrupted_status(), "interrupted; the same command with the same --output resumes"
     except (BackendError, DataError) as error:  # what was reached is told below
         status, why = 2, str(error)
     try:

@@ -20,6 +20,7 @@ from seqnets.cells import CELLS
 from seqnets.doctor.checks import CPP, Case, Check, check
 from seqnets.doctor.preparation import absent_kernels, seconds_of
 from seqnets.doctor.surroundings import surroundings, where_it_ran
+from seqnets.interrupts import interruptible
 from seqnets.kernels.arguments import DTYPES, cell, positive
 from seqnets.kernels.availability import CHECK, interpreted, triton_version
 from seqnets.kernels.planning.timing import BATCH, STEPS
@@ -41,7 +42,12 @@ What kernels do not serve does not count: the table, or "result" and "reason" wi
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status."""
+    """Run the command, and return the exit status."""
+    with interruptible():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parse(arguments)
     gpu = torch.cuda.is_available() and not interpreted()
@@ -100,7 +106,7 @@ def _in_interpreter(arguments: list[str]) -> int:
     """Triton decides as it is imported whether it compiles or interprets."""
     command = [sys.executable, "-m", "seqnets.doctor", *arguments]
     status = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}).returncode
-    return status if status >= 0 else 1
+    return status if status >= 0 else 128 - status
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -7,10 +7,8 @@ Outside of training there is nothing to save, and the first signal does.
 
 import logging
 import os
-import select
 import signal
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -18,10 +16,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import get_console
 
+from seqnets.interrupts import CLOSED_PIPE, has_no_reader, silence
+
 log = logging.getLogger(__name__)
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-CLOSED_PIPE = 13  # SIGPIPE, where there is one
 
 
 class Ending(Callback):
@@ -64,7 +63,7 @@ class Ending(Callback):
                 return
             raise SystemExit(128 + number)
         if number == getattr(signal, "SIGHUP", None):
-            _silence(os.isatty)  # the terminal is gone
+            silence(os.isatty)  # the terminal is gone
         if not self._training or self.asked is not None:
             raise SystemExit(128 + number)
         self.asked = number
@@ -74,7 +73,7 @@ class Ending(Callback):
 
     def _pipe_closed(self) -> None:
         """Whoever read the output is gone, as in ``train.py … | head``."""
-        _silence(_has_no_reader)
+        silence(has_no_reader)
         if not self._training:
             raise SystemExit(128 + CLOSED_PIPE)
         self.asked = self.asked or CLOSED_PIPE
@@ -115,21 +114,3 @@ class Ending(Callback):
 def ending_of(trainer: Trainer) -> int | None:
     """Return the number of the signal that asked the run to end; None where none did."""
     return next((c.asked for c in trainer.callbacks if isinstance(c, Ending)), None)  # type: ignore[attr-defined]
-
-
-def _silence(is_gone: Callable[[int], bool]) -> None:
-    """Have what is still printed go nowhere: writing to a closed terminal or pipe raises."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        with suppress(OSError):
-            if is_gone(descriptor):
-                os.dup2(nowhere, descriptor)
-    os.close(nowhere)
-
-
-def _has_no_reader(descriptor: int) -> bool:
-    if not hasattr(select, "poll"):
-        return descriptor == 1
-    poll = select.poll()
-    poll.register(descriptor, 0)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig
 
 from seqnets.training.config import TRAINER, build, refuse_unknown, resolved
+from seqnets.training.ending import Ending
 from seqnets.training.messages import Messages
 from seqnets.training.progress import ProgressBar
 from seqnets.training.summary import print_table, sentence
@@ -34,7 +35,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         new = {"path": changed.get("path"), "source": changed.get("source", "auto")}
         settings |= {key: value for key, value in new.items() if key in settings}
     refuse_untrusted(settings, path, DATA)
-    with Messages():
+    with Ending(), Messages():
         return _test(trained, settings, config["trainer"])
 
 

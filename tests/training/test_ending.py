@@ -183,6 +183,18 @@ def test_a_closed_pipe_ends_the_run_after_its_step(reviews, tmp_path):
     assert status(tmp_path / "run") == "interrupted" and saved_step(tmp_path / "run") > 0
 
 
+def test_a_closed_pipe_ends_evaluate_and_predict(reviews, tmp_path):
+    train(small_run(reviews, tmp_path / "run", "trainer.max_steps=1"))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    for script in (["evaluate.py", f"ckpt_path={last}", "trainer.accelerator=cpu"], ["predict.py", last, "a film"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = subprocess.run([sys.executable, *script], stdout=writer, stderr=subprocess.PIPE, timeout=120)
+        os.close(writer)
+        assert process.returncode == 141, process.stderr
+        assert b"Traceback" not in process.stderr
+
+
 def test_train_py_ends_with_the_signals_status(reviews, tmp_path):
     """By Hydra too."""
     options = [f"data.path={reviews}", f"hydra.run.dir={tmp_path / 'run'}", "data.batch_size=4", "data.max_tokens=8"]
