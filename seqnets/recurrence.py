@@ -30,6 +30,24 @@ class Weights(NamedTuple):
     masks: tuple[Tensor, ...] = ()  # (B, H), or (T, B, H) for one per step, in the order of cell.masks
 
 
+def check_weight(name: str, weight: Tensor, shape: tuple[int, ...], like: Tensor, any_dtype: bool = False) -> None:
+    """Refuse a weight that was replaced by one that does not fit: kernels read memory by these shapes.
+
+    Args:
+        like: has the device and, unless autocast converts it, the dtype that the weight must have.
+        any_dtype: leave the dtype to the backends.
+
+    Raises:
+        RuntimeError: its shape, device or dtype differs.
+    """
+    if weight.shape != shape:
+        raise RuntimeError(f"{name} must have the shape {shape}, and has {tuple(weight.shape)}")
+    if weight.device != like.device:
+        raise RuntimeError(f"{name} is on {weight.device}, and the other weights are on {like.device}")
+    if weight.dtype is not like.dtype and not any_dtype and not torch._C._is_any_autocast_enabled():
+        raise RuntimeError(f"{name} has dtype {weight.dtype}, and the other weights have {like.dtype}")
+
+
 class Problem(NamedTuple):
     """One call of the sequence operation, as every backend is given it. Checked by who builds it."""
 

@@ -12,7 +12,7 @@ from seqnets.cells import gru as gru_cell
 from seqnets.cells import lstm as lstm_cell
 from seqnets.dispatch import Explanation, check_backend, dispatch, explain_problem
 from seqnets.layers.torch_like import rnn_cell
-from seqnets.recurrence import Problem, Weights
+from seqnets.recurrence import Problem, Weights, check_weight
 
 
 class OneStep(nn.RNNCellBase):
@@ -61,6 +61,11 @@ class OneStep(nn.RNNCellBase):
         if input.dim() == 1:
             input, state = input.unsqueeze(0), tuple(s.unsqueeze(0) for s in state)
         weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        rows = self.cell.gates * self.hidden_size
+        shapes = ((rows, self.input_size), (rows, self.hidden_size), (rows,), (rows,))
+        for field, weight, shape in zip(Weights._fields, weights[:4], shapes, strict=False):
+            if weight is not None:
+                check_weight(field, weight, shape, weights.weight_ih)
         return Problem(self.cell, input.unsqueeze(0), tuple(s.unsqueeze(0) for s in state), ((weights,),))
 
 

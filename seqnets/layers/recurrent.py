@@ -16,7 +16,7 @@ from seqnets.dispatch import Explanation, check_backend, dispatch, explain_probl
 from seqnets.layers.initialization import INITIALIZERS
 from seqnets.layers.packing import check_lengths, repack, unpack
 from seqnets.masks import Mask
-from seqnets.recurrence import Problem, Weights, active_steps
+from seqnets.recurrence import Problem, Weights, active_steps, check_weight
 
 
 class Recurrent(nn.Module):
@@ -298,6 +298,7 @@ class Recurrent(nn.Module):
     def _problem(self, x: Any, state: Any, lengths: Tensor | None, all_states: bool | None) -> Problem:
         """The call as backends take it but for masks, checked: time first, batched, padded, zero beyond the lengths."""
         weights = self.direction_weights()
+        self._check_weights(weights)
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise ValueError("a PackedSequence has its own lengths: pass either it or lengths=, not both")
@@ -307,6 +308,9 @@ class Recurrent(nn.Module):
         else:
             if not isinstance(x, Tensor):
                 raise TypeError(f"input must be a tensor or a PackedSequence, got {type(x).__name__}")
+            if x.layout is not torch.strided or x.is_nested:
+                kind = "nested" if x.is_nested else f"in the layout {x.layout}"
+                raise TypeError(f"input must be a dense tensor, and is {kind}; pad sequences and pass lengths=")
             if x.dim() not in (2, 3):
                 raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {x.dim()}D instead")
             self._check_input(x, weights[0].weight_ih)
@@ -340,6 +344,19 @@ class Recurrent(nn.Module):
 
         return problem._replace(layers=tuple(tuple(drawn(w) for w in layer) for layer in problem.layers))
 
+    def _check_weights(self, weights: Sequence[Weights]) -> None:
+        H, P, D, like = self.hidden_size, self.output_size, self.num_directions, weights[0].weight_ih
+        rows = self.cell.gates * H
+        own = ((rows, P // self.num_heads), (rows,), (rows,), (P, H))
+        for k, w in enumerate(weights):
+            suffix = f"_l{k // D}" + ("_reverse" if k % D else "")
+            shapes = ((rows, P * D if k >= D else self.input_size), *own)
+            for field, weight, shape in zip(Weights._fields, w[:5], shapes, strict=False):
+                if weight is not None:
+                    check_weight(field + suffix, weight, shape, like)
+            for name, weight in zip(self.cell.params, w.params, strict=True):
+                check_weight(name + suffix, weight, (H,), like, any_dtype=True)
+
     def _check_input(self, x: Tensor, weight: Tensor) -> None:
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
@@ -356,7 +373,10 @@ class Recurrent(nn.Module):
         names = self.cell.states
         if state is None:
             if self.learn_state:
-                return tuple(getattr(self, f"initial_{n}").unsqueeze(1).expand(-1, batch, -1) for n in names)
+                learned = {f"initial_{name}": size for name, size in self._state_sizes()}
+                for name, size in learned.items():
+                    check_weight(name, getattr(self, name), (rows, size), x, any_dtype=True)
+                return tuple(getattr(self, name).unsqueeze(1).expand(-1, batch, -1) for name in learned)
             return tuple(x.new_zeros(rows, batch, size) for _, size in self._state_sizes())
         if not isinstance(state, Tensor | list | tuple):
             raise TypeError(f"the state is a tensor, or a tuple of {', '.join(names)}, not {type(state).__name__}")

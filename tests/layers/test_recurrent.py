@@ -448,6 +448,51 @@ def test_wrong_lengths_are_refused(lengths, error, message):
         seqnets.GRU(3, 4)(torch.randn(5, 3, 3), lengths=lengths)
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference", "aten", "cpp"])
+@pytest.mark.parametrize(
+    ("name", "replaced", "message"),
+    [
+        ("weight_ih_l1_reverse", torch.zeros(16, 7), r"weight_ih_l1_reverse must have the shape \(16, 8\), and has \(16, 7\)"),
+        ("weight_hh_l0", torch.zeros(16, 5), r"weight_hh_l0 must have the shape \(16, 4\), and has \(16, 5\)"),
+        ("bias_hh_l0", torch.zeros(15), r"must have the shape \(16,\)"),
+        ("bias_hh_l0", torch.zeros(16, dtype=torch.float64), "bias_hh_l0 has dtype torch.float64, and the other weights"),
+        ("weight_hh_l0", torch.zeros(16, 4, device="meta"), "weight_hh_l0 is on meta, and the other weights are on cpu"),
+    ],
+)  # fmt: skip
+def test_a_weight_that_was_replaced_by_one_that_does_not_fit_is_refused(name, replaced, message, backend):
+    """Kernels would read beyond it, and torch.nn does."""
+    layer = seqnets.LSTM(3, 4, num_layers=2, bidirectional=True, backend=backend)
+    setattr(layer, name, nn.Parameter(replaced))
+    with pytest.raises(RuntimeError, match=message):
+        layer(torch.randn(5, 2, 3))
+
+
+def test_other_parameters_that_do_not_fit_are_refused():
+    layer = zoo.layer("peephole_lstm", 3, 4, learn_state=True)
+    name = next(n for n, _ in layer.named_parameters() if n.startswith(tuple(layer.cell.params)))
+    kept = getattr(layer, name)
+    setattr(layer, name, nn.Parameter(torch.zeros(3)))
+    with pytest.raises(RuntimeError, match=rf"{name} must have the shape \(4,\), and has \(3,\)"):
+        layer(torch.randn(5, 2, 3))
+    setattr(layer, name, kept)
+    layer.initial_h = nn.Parameter(torch.zeros(1, 5))
+    with pytest.raises(RuntimeError, match=r"initial_h must have the shape \(1, 4\), and has \(1, 5\)"):
+        layer(torch.randn(5, 2, 3))
+    cell = seqnets.GRUCell(3, 4)
+    cell.weight_hh = nn.Parameter(torch.zeros(12, 3))
+    with pytest.raises(RuntimeError, match=r"weight_hh must have the shape \(12, 4\), and has \(12, 3\)"):
+        cell(torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "aten", "cpp"])
+def test_input_that_is_not_dense_is_refused(backend):
+    layer, x = seqnets.GRU(3, 4, backend=backend), torch.randn(5, 2, 3)
+    with pytest.raises(TypeError, match="is in the layout torch.sparse_coo; pad sequences and pass lengths="):
+        layer(x.to_sparse())
+    with pytest.raises(TypeError, match="and is nested; pad sequences"):
+        layer(torch.nested.nested_tensor([torch.randn(5, 3), torch.randn(2, 3)]))
+
+
 def test_wrong_calls_are_refused():
     layer, x = seqnets.LSTM(3, 4), torch.randn(5, 2, 3)
     with pytest.raises(ValueError, match="either it or lengths="):

@@ -284,10 +284,16 @@ def test_autocast_gives_the_dtypes_that_torch_gives():
                 step, expected = ours(I, H, backend=backend)(x[0]), theirs(I, H)(x[0])
             assert [t.dtype for t in tensors(step)] == [t.dtype for t in tensors(expected)]
         a, b = pair("LSTM", {"num_layers": 2}, torch.float32, backend=backend)
-        with torch.autocast("cpu", dtype=torch.bfloat16), warnings.catch_warnings():
-            results = [tensors(layer(x)) for layer in (a, b)]
-            projected = torch.nn.Linear(I, I)(x)  # in bfloat16
-            results = [r + tensors(layer(projected)) for r, layer in zip(results, (a, b), strict=True)]
-        for p, q in zip(*results, strict=True):
-            assert q.dtype == p.dtype == torch.bfloat16
-            torch.testing.assert_close(q, p, rtol=5e-2, atol=2e-2)
+        projected = torch.nn.Linear(I, I)(x).bfloat16()  # as another layer under autocast gives it
+        for given in (x, projected):
+            with torch.autocast("cpu", dtype=torch.bfloat16), warnings.catch_warnings():
+                results = tensors(b(given))
+                try:
+                    expected = tensors(a(given))
+                except RuntimeError as error:  # torch's own fails without AVX-512, and ours does not
+                    assert "primitive descriptor" in str(error)
+                    with torch.autocast("cpu", enabled=False):
+                        expected = [t.bfloat16() for t in tensors(a(given.float()))]
+            for p, q in zip(expected, results, strict=True):
+                assert q.dtype == p.dtype == torch.bfloat16
+                torch.testing.assert_close(q, p, rtol=5e-2, atol=2e-2)
