@@ -291,7 +291,8 @@ def test_autocast_gives_the_dtypes_that_torch_gives():
                 try:
                     expected = tensors(a(given))
                 except RuntimeError as error:  # torch's own fails without AVX-512, and ours does not
-                    assert "primitive descriptor" in str(error)
+                    if "primitive descriptor" not in str(error):
+                        raise
                     with torch.autocast("cpu", enabled=False):
                         expected = [t.bfloat16() for t in tensors(a(given.float()))]
             for p, q in zip(expected, results, strict=True):
