@@ -17,6 +17,9 @@ def graph_is_captured() -> bool:
     return not compiling and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
+_is_batched_by_old_vmap = torch._C._functorch.is_legacy_batchedtensor
+
+
 def in_functional_transform(tensors: Iterable[Tensor]) -> bool:
     """Tell whether torch.func or forward-mode AD transforms the call, or vmap batches one of the tensors.
 
@@ -26,7 +29,7 @@ def in_functional_transform(tensors: Iterable[Tensor]) -> bool:
         return any(torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors)
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return True
-    return any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors)
+    return any(map(_is_batched_by_old_vmap, tensors))
 
 
 @constant  # asked outside of the trace: in torch 2.11 Dynamo replaces torch.compiler.is_exporting() by True in every compilation

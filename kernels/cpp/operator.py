@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -179,18 +180,20 @@ class _Eager(torch.autograd.Function):
         return None, None, None, *_gradients(ctx, grads, run)
 
 
+_PLAIN = frozenset(PLAIN)
+
+
 def run_layer(x: Tensor, *arguments: Any) -> Sequence[Tensor]:
     """`layer`, by the shortest way to it."""
     *lists, lengths, cell, _, keep = arguments
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return layer(x, *arguments)
-    if type(x) not in PLAIN or any(type(t) not in PLAIN for tensors in lists for t in tensors):
+    tensors = [x, *chain.from_iterable(lists)]
+    if not _PLAIN.issuperset(map(type, tensors)):
         return layer(x, *arguments)
     if not keep:
         return layer._init_fn(x, *arguments)
-    return _Eager.apply(
-        cell, [len(tensors) for tensors in lists], lengths, x, *(t for tensors in lists for t in tensors)
-    )
+    return _Eager.apply(cell, list(map(len, lists)), lengths, *tensors)
 
 
 def run_steps(

@@ -23,17 +23,15 @@ def why_unfit(problem: Problem, dtypes: Sequence[torch.dtype]) -> str | None:
         return "its kernels have no gradients of masks, and one of these requires them"
     if in_functional_transform(tensors):
         return "its kernels have no rules for torch.func transforms (vmap, jvp, grad) and forward-mode AD"
-    if any(t.device != x.device for t in tensors):
-        others = sorted({str(t.device) for t in tensors} - {str(x.device)})
-        return f"the input is on {x.device}, and weights or states on {', '.join(others)}"
     autocast = autocast_dtype(x)
     dtype = autocast or x.dtype
     if dtype not in dtypes:
         return f"its kernels compute in {', '.join(str(d).removeprefix('torch.') for d in dtypes)}, not in {dtype}"
-    if autocast is not None and any(t.dtype is torch.float64 for t in tensors):
-        return "some weights or states are in float64, which autocast leaves alone"
-    if autocast is None and any(t.dtype is not dtype for t in tensors):
-        return f"not all weights and states have the input's dtype, {dtype}"
+    for t in tensors:
+        if autocast is None and t.dtype is not dtype:
+            return f"not all weights and states have the input's dtype, {dtype}"
+        if autocast is not None and t.dtype is torch.float64:
+            return "some weights or states are in float64, which autocast leaves alone"
     return None
 
 

@@ -54,8 +54,12 @@ class OneStep(nn.RNNCellBase):
         for tensor in state:
             if tensor.shape != expected:
                 raise RuntimeError(f"{name}: Expected hidden of size {expected}, got {tuple(tensor.shape)}")
+            if tensor.device != input.device:
+                raise RuntimeError(f"{name}: hidden is on {tensor.device} but the input is on {input.device}")
             if tensor.dtype != input.dtype and not autocast:
                 raise RuntimeError(f"{name}: hidden has dtype {tensor.dtype} but the input has {input.dtype}")
+        if input.device != self.weight_ih.device:
+            raise RuntimeError(f"{name}: input is on {input.device} but the weights are on {self.weight_ih.device}")
         if input.dtype != self.weight_ih.dtype and not autocast:
             raise RuntimeError(f"{name}: input has dtype {input.dtype} but the weights have {self.weight_ih.dtype}")
         if input.dim() == 1:

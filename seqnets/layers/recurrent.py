@@ -160,7 +160,7 @@ class Recurrent(nn.Module):
     def _build_direction(self, layer: int, d: int, device: Any, dtype: Any) -> Iterator[str]:
         """Register what one direction of one layer owns, in torch's order, and yield the names of its weights."""
         gates, H, P = self.cell.gates, self.hidden_size, self.output_size
-        suffix = f"_l{layer}" + ("_reverse" if d else "")
+        suffix = _suffix(layer, d)
         shapes = {
             "weight_ih": (gates * H, self.input_size if layer == 0 else P * self.num_directions),
             "weight_hh": (gates * H, P // self.num_heads),
@@ -208,12 +208,17 @@ class Recurrent(nn.Module):
 
     def direction_weights(self) -> list[Weights]:
         """What each direction of each layer owns, read now: parametrised or replaced weights are seen."""
+        fields = [name.partition("_l0")[0] for name in self._weight_names[0]]
         read = []
         for names, (k, d) in zip(self._weight_names, self._directions(), strict=True):
-            suffix = f"_l{k}" + ("_reverse" if d else "")
-            own: dict[str, Any] = {name.removesuffix(suffix): getattr(self, name) for name in names}
-            read.append(Weights(**own, params=tuple([getattr(self, name + suffix) for name in self.cell.params])))
+            own: dict[str, Any] = dict(zip(fields, [self._read(name) for name in names], strict=True))
+            params = tuple([self._read(name + _suffix(k, d)) for name in self.cell.params])
+            read.append(Weights(**own, params=params))
         return read
+
+    def _read(self, name: str) -> Tensor:
+        found = self._parameters.get(name)  # `nn.Module.__getattr__` takes several times as long
+        return getattr(self, name) if found is None else found
 
     # ---- running
 
@@ -346,16 +351,18 @@ class Recurrent(nn.Module):
 
     def _check_weights(self, weights: Sequence[Weights]) -> None:
         H, P, D, like = self.hidden_size, self.output_size, self.num_directions, weights[0].weight_ih
-        rows = self.cell.gates * H
-        own = ((rows, P // self.num_heads), (rows,), (rows,), (P, H))
+        device, dtype, rows = like.device, like.dtype, self.cell.gates * H
+        shapes = [(rows, self.input_size), (rows, P // self.num_heads), (rows,), (rows,), (P, H)]
         for k, w in enumerate(weights):
-            suffix = f"_l{k // D}" + ("_reverse" if k % D else "")
-            shapes = ((rows, P * D if k >= D else self.input_size), *own)
-            for field, weight, shape in zip(Weights._fields, w[:5], shapes, strict=False):
-                if weight is not None:
-                    check_weight(field + suffix, weight, shape, like)
-            for name, weight in zip(self.cell.params, w.params, strict=True):
-                check_weight(name + suffix, weight, (H,), like, any_dtype=True)
+            if k == D:
+                shapes[0] = (rows, P * D)
+            for n, shape in enumerate(shapes):
+                t: Any = w[n]
+                # asked here, and not in a function, as each call asks it
+                if t is not None and (t.shape != shape or t.device != device or t.dtype is not dtype):
+                    check_weight(Weights._fields[n] + _suffix(*divmod(k, D)), t, shape, like)
+            for name, t in zip(self.cell.params, w.params, strict=True):
+                check_weight(name + _suffix(*divmod(k, D)), t, (H,), like, any_dtype=True)
 
     def _check_input(self, x: Tensor, weight: Tensor) -> None:
         if x.shape[-1] != self.input_size:
@@ -407,6 +414,11 @@ class Recurrent(nn.Module):
         )  # fmt: skip
         shown += [f"{name}={getattr(self, name)!r}" for name, default in defaults if getattr(self, name) != default]
         return ", ".join(shown)
+
+
+def _suffix(layer: int, d: int) -> str:
+    """End the names of what a direction of a layer owns, as torch's do."""
+    return f"_l{layer}_reverse" if d else f"_l{layer}"
 
 
 def _shape(value: Any) -> str:

@@ -479,6 +479,10 @@ def test_other_parameters_that_do_not_fit_are_refused():
     with pytest.raises(RuntimeError, match=r"initial_h must have the shape \(1, 4\), and has \(1, 5\)"):
         layer(torch.randn(5, 2, 3))
     cell = seqnets.GRUCell(3, 4)
+    with pytest.raises(RuntimeError, match="hidden is on meta but the input is on cpu"):
+        cell(torch.randn(2, 3), torch.zeros(2, 4, device="meta"))
+    with pytest.raises(RuntimeError, match="input is on meta but the weights are on cpu"):
+        cell(torch.randn(2, 3, device="meta"))
     cell.weight_hh = nn.Parameter(torch.zeros(12, 3))
     with pytest.raises(RuntimeError, match=r"weight_hh must have the shape \(12, 4\), and has \(12, 3\)"):
         cell(torch.randn(2, 3))
