@@ -47,7 +47,7 @@ def status(folder):
 @pytest.mark.parametrize(
     ("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)], ids=["Ctrl-C", "terminate", "hang up"]
 )
-def test_a_signal_ends_the_run_after_its_step(name, code, reviews, tmp_path):
+def test_a_signal_ends_the_run_after_its_step(name, code, reviews, whole_run, tmp_path):
     process = subprocess.run(
         command(reviews, tmp_path / "ended", *ended_by(f"Signal{name}", 7)), capture_output=True, text=True, timeout=200
     )
@@ -56,10 +56,10 @@ def test_a_signal_ends_the_run_after_its_step(name, code, reviews, tmp_path):
     assert f"{name}: the run ends once this step is done and saved" in process.stdout
     assert "ckpt_path=" in process.stdout
     assert saved_step(tmp_path / "ended") == 8 and status(tmp_path / "ended") == "interrupted"
-    whole, _ = train(small_run(reviews, tmp_path / "whole"))
+    whole_folder, whole = whole_run()
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
-    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert_same(whole_folder, tmp_path / "resumed")
     assert resumed["train/loss"] == whole["train/loss"]  # the mean over the epoch, of both parts
 
 
@@ -76,7 +76,7 @@ def test_a_signal_ends_the_run_after_its_step(name, code, reviews, tmp_path):
         ("FailIn", 8, ["+callbacks.end.where='last batch end'"]),  # just before it
     ],
 )
-def test_what_ends_a_run_in_a_validation_keeps_the_steps_before_it(how, step, options, reviews, tmp_path):
+def test_what_ends_a_run_in_a_validation_keeps_the_steps_before_it(how, step, options, reviews, whole_run, tmp_path):
     """A resumed run begins with that validation, unless it was done."""
     common = [VALIDATES, "data.eval_batch_size=3", *(o for o in options if "end" not in o)]
     with pytest.raises((RuntimeError, SystemExit), match="on purpose|143"):
@@ -84,25 +84,25 @@ def test_what_ends_a_run_in_a_validation_keeps_the_steps_before_it(how, step, op
             small_run(reviews, tmp_path / "ended", *common, *ended_by(how, step), *(o for o in options if "end" in o))
         )
     assert saved_step(tmp_path / "ended") == step
-    whole, _ = train(small_run(reviews, tmp_path / "whole", *common))
+    whole_folder, whole = whole_run(*common)
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", *common, f"ckpt_path={last}"))
-    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert_same(whole_folder, tmp_path / "resumed")
     assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
-    assert validated(tmp_path / "ended") + validated(tmp_path / "resumed") == validated(tmp_path / "whole")
-    best = [tmp_path / run / "checkpoints" / "best.ckpt" for run in ("whole", "resumed")]
+    assert validated(tmp_path / "ended") + validated(tmp_path / "resumed") == validated(whole_folder)
+    best = [folder / "checkpoints" / "best.ckpt" for folder in (whole_folder, tmp_path / "resumed")]
     assert best[0].exists() and (not best[1].exists() or read_checkpoint(best[1])["global_step"] >= step)
 
 
-def test_a_signal_while_gradients_accumulate(reviews, tmp_path):
+def test_a_signal_while_gradients_accumulate(reviews, whole_run, tmp_path):
     options = ["trainer.accumulate_grad_batches=3"]
     with pytest.raises(SystemExit):
         train(small_run(reviews, tmp_path / "ended", *options, *ended_by("SignalSIGTERM", 1)))
     assert saved_step(tmp_path / "ended") == 2
-    train(small_run(reviews, tmp_path / "whole", *options))
+    whole_folder, _ = whole_run(*options)
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     train(small_run(reviews, tmp_path / "resumed", *options, f"ckpt_path={last}"))
-    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert_same(whole_folder, tmp_path / "resumed")
 
 
 def test_a_second_signal_ends_it_at_once(reviews, tmp_path):
@@ -112,12 +112,12 @@ def test_a_second_signal_ends_it_at_once(reviews, tmp_path):
     assert saved_step(tmp_path / "ended") == 7  # not the step in flight
 
 
-def test_an_end_while_the_best_checkpoint_is_written_leaves_none_that_tells_of_it(reviews, tmp_path):
+def test_an_end_while_the_best_checkpoint_is_written_leaves_none_that_tells_of_it(reviews, whole_run, tmp_path):
     options = [VALIDATES, "test_on=best", "callbacks.last_checkpoint.every_n_train_steps=5"]
     with pytest.raises(SystemExit):
         train(small_run(reviews, tmp_path / "ended", *options, *ended_by("EndWhileWriting", 7)))
     assert not (tmp_path / "ended" / "checkpoints" / "best.ckpt").exists()
-    whole, _ = train(small_run(reviews, tmp_path / "whole", *options))
+    _, whole = whole_run(*options)
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", *options, f"ckpt_path={last}"))
     assert resumed["test/loss"] == whole["test/loss"]
@@ -152,15 +152,15 @@ def test_an_ignored_signal_stays_ignored(reviews, tmp_path):
 
 @pytest.mark.parametrize("step", [7, 9], ids=["in mid-epoch", "in an epoch's last step"])
 @pytest.mark.parametrize("where", ["start", "loss", "backward", "batch end"])
-def test_an_error_keeps_what_was_trained_and_resumes_bit_for_bit(where, step, reviews, tmp_path):
+def test_an_error_keeps_what_was_trained_and_resumes_bit_for_bit(where, step, reviews, whole_run, tmp_path):
     with pytest.raises(RuntimeError, match="on purpose"):
         train(small_run(reviews, tmp_path / "ended", *ended_by("FailIn", step), f"+callbacks.end.where='{where}'"))
     assert saved_step(tmp_path / "ended") == step + (where == "batch end")
     assert status(tmp_path / "ended") == "failed"
-    whole, _ = train(small_run(reviews, tmp_path / "whole"))
+    whole_folder, whole = whole_run()
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
-    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert_same(whole_folder, tmp_path / "resumed")
     assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
 
 

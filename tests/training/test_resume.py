@@ -38,22 +38,22 @@ def figures(metrics):
 
 
 @pytest.mark.parametrize("case", WHOLE)
-def test_resumed_run_equals_uninterrupted_one(case, reviews, tmp_path):
+def test_resumed_run_equals_uninterrupted_one(case, reviews, whole_run, tmp_path):
     options, step = WHOLE[case]
     options = [*options, EVERY_3]
-    whole, _ = train(small_run(reviews, tmp_path / "whole", *options))
+    whole_folder, whole = whole_run(*options)
     with pytest.raises(RuntimeError, match="on purpose"):
         train(small_run(reviews, tmp_path / "ended", *options, *ended_by("Fail", step)))
     torch.manual_seed(99)  # nothing of the resumed run may hang on the state this process happens to be in
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", *options, f"ckpt_path={last}"))
-    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert_same(whole_folder, tmp_path / "resumed")
     assert figures(resumed) == figures(whole)  # means of the whole epoch
     assert json.loads((tmp_path / "ended" / "result.json").read_text())["status"] == "failed"
 
 
 @pytest.mark.parametrize(("how", "step", "saved"), [("Kill", 8, 6), ("KillWhileWriting", 8, 6)])
-def test_killed_process_resumes(how, step, saved, reviews, tmp_path):
+def test_killed_process_resumes(how, step, saved, reviews, whole_run, tmp_path):
     started = command(reviews, tmp_path / "killed", EVERY_3, *ended_by(how, step))
     process = subprocess.run(started, capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
@@ -62,9 +62,9 @@ def test_killed_process_resumes(how, step, saved, reviews, tmp_path):
     last = folder / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == saved
     assert not (tmp_path / "killed" / "result.json").exists()
-    train(small_run(reviews, tmp_path / "whole", EVERY_3))
+    whole_folder, _ = whole_run(EVERY_3)
     train(small_run(reviews, tmp_path / "resumed", EVERY_3, f"ckpt_path={last}"))
-    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert_same(whole_folder, tmp_path / "resumed")
 
 
 class Plain(LightningDataModule):
@@ -91,14 +91,14 @@ class Plain(LightningDataModule):
     test_dataloader = val_dataloader
 
 
-def test_loaders_that_draw_globally_resume_at_an_epochs_end(reviews, tmp_path):
+def test_loaders_that_draw_globally_resume_at_an_epochs_end(reviews, whole_run, tmp_path):
     plain = "data._target_=tests.training.test_resume.Plain"
-    train(small_run(reviews, tmp_path / "whole", plain))
+    whole_folder, _ = whole_run(plain)
     with pytest.raises(RuntimeError, match="on purpose"):
         train(small_run(reviews, tmp_path / "ended", plain, *ended_by("Fail", 10)))
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     train(small_run(reviews, tmp_path / "resumed", plain, f"ckpt_path={last}"))
-    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert_same(whole_folder, tmp_path / "resumed")
 
 
 def test_metrics_of_a_resumed_run_go_on_where_they_were(reviews, tmp_path):
@@ -141,13 +141,13 @@ def test_an_epoch_cut_by_max_steps_is_gone_on_with(options, reviews, tmp_path):
     assert figures(resumed) == figures(whole)
 
 
-def test_an_epoch_cut_by_a_callback_is_gone_on_with(reviews, tmp_path):
-    whole, _ = train(small_run(reviews, tmp_path / "whole"))
+def test_an_epoch_cut_by_a_callback_is_gone_on_with(reviews, whole_run, tmp_path):
+    whole_folder, whole = whole_run()
     _, objects = train(small_run(reviews, tmp_path / "cut", *ended_by("Stop", 14)))
     assert objects["result"]["steps"] == 14
     last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
-    assert_same(tmp_path / "whole", tmp_path / "resumed")
+    assert_same(whole_folder, tmp_path / "resumed")
     assert figures(resumed) == figures(whole)
 
 
