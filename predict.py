@@ -7,6 +7,7 @@ a terminal, a prompt. Not Hydra: its grammar rejects ordinary sentences.
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seqnets.errors import SeqnetsError
-from seqnets.interrupts import interruptible
+from seqnets.interrupts import interrupted_status, interruptible
 
 OPTIONS = {  # those of all tasks; each says in `options` which it takes
     "length": (int, "N", "how many steps to generate"),
@@ -77,7 +78,12 @@ def _typed() -> Iterator[list[str]]:
     while True:
         try:
             text = input("> ")
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            if interrupted_status() != 128 + signal.SIGINT:  # it was to be terminated
+                raise
             print()
             return
         if text.strip():

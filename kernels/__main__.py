@@ -16,6 +16,12 @@ from seqnets.kernels.planning.tune_command import add_tune_arguments, tune_comma
 
 
 def main() -> int:
+    """Run the command, and return the exit status."""
+    with interruptible():
+        return _main()
+
+
+def _main() -> int:
     parser = argparse.ArgumentParser(
         "python -m seqnets.kernels", description="The kernels that are generated from cells."
     )
@@ -38,8 +44,7 @@ def main() -> int:
     add_tune_arguments(tune)
     tune.set_defaults(command=tune_command)
     arguments = parser.parse_args()
-    with interruptible():
-        return arguments.command(arguments)
+    return arguments.command(arguments)
 
 
 def source_command(arguments: argparse.Namespace) -> int:

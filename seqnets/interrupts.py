@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -25,27 +26,39 @@ def interruptible() -> Iterator[None]:
     """Make SIGINT and SIGTERM a KeyboardInterrupt, and end the process without a traceback upon one that nobody handles.
 
     A closed pipe (``… | head``) ends it too. SIGINT comes through where a shell has started the process in the background, and has it
-    ignored.
+    ignored. Threads other than the main one leave signals as they are.
     """
-    replaced = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    replaced = {}
+    if threading.current_thread() is threading.main_thread():
+        replaced = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        with suppress(OSError):
-            print("interrupted", file=sys.stderr)
-        raise SystemExit(interrupted_status()) from None
-    except BrokenPipeError:
+        try:
+            yield
+        except KeyboardInterrupt:
+            with suppress(OSError):
+                print("interrupted", file=sys.stderr)
+            raise SystemExit(interrupted_status()) from None
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # as where the shell has closed it
+                    stream.flush()
+    except BrokenPipeError as error:
+        before = error.__context__
         if not silence(has_no_reader):  # it was another pipe
             raise
-        raise SystemExit(128 + CLOSED_PIPE) from None
+        if before is not None and not isinstance(before, SystemExit | BrokenPipeError):
+            raise before from None
+        raise SystemExit(getattr(before, "code", None) or 128 + CLOSED_PIPE) from None
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # as Rich ends a process
+        if (
+            end.code == 1 and isinstance(end.__context__, BrokenPipeError) and _goes_nowhere(1)
+        ):  # as Rich ends a process
             raise SystemExit(128 + CLOSED_PIPE) from None
         raise
     finally:
         for number, handler in replaced.items():
-            signal.signal(number, handler)
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def silence(is_gone: Callable[[int], bool]) -> bool:
@@ -71,6 +84,13 @@ def has_no_reader(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _goes_nowhere(descriptor: int) -> bool:
+    try:
+        return os.fstat(descriptor).st_rdev == os.stat(os.devnull).st_rdev
+    except OSError:
+        return False
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

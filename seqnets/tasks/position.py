@@ -6,9 +6,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 
+def batches_trained(trainer: Trainer) -> int:
+    """Return how many batches went through a whole training step, over all epochs."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    return progress.total.processed
+
+
 def in_flight(trainer: Trainer) -> bool:
     """Tell whether a training step has begun and not ended, as when an error is handled that it raised."""
-    batches = _batches(trainer)
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     return trainer.training and batches.ready > batches.processed
 
 
@@ -17,28 +23,25 @@ def in_validation(trainer: Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING and trainer.validating
 
 
-def before_epoch_end(trainer: Trainer) -> bool:
-    """Tell whether all steps of an epoch are taken, and its end, with the validation that it may have, is still to come."""
-    batches = _batches(trainer)
-    return _epoch_goes_on(trainer) and trainer.is_last_batch and batches.ready == batches.processed
+def saves_last_step(trainer: Trainer) -> bool:
+    """Tell whether the checkpoint that is being written is as of the end of the last whole step, whatever came after it."""
+    return any(getattr(c, "saves_last_step", False) for c in trainer.callbacks)  # type: ignore[attr-defined]
 
 
-def in_mid_epoch(trainer: Trainer) -> bool:
-    """Tell whether the epoch still has batches or a validation to come, or was cut short."""
-    return not trainer.is_last_batch or _epoch_goes_on(trainer)
+def saves_mid_epoch(trainer: Trainer) -> bool:
+    """Tell whether a run that goes on from the checkpoint that is being written goes on within an epoch."""
+    return saves_last_step(trainer) or not trainer.is_last_batch
 
 
-def accumulates(trainer: Trainer) -> bool:
-    """Tell whether gradients of whole batches wait for their optimizer step."""
-    batches = _batches(trainer)
-    stepped_anyway = trainer.is_last_batch and batches.ready == batches.processed  # at the end of an epoch
-    return batches.processed % trainer.accumulate_grad_batches != 0 and not stepped_anyway
+def validates_next(trainer: Trainer) -> bool:
+    """Tell after a step whether a validation follows, and would follow in a resumed run too.
 
-
-def _epoch_goes_on(trainer: Trainer) -> bool:
-    epoch: Any = trainer.fit_loop.epoch_progress.current
-    return epoch.processed < epoch.started
-
-
-def _batches(trainer: Trainer) -> Any:
-    return trainer.fit_loop.epoch_loop.batch_progress.current
+    One that follows because training stops, or because so much time has passed, would not.
+    """
+    if trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]
+        return False
+    stops, trainer.should_stop = trainer.should_stop, False
+    try:
+        return trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+    finally:
+        trainer.should_stop = stops

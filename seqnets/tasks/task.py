@@ -10,12 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torchmetrics import Metric
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 from seqnets.tasks.figures import Mean
-from seqnets.tasks.position import in_flight, in_mid_epoch
+from seqnets.tasks.position import in_flight, saves_mid_epoch
 
 PARTS = {"fit": "train", "val": "val", "test": "test"}  # "train" is a method of every module
 
@@ -196,7 +197,7 @@ class Task(LightningModule):
         return min(limits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if in_mid_epoch(self.trainer):  # its means go on after a resume; at its end they are done with
+        if saves_mid_epoch(self.trainer):  # its means go on after a resume; at its end they are done with
             # a step that failed is taken again, so its checkpoint is as of its start
             checkpoint.update((in_flight(self.trainer) and self._before_step) or self._progress())
 
@@ -204,12 +205,16 @@ class Task(LightningModule):
         states = checkpoint.get("train_means", {})
         for name, metric in self._fit_means():
             for state, value in states.get(name, {}).items():
-                setattr(metric, state, value.to(self.device))
+                setattr(metric, state, tree_map_only(Tensor, lambda t: t.to(self.device), value))
 
     def _progress(self) -> dict[str, Any]:
         """Return what an epoch has so far come to, as checkpoints keep it."""
+        # steps change tensors in place, and append to lists
         means = {
-            name: {state: value.clone() for state, value in metric.metric_state.items()}
+            name: {
+                state: value.clone() if isinstance(value, Tensor) else list(value)
+                for state, value in metric.metric_state.items()
+            }
             for name, metric in self._fit_means()
         }
         return {"train_means": means}

@@ -70,12 +70,11 @@ class NTASGD(Optimizer):
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange weights and their averages, where there are any."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if "mean" in (state := self.state[parameter]):
-                    held = parameter.clone()
-                    parameter.copy_(state["mean"])
-                    state["mean"].copy_(held)
+        states = {p: self.state[p] for group in self.param_groups for p in group["params"] if "mean" in self.state[p]}
+        held = [parameter.clone() for parameter in states]  # all, before anything changes: memory may be short
+        for (parameter, state), iterate in zip(states.items(), held, strict=True):
+            parameter.copy_(state["mean"])
+            state["mean"].copy_(iterate)
 
 
 class AveragedWeights(Callback):
@@ -83,29 +82,37 @@ class AveragedWeights(Callback):
 
     Args:
         monitor: what is told.
+
+    Attributes:
+        changing_weights: whether weights and averages are being exchanged, or were when an error came.
     """
 
     def __init__(self, monitor: str = "val/loss") -> None:
         self.monitor = monitor
-        self._swapped = False
+        self.changing_weights = self._swapped = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if in_validation(trainer):
-            self._optimizer(trainer).swap()
-            self._swapped = True
+            self._swap(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if in_validation(trainer):
-            self._swap_back(trainer)
+            self._swap(trainer)
             self._optimizer(trainer).observe(float(trainer.callback_metrics[self.monitor]))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._swap_back(trainer)
+        if self._swapped and not self.changing_weights:
+            self._swap(trainer)
 
-    def _swap_back(self, trainer: Trainer) -> None:
-        if self._swapped:
-            self._swapped = False
+    def _swap(self, trainer: Trainer) -> None:
+        self.changing_weights = True
+        try:
             self._optimizer(trainer).swap()
+        except RuntimeError:  # no memory for the copies: nothing has changed yet
+            self.changing_weights = False
+            raise
+        self._swapped = not self._swapped
+        self.changing_weights = False
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # what training leaves is the average; not on_train_end, which a run that goes on with its test does not come to

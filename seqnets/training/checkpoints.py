@@ -4,6 +4,7 @@ Not Lightning's ModelCheckpoint: its names carry ``=``, an occupied name gets a 
 run resumed into a new folder forgets the best score so far.
 """
 
+import copy
 import logging
 import math
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer import call
 
 import seqnets
 from seqnets.backends import race
 from seqnets.errors import CheckpointError, ConfigError, DivergenceError
-from seqnets.tasks.position import accumulates, before_epoch_end, in_flight, in_validation
+from seqnets.tasks.position import batches_trained, in_flight, validates_next
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.divergence import may_save
 from seqnets.training.ending import ending_of
@@ -28,11 +30,12 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``: at the end of every epoch and, if asked, every `every_n_train_steps` optimizer steps.
 
     An epoch that is cut short (``max_steps``, ``max_time``, a signal) is saved as what it is, so that a resumed run goes on in it.
-    After an error the steps since the last checkpoint are saved too, as of the end of the last whole step; where it came in a
-    validation, that validation is the first thing that a resumed run does.
+    After an error the steps since the last checkpoint are saved too, as of the end of the last whole step. Where a validation or
+    the epoch's end was to follow that step, it is the first thing that a resumed run does.
 
     Attributes:
-        saved_step: the optimizer steps that are in the checkpoint.
+        saved_step: the optimizer steps that are in the checkpoint; None before training starts.
+        saves_last_step: whether a checkpoint is being written that is as of the end of the last whole step.
     """
 
     def __init__(self, folder: str, every_n_train_steps: int | None = None) -> None:
@@ -40,72 +43,155 @@ class LastCheckpoint(Checkpoint):
             raise ConfigError(f"every_n_train_steps is {every_n_train_steps}; it must be at least 1, or null for never")
         self.path = Path(folder) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
-        self.saved_step = 0
+        self.saved_step: int | None = None
+        self.saves_last_step = False
         self._weights_change = False
-        self._validation_is_due = False
+        # what follows the last whole step, which may be the last of its epoch, and what it left of what a validation changes
+        self._ends_epoch = self._validates = False
+        self._left: dict[str, Any] = {}
+        self._trained = 0  # batches, when these were noted
+        self._saved_due = False  # what is saved has a validation, or an epoch's end, to come
+        self._steps_added = 0
+
+    # ---- what a resumed run begins with
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        due = checkpoint.get("due", {})
+        self._ends_epoch, self._validates = due.get("ends_epoch", False), due.get("validates", False)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning does not enter its loop where all steps are taken, not for a validation that is due either
+        if self._due and trainer.max_steps >= 0:
+            self._steps_added = 1
+            trainer.fit_loop.epoch_loop.max_steps += 1
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._take_steps_back(trainer)
+
+    def _take_steps_back(self, trainer: Trainer) -> None:
+        trainer.fit_loop.epoch_loop.max_steps -= self._steps_added
+        self._steps_added = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.saved_step = trainer.global_step  # that of the checkpoint resumed from
+        self.saved_step, self._saved_due = trainer.global_step, self._due  # of the checkpoint resumed from
+        self._left, self._trained = _changed_by_validation(trainer), batches_trained(trainer)
+        # of these Lightning restores only the counts of the epoch
+        total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        total.ready = total.started = total.processed
+
+    # ---- from step to step
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self._ends_epoch = self._validates = False
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         self._weights_change = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self._weights_change = False
+        self._note_step(trainer)
         step = trainer.global_step
         # gradients that accumulate are not saved;
         # after an epoch's last batch the end of the epoch saves, with validation done and metrics known
-        due = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
-        due |= trainer.fit_loop.epoch_loop.done or ending_of(trainer) is not None
-        if due and step != self.saved_step and not trainer.is_last_batch and not accumulates(trainer):
-            self._save(trainer)
+        wanted = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
+        wanted |= trainer.fit_loop.epoch_loop.done or ending_of(trainer) is not None
+        if wanted and step != self.saved_step and not self._ends_epoch and not self._accumulates(trainer):
+            self._save(trainer, as_of_last_step=self._validates)
+
+    def _note_step(self, trainer: Trainer) -> None:
+        self._trained, self._weights_change = batches_trained(trainer), False
+        self._ends_epoch, self._validates = trainer.is_last_batch, validates_next(trainer)
+        if self._due:
+            self._left = _changed_by_validation(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validates = self._validates and self._ends_epoch  # the end of an epoch repeats it
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_last_batch or trainer.global_step != self.saved_step:
+        self._take_steps_back(trainer)
+        if trainer.is_last_batch or trainer.global_step != self.saved_step or self._saved_due:
             self._save(trainer)
+        self._ends_epoch = self._validates = False
+
+    # ---- upon an error
 
     def can_save(self, trainer: Trainer) -> bool:
         """Tell whether a run that ends here can go on from here, and there is something new to save."""
-        if accumulates(trainer) or (in_flight(trainer) and self._weights_change):
+        if self.saved_step is None or self._accumulates(trainer) or (in_flight(trainer) and self._weights_change):
             return False
-        if not in_validation(trainer) and not (trainer.training and trainer.global_step != self.saved_step):
+        if any(getattr(c, "changing_weights", False) for c in trainer.callbacks):  # type: ignore[attr-defined]
             return False
-        # Lightning does not resume for a validation alone where all steps are taken
-        return not (_validation_is_due(trainer) and 0 <= trainer.max_steps <= trainer.global_step)
+        return self._due or trainer.global_step != self.saved_step
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.saved_step is not None and self._trained != batches_trained(trainer):
+            self._note_step(trainer)  # it came from another callback at the end of a step
         if not self.can_save(trainer) or isinstance(exception, DivergenceError | CheckpointError):
             return
-        if any(isinstance(c, BestCheckpoint) and c.writing for c in trainer.callbacks):  # type: ignore[attr-defined]
-            return
-        self._validation_is_due = _validation_is_due(trainer)
         try:
-            self._save(trainer)
+            self._save(trainer, as_of_last_step=True)
         except Exception as error:  # the first one is what the user is told
             log.warning("what was trained since step %d could not be saved: %s", self.saved_step, error)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if in_flight(trainer):  # the batch that failed is to be read again
-            loop = checkpoint["loops"]["fit_loop"]
-            for loader in loop["state_dict"].get("combined_loader", []):
-                if "batches" in loader:  # of this library's loaders
-                    loader["batches"] -= 1
-            loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # Lightning adds one as it resumes
-        if self._validation_is_due:
-            loop = checkpoint["loops"]["fit_loop"]
-            trained, validated = loop["epoch_loop.batch_progress"], loop["epoch_loop.val_loop.batch_progress"]
-            for counts in ("total", "current"):
-                trained[counts]["completed"] = trained[counts]["processed"]
-                validated[counts] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # so Lightning does it
+        if not self.saves_last_step:
+            return
+        loop = checkpoint["loops"]["fit_loop"]
+        trained, validated = loop["epoch_loop.batch_progress"], loop["epoch_loop.val_loop.batch_progress"]
+        trained["is_last_batch"] = self._ends_epoch
+        for counts in (trained["total"], trained["current"]):
+            done = counts["processed"]  # as Lightning counts at the end of a step, or after it
+            counts.update(ready=done, started=done, completed=done if self._due else done - 1)
+        # Lightning adds one as it resumes, or after the validation
+        added = self._validates or not self._due
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] = trainer.global_step - added
+        for loader in loop["state_dict"].get("combined_loader", []):
+            if "batches" in loader:  # of this library's loaders; a batch that no step took is to be read again
+                loader["batches"] = trained["current"]["processed"]
+        if not self._due:
+            return
+        checkpoint["due"] = {"ends_epoch": self._ends_epoch, "validates": self._validates}
+        for counts in ("total", "current"):
+            validated[counts] = {
+                "ready": 1,
+                "started": 1,
+                "processed": 0,
+                "completed": 0,
+            }  # so Lightning validates first
+            epoch = loop["epoch_progress"][counts]
+            epoch["processed"] = min(epoch["processed"], epoch["started"] - 1)  # the epoch's end is repeated
+        checkpoint["callbacks"] = self._left["callbacks"]
+        for state, groups in zip(checkpoint["optimizer_states"], self._left["groups"], strict=True):
+            for group, left in zip(state["param_groups"], groups, strict=True):
+                group.update(left)
 
-    def _save(self, trainer: Trainer) -> None:
-        if not trainer.fast_dev_run and may_save(trainer, self.path):  # type: ignore[attr-defined]
+    def _save(self, trainer: Trainer, as_of_last_step: bool = False) -> None:
+        if trainer.fast_dev_run or not may_save(trainer, self.path):  # type: ignore[attr-defined]
+            return
+        self.saves_last_step = as_of_last_step
+        try:
             trainer.save_checkpoint(self.path)
-            self.saved_step = trainer.global_step
+        finally:
+            self.saves_last_step = False
+        self.saved_step, self._saved_due = trainer.global_step, as_of_last_step and self._due
+
+    @property
+    def _due(self) -> bool:
+        """Whether a validation, or the end of the epoch, comes before the next step."""
+        return self._ends_epoch or self._validates
+
+    def _accumulates(self, trainer: Trainer) -> bool:
+        """Tell whether gradients of whole batches wait for their optimizer step, which the last of an epoch takes in any case."""
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        return batches.processed % trainer.accumulate_grad_batches != 0 and not self._ends_epoch
 
 
-def _validation_is_due(trainer: Trainer) -> bool:
-    return in_validation(trainer) or before_epoch_end(trainer)
+def _changed_by_validation(trainer: Trainer) -> dict[str, Any]:
+    """Return what validations and the ends of epochs change: the callbacks, such as their patience, and the optimizers' settings."""
+    groups = [
+        [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+        for optimizer in trainer.optimizers
+    ]
+    return copy.deepcopy({"callbacks": call._call_callbacks_state_dict(trainer), "groups": groups})
 
 
 class BestCheckpoint(Checkpoint):
@@ -127,7 +213,6 @@ class BestCheckpoint(Checkpoint):
         self.score = -math.inf if mode == "max" else math.inf
         self.best: Path | None = None
         self.beside: Path | None = None
-        self.writing = False
 
     @property
     def state_key(self) -> str:
@@ -143,9 +228,7 @@ class BestCheckpoint(Checkpoint):
         better = score > self.score if self.mode == "max" else score < self.score
         if better and may_save(trainer, self.path):
             self.score, self.best = score, self.path
-            self.writing = True  # and so it stays if it fails: other checkpoints would tell of a file that is not there
             trainer.save_checkpoint(self.path)
-            self.writing = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "best": self.best and str(self.best)}

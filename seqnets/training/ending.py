@@ -69,7 +69,9 @@ class Ending(Callback):
         self.asked = number
         name = signal.Signals(number).name
         with suppress(OSError, ValueError):
-            log.info("%s: the run ends once this step is done and saved; a second one ends it at once", name)
+            log.info(
+                "%s: the run ends once what is being computed is done and saved; a second one ends it at once", name
+            )
 
     def _pipe_closed(self) -> None:
         """Whoever read the output is gone, as in ``train.py … | head``."""

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from seqnets.tasks.position import in_flight, in_mid_epoch, in_validation
+from seqnets.tasks.position import batches_trained, saves_last_step, saves_mid_epoch
 
 
 class States(NamedTuple):
@@ -61,13 +61,19 @@ class RandomStates(Callback):
         self._at_epoch_end: dict[str, Any] | None = None
         self._in_mid_epoch: dict[str, Any] | None = None
         self._after_step = take_states()
+        self._trained = 0  # batches, when these states were taken
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self._after_step = take_states()  # should the next step or validation fail
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._take(trainer)
+
+    def _take(self, trainer: Trainer) -> None:
+        """Keep the states, should the next step or validation fail."""
+        self._after_step, self._trained = take_states(), batches_trained(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        states = self._after_step if in_flight(trainer) or in_validation(trainer) else take_states()
-        checkpoint["random_states"] = {**as_containers(states), "mid_epoch": in_mid_epoch(trainer)}
+        taken = saves_last_step(trainer) and self._trained == batches_trained(trainer)
+        states = self._after_step if taken else take_states()
+        checkpoint["random_states"] = {**as_containers(states), "mid_epoch": saves_mid_epoch(trainer)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint["random_states"]
@@ -85,3 +91,4 @@ class RandomStates(Callback):
         if self._in_mid_epoch is not None:
             set_random_states(self._in_mid_epoch)
             self._in_mid_epoch = None
+        self._take(trainer)

@@ -13,13 +13,70 @@ SOURCE = ["-m", "seqnets.kernels", "source", "gru", "--target", "cpp"]
 SHOW = ["-m", "benchmarks", "show", "benchmarks/results/cpu"]
 
 
-@pytest.mark.parametrize("command", [SOURCE, SHOW, [*SHOW, "--markdown"]], ids=["source", "show", "show --markdown"])
-def test_a_closed_pipe_ends_a_command_quietly(command):
+HELP = ["-m", "seqnets.kernels", "--help"]
+
+
+def run_into_a_closed_pipe(*command):
     reader, writer = os.pipe()
     os.close(reader)
-    process = subprocess.run([sys.executable, *command], stdout=writer, stderr=subprocess.PIPE, timeout=120)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.run(
+        [sys.executable, *command], stdout=writer, stderr=subprocess.PIPE, timeout=120, env=buffered
+    )
     os.close(writer)
-    assert (process.returncode, process.stderr) == (141, b"")
+    return process.returncode, process.stderr
+
+
+@pytest.mark.parametrize("command", [SOURCE, SHOW, [*SHOW, "--markdown"], HELP], ids=" ".join)
+def test_a_closed_pipe_ends_a_command_quietly(command):
+    assert run_into_a_closed_pipe(*command) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "told"),
+    [
+        ("sys.exit(2)", 2, b""),
+        ("os.kill(os.getpid(), 15)", 143, b"interrupted\n"),
+        ("1 / 0", 1, b"ZeroDivisionError: division by zero\n"),
+        ("sys.exit('the worker is gone')", 1, b"the worker is gone\n"),
+    ],
+)
+def test_a_closed_pipe_hides_no_other_end(end, status, told):
+    code = f"import os, sys; from seqnets.interrupts import interruptible\nwith interruptible(): print('a'); {end}"
+    found, errors = run_into_a_closed_pipe("-c", code)
+    assert found == status and errors.endswith(told)
+
+
+def test_the_pipe_of_a_worker_is_none_that_was_closed():
+    code = """
+from seqnets.interrupts import interruptible
+with interruptible():
+    try:
+        raise BrokenPipeError("of a worker")
+    except BrokenPipeError:
+        raise SystemExit(1)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert process.returncode == 1
+    with pytest.raises(BrokenPipeError, match="of a worker"), interruptible():
+        raise BrokenPipeError("of a worker")
+
+
+def test_a_command_may_have_no_output_and_run_in_a_thread():
+    code = """
+import sys, threading
+from seqnets.interrupts import interruptible
+sys.stdout = None
+def run():
+    with interruptible():
+        done.append(1)
+done = []
+thread = threading.Thread(target=run); thread.start(); thread.join()
+with interruptible():
+    sys.exit(0 if done else 3)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert (process.returncode, process.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,6 +1,7 @@
 """Small runs on small made reviews, and ways to end them early."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -113,6 +114,11 @@ def assert_same(folder, other):
     assert left.keys() == right.keys()
     different = [name for name in left if not torch.equal(left[name], right[name])]
     assert not different
+    groups, others = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+        for run in (folder, other)
+    )
+    assert groups == others
 
 
 class _Signals(Fail):
@@ -162,8 +168,17 @@ class FailInValidation(Fail):
         if trainer.global_step == self.step and self.batch == "end":
             self.end()
 
+    def on_validation_end(self, trainer, *_):
+        if trainer.global_step == self.step and self.batch == "after":
+            self.end()
+
     def end(self):
         raise RuntimeError("ended on purpose")
+
+
+class FailAfterValidation(FailInValidation):
+    def __init__(self, step):
+        super().__init__(step, "after")
 
 
 class SignalInValidation(FailInValidation):
@@ -209,6 +224,46 @@ class FailIn(Fail):
     def on_train_batch_end(self, trainer, *_):
         self._reached(trainer, "batch end", self.step + 1)
         self._reached(trainer, "last batch end")
+
+
+class FailInTransfer(Fail):
+    """An error between the fetching of a batch, after `step` steps, and its training step."""
+
+    on_train_batch_start = Callback.on_train_batch_start
+
+    def on_train_start(self, trainer, module):
+        transfer = module.transfer_batch_to_device
+
+        def fail(*given):
+            if trainer.training and trainer.global_step == self.step:
+                raise RuntimeError("ended on purpose")
+            return transfer(*given)
+
+        module.transfer_batch_to_device = fail
+
+
+class FailAtStart(Fail):
+    def on_train_start(self, *_):
+        raise RuntimeError("ended on purpose")
+
+
+class FailAtEpochEnd(Fail):
+    on_train_batch_start = Callback.on_train_batch_start
+
+    def on_train_epoch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise RuntimeError("ended on purpose")
+
+
+class KeepBeforeValidation(Fail):
+    """Keeps the checkpoint that a kill at the start of the validation after `step` steps would leave."""
+
+    on_train_batch_start = Callback.on_train_batch_start
+
+    def on_validation_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            folder = Path(trainer.default_root_dir) / "checkpoints"
+            shutil.copy(folder / "last.ckpt", folder / "kept.ckpt")
 
 
 class FailInBackward(FailIn):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -30,10 +31,16 @@ def _as_in_a_terminal():
 
 
 def validated(folder):
-    """What each validation of a run came to, and the means of its epochs."""
-    table = pd.read_csv(folder / "metrics.csv")
-    columns = [name for name in table if name.startswith(("val/", "train/")) and not name.endswith("_step")]
-    return table.dropna(subset=columns, how="all")[["step", *columns]].fillna(-1.0).to_dict("records")
+    """What each validation of a run came to, and the means of its epochs, by step and name."""
+    if not (folder / "metrics.csv").exists():
+        return {}
+    rows = pd.read_csv(folder / "metrics.csv").melt(["step", "epoch"]).dropna().itertuples()
+    names = ("val/", "train/")
+    return {
+        (row.step, row.variable): row.value
+        for row in rows
+        if row.variable.startswith(names) and not row.variable.endswith("_step")
+    }
 
 
 def saved_step(folder):
@@ -53,7 +60,7 @@ def test_a_signal_ends_the_run_after_its_step(name, code, reviews, whole_run, tm
     )
     assert process.returncode == code, process.stderr
     assert "Traceback" not in process.stderr
-    assert f"{name}: the run ends once this step is done and saved" in process.stdout
+    assert f"{name}: the run ends once what is being computed is done and saved" in process.stdout
     assert "ckpt_path=" in process.stdout
     assert saved_step(tmp_path / "ended") == 8 and status(tmp_path / "ended") == "interrupted"
     whole_folder, whole = whole_run()
@@ -74,6 +81,10 @@ def test_a_signal_ends_the_run_after_its_step(name, code, reviews, whole_run, tm
         ("FailInValidation", 4, ["trainer.val_check_interval=0.5", "callbacks.last_checkpoint.every_n_train_steps=4"]),
         ("FailInValidation", 6, ["trainer.accumulate_grad_batches=3"]),
         ("FailIn", 8, ["+callbacks.end.where='last batch end'"]),  # just before it
+        ("FailInValidation", 16, ["+callbacks.end.batch=1", "trainer.max_steps=16"]),
+        ("FailInValidation", 12, ["+callbacks.end.batch=0", "trainer.max_steps=12", "trainer.val_check_interval=0.5"]),
+        ("FailInValidation", 8, ["+callbacks.end.batch=after"]),
+        ("FailAtEpochEnd", 8, []),
     ],
 )
 def test_what_ends_a_run_in_a_validation_keeps_the_steps_before_it(how, step, options, reviews, whole_run, tmp_path):
@@ -89,9 +100,65 @@ def test_what_ends_a_run_in_a_validation_keeps_the_steps_before_it(how, step, op
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", *common, f"ckpt_path={last}"))
     assert_same(whole_folder, tmp_path / "resumed")
     assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
-    assert validated(tmp_path / "ended") + validated(tmp_path / "resumed") == validated(whole_folder)
+    assert validated(tmp_path / "ended") | validated(tmp_path / "resumed") == validated(whole_folder)
     best = [folder / "checkpoints" / "best.ckpt" for folder in (whole_folder, tmp_path / "resumed")]
     assert best[0].exists() and (not best[1].exists() or read_checkpoint(best[1])["global_step"] >= step)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [("FailInValidation", 8, "batch=1"), ("FailInValidation", 8, "batch=0"), ("SignalInValidation", 8, "batch=0")],
+        [("FailIn", 3, "where=loss"), ("SignalSIGTERM", 5, None), ("FailInValidation", 8, "batch=0")],
+        [("FailInTransfer", 6, None), ("FailInTransfer", 7, None), ("FailAtEpochEnd", 8, None)],
+        [("SignalSIGTERM", 7, None), ("FailIn", 15, "where=backward"), ("FailInValidation", 16, "batch=after")],
+    ],
+    ids=["validation again and again", "a step, then a validation", "between steps", "many ways"],
+)
+def test_a_run_may_end_many_times(ends, reviews, whole_run, tmp_path):
+    common = [VALIDATES, "data.eval_batch_size=3"]
+    go_on = []
+    for number, (how, step, option) in enumerate(ends):
+        end = [*ended_by(how, step), *([f"+callbacks.end.{option}"] if option else [])]
+        with pytest.raises((RuntimeError, SystemExit), match="on purpose|143"):
+            train(small_run(reviews, tmp_path / str(number), *common, *go_on, *end))
+        go_on = [f"ckpt_path={tmp_path / str(number) / 'checkpoints' / 'last.ckpt'}"]
+    resumed, _ = train(small_run(reviews, tmp_path / "resumed", *common, *go_on))
+    whole_folder, whole = whole_run(*common)
+    assert_same(whole_folder, tmp_path / "resumed")
+    assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
+    found = {}
+    for folder in (*map(str, range(len(ends))), "resumed"):
+        found |= validated(tmp_path / folder)
+    assert found == validated(whole_folder)
+
+
+def test_a_resumed_run_that_ends_before_its_first_step_writes_nothing(reviews, tmp_path):
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "ended", *ended_by("FailIn", 7), "+callbacks.end.where=loss"))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}", *ended_by("FailAtStart", 0)))
+    assert not (tmp_path / "resumed" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_checkpoint_before_a_validation_has_it_to_come(reviews, whole_run, tmp_path):
+    common = [VALIDATES, "trainer.val_check_interval=0.5", "callbacks.last_checkpoint.every_n_train_steps=4"]
+    train(small_run(reviews, tmp_path / "killed", *common, *ended_by("KeepBeforeValidation", 4)))
+    kept = tmp_path / "killed" / "checkpoints" / "kept.ckpt"
+    train(small_run(reviews, tmp_path / "resumed", *common, f"ckpt_path={kept}"))
+    whole_folder, _ = whole_run(*common)
+    assert_same(whole_folder, tmp_path / "resumed")
+    assert {key for key in validated(whole_folder) if key[0] >= 3} == set(validated(tmp_path / "resumed"))
+
+
+def test_nothing_is_saved_while_weights_and_averages_are_exchanged(reviews, tmp_path):
+    callbacks = train(small_run(reviews, tmp_path / "run", "trainer.max_steps=1"))[1]["callbacks"]
+    last, trainer = callbacks["last_checkpoint"], SimpleNamespace(callbacks=[SimpleNamespace(changing_weights=True)])
+    last._accumulates, last._weights_change = lambda _: False, False
+    trainer.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=None)))
+    trainer.training = False
+    assert not last.can_save(trainer)
 
 
 def test_a_signal_while_gradients_accumulate(reviews, whole_run, tmp_path):

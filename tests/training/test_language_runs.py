@@ -54,6 +54,7 @@ EAGER = [
         ("ptb_wordlm_awd", "SignalSIGTERM", 4, []),  # weights dropped, chunks of many lengths
         ("ptb_wordlm_awd", "Fail", 25, EAGER),
         ("ptb_wordlm_awd", "FailInValidation", 24, EAGER),  # while weights and averages are swapped
+        ("ptb_wordlm_awd", "FailAfterValidation", 24, EAGER),  # once its loss had been observed
         ("tinyshakespeare_charlm", "FailInBackward", 8, []),  # its state had been carried on
     ],
 )
