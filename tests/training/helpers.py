@@ -9,8 +9,10 @@ from pathlib import Path
 import hydra
 import torch
 from lightning.pytorch import Callback
+from torchmetrics import AUROC
 
 import seqnets.training  # registers the Trainer's arguments with Hydra
+from seqnets.tasks import Classification
 
 CONF = Path(seqnets.training.__file__).parents[2] / "conf"
 
@@ -55,6 +57,17 @@ def command(reviews, folder, *overrides, script=SCRIPT):
 def ended_by(what, step):
     """Overrides that end a run before it takes its optimizer step number `step` + 1."""
     return [f"+callbacks.end._target_=tests.training.helpers.{what}", f"+callbacks.end.step={step}"]
+
+
+class WithArea(Classification):
+    """Has a metric whose state is a list of tensors."""
+
+    def figures(self):
+        return super().figures() | {"area": AUROC(task="binary")}
+
+    def update(self, figures, loss, found, batch):
+        super().update(figures, loss, found, batch)
+        figures["area"].update(found.detach(), batch.targets)
 
 
 class Fail(Callback):

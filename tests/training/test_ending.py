@@ -231,6 +231,15 @@ def test_an_error_keeps_what_was_trained_and_resumes_bit_for_bit(where, step, re
     assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
 
 
+def test_metrics_with_lists_of_values_go_on_too(reviews, whole_run, tmp_path):
+    own = "task._target_=tests.training.helpers.WithArea"
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(small_run(reviews, tmp_path / "ended", own, *ended_by("FailIn", 7), "+callbacks.end.where=loss"))
+    last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
+    resumed, _ = train(small_run(reviews, tmp_path / "resumed", own, f"ckpt_path={last}"))
+    assert resumed["train/area"] == whole_run(own)[1]["train/area"]
+
+
 def test_an_error_while_weights_change_keeps_the_last_checkpoint(reviews, tmp_path):
     with pytest.raises(RuntimeError, match="on purpose"):
         train(small_run(reviews, tmp_path / "ended", *ended_by("FailIn", 13), "+callbacks.end.where=step"))
