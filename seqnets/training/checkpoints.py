@@ -58,12 +58,11 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         due = checkpoint.get("due", {})
         self._ends_epoch, self._validates = due.get("ends_epoch", False), due.get("validates", False)
+        # Lightning does not enter its loop where all steps are taken, not for a validation that is due either
+        self._steps_added = int(self._due and checkpoint["global_step"] == trainer.max_steps)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning does not enter its loop where all steps are taken, not for a validation that is due either
-        if self._due and trainer.max_steps >= 0:
-            self._steps_added = 1
-            trainer.fit_loop.epoch_loop.max_steps += 1
+        trainer.fit_loop.epoch_loop.max_steps += self._steps_added
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take_steps_back(trainer)
