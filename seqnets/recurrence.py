@@ -30,6 +30,17 @@ class Weights(NamedTuple):
     masks: tuple[Tensor, ...] = ()  # (B, H), or (T, B, H) for one per step, in the order of cell.masks
 
 
+def check_dense(tensor: Tensor, name: str = "input") -> None:
+    """Refuse a sparse, opaque or nested tensor: what it holds lies otherwise than kernels read it.
+
+    Raises:
+        TypeError: it is one; the message says what to pass instead.
+    """
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        kind = "nested" if tensor.is_nested else f"in the layout {tensor.layout}"
+        raise TypeError(f"{name} must be a dense tensor, and is {kind}; pad sequences and pass lengths=")
+
+
 def check_weight(name: str, weight: Tensor, shape: tuple[int, ...], like: Tensor, any_dtype: bool = False) -> None:
     """Refuse a weight that was replaced by one that does not fit: kernels read memory by these shapes.
 

@@ -12,7 +12,7 @@ from seqnets.cells import gru as gru_cell
 from seqnets.cells import lstm as lstm_cell
 from seqnets.dispatch import Explanation, check_backend, dispatch, explain_problem
 from seqnets.layers.torch_like import rnn_cell
-from seqnets.recurrence import Problem, Weights, check_weight
+from seqnets.recurrence import Problem, Weights, check_dense, check_weight
 
 
 class OneStep(nn.RNNCellBase):
@@ -40,6 +40,7 @@ class OneStep(nn.RNNCellBase):
         name, names = type(self).__name__, self.cell.states
         if not isinstance(input, Tensor):
             raise TypeError(f"{name}: input must be a tensor, got {type(input).__name__}")
+        check_dense(input)
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
         if input.shape[-1] != self.input_size:
@@ -52,6 +53,7 @@ class OneStep(nn.RNNCellBase):
             raise RuntimeError(f"{name} has the states {', '.join(names)}; the state passed has {len(state)} entries")
         autocast = torch._C._is_any_autocast_enabled()
         for tensor in state:
+            check_dense(tensor, "hidden")
             if tensor.shape != expected:
                 raise RuntimeError(f"{name}: Expected hidden of size {expected}, got {tuple(tensor.shape)}")
             if tensor.device != input.device:

@@ -16,7 +16,7 @@ from seqnets.dispatch import Explanation, check_backend, dispatch, explain_probl
 from seqnets.layers.initialization import INITIALIZERS
 from seqnets.layers.packing import check_lengths, repack, unpack
 from seqnets.masks import Mask
-from seqnets.recurrence import Problem, Weights, active_steps, check_weight
+from seqnets.recurrence import Problem, Weights, active_steps, check_dense, check_weight
 
 
 class Recurrent(nn.Module):
@@ -307,15 +307,14 @@ class Recurrent(nn.Module):
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise ValueError("a PackedSequence has its own lengths: pass either it or lengths=, not both")
+            check_dense(x.data)
             self._check_input(x.data, weights[0].weight_ih)
             x, lengths = unpack(x)
             batched = True
         else:
             if not isinstance(x, Tensor):
                 raise TypeError(f"input must be a tensor or a PackedSequence, got {type(x).__name__}")
-            if x.layout is not torch.strided or x.is_nested:
-                kind = "nested" if x.is_nested else f"in the layout {x.layout}"
-                raise TypeError(f"input must be a dense tensor, and is {kind}; pad sequences and pass lengths=")
+            check_dense(x)
             if x.dim() not in (2, 3):
                 raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {x.dim()}D instead")
             self._check_input(x, weights[0].weight_ih)
@@ -397,6 +396,7 @@ class Recurrent(nn.Module):
             expected = (rows, batch, size) if batched else (rows, size)
             if not isinstance(tensor, Tensor) or tensor.shape != expected:
                 raise RuntimeError(f"Expected state {name!r} of size {expected}, got {_shape(tensor)}")
+            check_dense(tensor, f"state {name!r}")
             if tensor.device != x.device:
                 raise RuntimeError(f"state {name!r} is on {tensor.device} but the input is on {x.device}")
             if tensor.dtype != x.dtype and not torch._C._is_any_autocast_enabled():

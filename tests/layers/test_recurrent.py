@@ -495,6 +495,13 @@ def test_input_that_is_not_dense_is_refused(backend):
         layer(x.to_sparse())
     with pytest.raises(TypeError, match="and is nested; pad sequences"):
         layer(torch.nested.nested_tensor([torch.randn(5, 3), torch.randn(2, 3)]))
+    with pytest.raises(TypeError, match="state 'h' must be a dense tensor"):
+        layer(x, torch.zeros(1, 2, 4).to_sparse())
+    cell = seqnets.GRUCell(3, 4, backend=backend)
+    with pytest.raises(TypeError, match="input must be a dense tensor"):
+        cell(x[0].to_sparse())
+    with pytest.raises(TypeError, match="hidden must be a dense tensor"):
+        cell(x[0], torch.zeros(2, 4).to_sparse())
 
 
 def test_wrong_calls_are_refused():
