@@ -50,9 +50,8 @@ def interruptible() -> Iterator[None]:
             raise before from None
         raise SystemExit(getattr(before, "code", None) or 128 + CLOSED_PIPE) from None
     except SystemExit as end:
-        if (
-            end.code == 1 and isinstance(end.__context__, BrokenPipeError) and _goes_nowhere(1)
-        ):  # as Rich ends a process
+        # as Rich ends a process
+        if end.code == 1 and isinstance(end.__context__, BrokenPipeError) and _goes_nowhere(1):
             raise SystemExit(128 + CLOSED_PIPE) from None
         raise
     finally:

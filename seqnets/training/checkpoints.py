@@ -150,12 +150,8 @@ class LastCheckpoint(Checkpoint):
             return
         checkpoint["due"] = {"ends_epoch": self._ends_epoch, "validates": self._validates}
         for counts in ("total", "current"):
-            validated[counts] = {
-                "ready": 1,
-                "started": 1,
-                "processed": 0,
-                "completed": 0,
-            }  # so Lightning validates first
+            # as if it had begun, so that Lightning goes on with it
+            validated[counts] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             epoch = loop["epoch_progress"][counts]
             epoch["processed"] = min(epoch["processed"], epoch["started"] - 1)  # the epoch's end is repeated
         checkpoint["callbacks"] = self._left["callbacks"]
