@@ -80,9 +80,6 @@ class LastCheckpoint(Checkpoint):
 
     # ---- from step to step
 
-    def on_train_epoch_start(self, *_: Any) -> None:
-        self._ends_epoch = self._validates = False
-
     def on_before_optimizer_step(self, *_: Any) -> None:
         self._weights_change = True
 
@@ -171,7 +168,7 @@ class LastCheckpoint(Checkpoint):
 
     @property
     def _due(self) -> bool:
-        """Whether a validation, or the end of the epoch, comes before the next step."""
+        """Tell whether a validation, or the end of the epoch, comes before the next step."""
         return self._ends_epoch or self._validates
 
     def _accumulates(self, trainer: Trainer) -> bool:

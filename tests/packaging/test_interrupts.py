@@ -8,23 +8,11 @@ import sys
 import pytest
 
 from seqnets.interrupts import interruptible
+from tests.pipes import run_into_a_closed_pipe
 
 SOURCE = ["-m", "seqnets.kernels", "source", "gru", "--target", "cpp"]
 SHOW = ["-m", "benchmarks", "show", "benchmarks/results/cpu"]
-
-
 HELP = ["-m", "seqnets.kernels", "--help"]
-
-
-def run_into_a_closed_pipe(*command):
-    reader, writer = os.pipe()
-    os.close(reader)
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    process = subprocess.run(
-        [sys.executable, *command], stdout=writer, stderr=subprocess.PIPE, timeout=120, env=buffered
-    )
-    os.close(writer)
-    return process.returncode, process.stderr
 
 
 @pytest.mark.parametrize("command", [SOURCE, SHOW, [*SHOW, "--markdown"], HELP], ids=" ".join)

@@ -114,23 +114,26 @@ class EndWhileWriting(Fail):
         raise SystemExit(143)
 
 
+def figures(metrics):
+    """Return the metrics of a run without its times."""
+    return {name: value for name, value in metrics.items() if "/" in name}
+
+
 def weights_and_optimizer(folder):
+    """Return the tensors of a run's last checkpoint, by name, and the settings of its optimizer."""
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    moments = checkpoint["optimizer_states"][0]["state"]
+    optimizer = checkpoint["optimizer_states"][0]
+    moments = optimizer["state"]
     flat = {f"{k}.{name}": value for k, state in moments.items() for name, value in state.items()}
-    return checkpoint["state_dict"] | flat
+    return checkpoint["state_dict"] | flat, optimizer["param_groups"]
 
 
 def assert_same(folder, other):
     """The last checkpoints of both runs hold bitwise the same weights and optimizer state."""
-    left, right = weights_and_optimizer(folder), weights_and_optimizer(other)
+    (left, groups), (right, others) = weights_and_optimizer(folder), weights_and_optimizer(other)
     assert left.keys() == right.keys()
     different = [name for name in left if not torch.equal(left[name], right[name])]
     assert not different
-    groups, others = (
-        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
-        for run in (folder, other)
-    )
     assert groups == others
 
 

@@ -15,7 +15,8 @@ import torch
 from seqnets.training import train
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.ending import Ending
-from tests.training.helpers import SCRIPT, assert_same, command, ended_by, small_run
+from tests.pipes import run_into_a_closed_pipe
+from tests.training.helpers import SCRIPT, assert_same, command, ended_by, figures, small_run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 VALIDATES = "data.validation_fraction=0.25"
@@ -31,7 +32,7 @@ def _as_in_a_terminal():
 
 
 def validated(folder):
-    """What each validation of a run came to, and the means of its epochs, by step and name."""
+    """Return what each validation of a run came to, and the means of its epochs, by step and name."""
     if not (folder / "metrics.csv").exists():
         return {}
     rows = pd.read_csv(folder / "metrics.csv").melt(["step", "epoch"]).dropna().itertuples()
@@ -99,7 +100,7 @@ def test_what_ends_a_run_in_a_validation_keeps_the_steps_before_it(how, step, op
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", *common, f"ckpt_path={last}"))
     assert_same(whole_folder, tmp_path / "resumed")
-    assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
+    assert figures(resumed) == figures(whole)
     assert validated(tmp_path / "ended") | validated(tmp_path / "resumed") == validated(whole_folder)
     best = [folder / "checkpoints" / "best.ckpt" for folder in (whole_folder, tmp_path / "resumed")]
     assert best[0].exists() and (not best[1].exists() or read_checkpoint(best[1])["global_step"] >= step)
@@ -126,7 +127,7 @@ def test_a_run_may_end_many_times(ends, reviews, whole_run, tmp_path):
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", *common, *go_on))
     whole_folder, whole = whole_run(*common)
     assert_same(whole_folder, tmp_path / "resumed")
-    assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
+    assert figures(resumed) == figures(whole)
     found = {}
     for folder in (*map(str, range(len(ends))), "resumed"):
         found |= validated(tmp_path / folder)
@@ -228,7 +229,7 @@ def test_an_error_keeps_what_was_trained_and_resumes_bit_for_bit(where, step, re
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     resumed, _ = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
     assert_same(whole_folder, tmp_path / "resumed")
-    assert {k: v for k, v in resumed.items() if "/" in k} == {k: v for k, v in whole.items() if "/" in k}
+    assert figures(resumed) == figures(whole)
 
 
 def test_metrics_with_lists_of_values_go_on_too(reviews, whole_run, tmp_path):
@@ -263,12 +264,9 @@ def test_a_closed_pipe_ends_evaluate_and_predict(reviews, tmp_path):
     train(small_run(reviews, tmp_path / "run", "trainer.max_steps=1"))
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     for script in (["evaluate.py", f"ckpt_path={last}", "trainer.accelerator=cpu"], ["predict.py", last, "a film"]):
-        reader, writer = os.pipe()
-        os.close(reader)
-        process = subprocess.run([sys.executable, *script], stdout=writer, stderr=subprocess.PIPE, timeout=120)
-        os.close(writer)
-        assert process.returncode == 141, process.stderr
-        assert b"Traceback" not in process.stderr
+        status, errors = run_into_a_closed_pipe(*script)
+        assert status == 141, errors
+        assert b"Traceback" not in errors
 
 
 def test_train_py_ends_with_the_signals_status(reviews, tmp_path):

@@ -18,7 +18,7 @@ from seqnets.training import load_trained, train
 from seqnets.training.checkpoints import BestCheckpoint
 from tests.data.made import parquet, parquet_folder
 from tests.data.made import reviews as made_reviews
-from tests.training.helpers import assert_same, command, ended_by, small_run
+from tests.training.helpers import assert_same, command, ended_by, figures, small_run
 
 EVERY_3 = "callbacks.last_checkpoint.every_n_train_steps=3"
 WHOLE = {  # what the run is, and the steps it goes through before it ends: 10 steps to an epoch where nothing else is said
@@ -31,10 +31,6 @@ WHOLE = {  # what the run is, and the steps it goes through before it ends: 10 s
     "accumulating": (["trainer.accumulate_grad_batches=2"], 4),
     "of a cell that is looped over": (["model/cell=gru", "model.backend=reference"], 8),
 }
-
-
-def figures(metrics):
-    return {name: value for name, value in metrics.items() if "/" in name}  # without times
 
 
 @pytest.mark.parametrize("case", WHOLE)
