@@ -38,7 +38,7 @@ def is_exporting() -> bool:
     return torch.compiler.is_exporting()
 
 
-PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = frozenset((Tensor, torch.nn.Parameter))
 _DEFAULT_RULES = (Tensor.__torch_function__.__func__, torch._C._disabled_torch_function_impl)  # type: ignore[attr-defined]
 
 

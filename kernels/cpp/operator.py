@@ -180,16 +180,13 @@ class _Eager(torch.autograd.Function):
         return None, None, None, *_gradients(ctx, grads, run)
 
 
-_PLAIN = frozenset(PLAIN)
-
-
 def run_layer(x: Tensor, *arguments: Any) -> Sequence[Tensor]:
     """`layer`, by the shortest way to it."""
     *lists, lengths, cell, _, keep = arguments
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return layer(x, *arguments)
     tensors = [x, *chain.from_iterable(lists)]
-    if not _PLAIN.issuperset(map(type, tensors)):
+    if not PLAIN.issuperset(map(type, tensors)):
         return layer(x, *arguments)
     if not keep:
         return layer._init_fn(x, *arguments)
