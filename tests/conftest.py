@@ -1,13 +1,23 @@
 """Shared by all tests."""
 
+import os
+
 import pytest
 import torch
 
 torch.set_num_threads(1)  # tests run in parallel processes
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    """The folder in which all tests, their processes and those of xdist find what one of them has compiled."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+
+
 @pytest.fixture(autouse=True)
-def _clean_slate(monkeypatch):
+def _clean_slate(monkeypatch, shared_cache):
+    monkeypatch.setenv("SEQNETS_CACHE", str(shared_cache))
     monkeypatch.delenv("SEQNETS_BACKEND", raising=False)
     monkeypatch.setenv("SEQNETS_MEASURE", "0")  # what auto takes must not depend on what else runs
     torch.manual_seed(0)

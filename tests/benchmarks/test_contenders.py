@@ -34,12 +34,6 @@ COMPILED = [name for name in CONTENDERS if name.startswith("torch.compile")]
 OTHERS = [name for name in CONTENDERS if name not in COMPILED]
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path_factory):
-    """One for all tests and processes here, in place of one each: compiling kernels takes most of their time."""
-    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path_factory.getbasetemp().parent / "cache"))
-
-
 @pytest.fixture
 def meet(tmp_path):
     """A contender by its name, or skip what cannot take part here; what it set for its own process is set back."""

@@ -21,26 +21,26 @@ ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
-def python(tmp_path, *arguments):
+def python(*arguments):
     """Run it where there is no GPU."""
-    environment = {**os.environ, "SEQNETS_CACHE": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
     environment.pop("TRITON_INTERPRET", None)
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def doctor(tmp_path, *arguments):
-    return python(tmp_path, "-m", "seqnets.doctor", *arguments)
+def doctor(*arguments):
+    return python("-m", "seqnets.doctor", *arguments)
 
 
-def test_every_schedule_and_pass_of_a_cell(tmp_path):
-    done = doctor(tmp_path, "--json", "--cell", "rnn_tanh", "tests.doctor.user_cells:decays", "--dtype", "fp16", "fp64")
+def test_every_schedule_and_pass_of_a_cell():
+    done = doctor("--json", "--cell", "rnn_tanh", "tests.doctor.user_cells:decays", "--dtype", "fp16", "fp64")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["agrees"] and not found["gpu"]
     assert found["where"].startswith("Nothing ran on a GPU")
     environment = found["environment"]
     assert environment["interpreter"] and environment["gpu"] is None and environment["torch"] == torch.__version__
-    assert environment["variables"]["SEQNETS_CACHE"] == environment["cache"] == str(tmp_path)
+    assert environment["variables"]["SEQNETS_CACHE"] == environment["cache"] == os.environ["SEQNETS_CACHE"]
     cases = [(c["cell"], c["dtype"], c["schedule"], c["pass"]) for c in found["checks"]]
     dtypes, schedules, passes = ("float16", "float64"), ("resident", "tiled", "cpp"), ("forward", "backward")
     assert cases == [(c, d, s, p) for c in ("rnn_tanh", "decays") for d in dtypes for s in schedules for p in passes]
@@ -55,9 +55,9 @@ def test_every_schedule_and_pass_of_a_cell(tmp_path):
         assert (check["torch_milliseconds"] is not None) == (check["schedule"] == "cpp" and check["cell"] == "rnn_tanh")
 
 
-def test_a_table_says_what_is_wrong(tmp_path):
+def test_a_table_says_what_is_wrong():
     cells = [f"tests.doctor.user_cells:{name}" for name in ("trains", "fails", "sorts")]
-    done = doctor(tmp_path, "--cell", *cells, "--dtype", "fp16", "--hidden", "5")
+    done = doctor("--cell", *cells, "--dtype", "fp16", "--hidden", "5")
     assert done.returncode == 1
     assert "Nothing ran on a GPU" in done.stdout and "Not all that is served agrees" in done.stdout
     assert "[18/18]" in done.stderr
@@ -97,11 +97,11 @@ def test_help_states_the_exit_status(capsys):
     assert "Exit status: 0" in capsys.readouterr().out
 
 
-def test_without_triton_nothing_is_served(tmp_path):
+def test_without_triton_nothing_is_served():
     code = "import sys; sys.modules['triton'] = None\n"  # importing it raises
     code += "import seqnets.kernels.availability as a; a.triton_version = lambda: None\n"
     code += "import seqnets.doctor.__main__ as d; sys.exit(d.main(['--json', '--cell', 'gru', '--dtype', 'bf16']))"
-    done = python(tmp_path, "-c", code)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert "Triton is not installed" in found["where"]

@@ -6,9 +6,8 @@ from tests.training.helpers import small_run
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
+def _no_data_of_this_machine(monkeypatch):
     monkeypatch.delenv("SEQNETS_DATA", raising=False)
-    monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """Small runs on small made reviews, and ways to end them early."""
 
+import gc
 import os
+import runpy
 import shutil
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -52,6 +55,32 @@ def small_run(reviews, folder, *overrides, experiment="imdb_bilstm"):
 def command(reviews, folder, *overrides, script=SCRIPT):
     """The command of such a run."""
     return [sys.executable, "-c", script, str(reviews), str(folder), *overrides]
+
+
+def script(name, monkeypatch, capsys):
+    """Return a function that runs a script, such as train.py, in this process: an interpreter of its own takes seconds to start.
+
+    It takes the arguments and returns the exit status and what was written on standard output and standard error.
+    """
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        capsys.readouterr()
+        status = 0
+        try:
+            runpy.run_path(str(CONF.parent / name), run_name="__main__")
+        except SystemExit as end:
+            status = end.code or 0
+            if isinstance(status, str):  # what the interpreter prints
+                print(status, file=sys.stderr)
+                status = 1
+        except Exception:
+            traceback.print_exc()
+            status = 1
+        gc.collect()  # a lock in the frames of an exception
+        return status, *capsys.readouterr()
+
+    return run
 
 
 def ended_by(what, step):

@@ -3,7 +3,6 @@ import io
 import json
 import logging
 import os
-import subprocess
 import sys
 import warnings
 
@@ -21,7 +20,7 @@ from seqnets.training.config import build
 from tests.data import made
 from tests.data.made import parquet, parquet_folder
 from tests.data.made import reviews as made_reviews
-from tests.training.helpers import CONF, compose, ended_by, small_run
+from tests.training.helpers import CONF, compose, ended_by, script, small_run
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 
@@ -234,17 +233,12 @@ def test_the_scripts_are_thin():
     assert evaluate_script.evaluate is evaluate
 
 
-def test_multirun_and_the_scripts_themselves(reviews, tmp_path):
-    def script(name, *arguments):
-        command = [sys.executable, str(CONF.parent / name), *arguments]
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
-        return done.returncode, done.stdout, done.stderr
-
+def test_multirun_and_the_scripts_themselves(reviews, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train_py, evaluate_py = (script(name, monkeypatch, capsys) for name in ("train.py", "evaluate.py"))
     few = ["data.vocab_size=40", "data.max_tokens=8", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
     start = ["+experiment=imdb_bilstm", f"data.path={reviews}", *few]
-    code, out, err = script("train.py", "-m", *start, "model/cell=rnn_tanh,gru")
+    code, out, err = train_py("-m", *start, "model/cell=rnn_tanh,gru")
     assert code == 0, err
     (sweep,) = (tmp_path / "runs" / "sweeps").iterdir()
     folders = [sweep / "0", sweep / "1"]
@@ -256,7 +250,7 @@ def test_multirun_and_the_scripts_themselves(reviews, tmp_path):
     assert out.count("test/accuracy") >= 2
     assert not list(tmp_path.rglob(".hydra"))
 
-    code, out, err = script("train.py", "-m", *start, "model.cell.name=lstn,gru", "hydra.sweep.dir=more")
+    code, out, err = train_py("-m", *start, "model.cell.name=lstn,gru", "hydra.sweep.dir=more")
     assert code == 1
     assert "Traceback" not in err
     assert "1 of the sweep's jobs failed" in err
@@ -266,19 +260,19 @@ def test_multirun_and_the_scripts_themselves(reviews, tmp_path):
     assert not (result.parents[1] / "0").exists()
     assert "model.cell.name=lstn: refused" in out
 
-    code, _, err = script("train.py", *start, "model.net.pooling=sum", "hydra.run.dir=made/for/nothing")
+    code, _, err = train_py(*start, "model.net.pooling=sum", "hydra.run.dir=made/for/nothing")
     assert (code, "Traceback" in err) == (1, False)
     assert "ConfigError: " in err
-    code, _, err = script("train.py", *start, "run_dir=made/for/nothing")
+    code, _, err = train_py(*start, "run_dir=made/for/nothing")
     assert err.startswith("ConfigError: run_dir is where Hydra makes the folder: give hydra.run.dir=")
     assert not (tmp_path / "made").exists()
 
-    code, _, err = script("train.py", *start, f"hydra.run.dir={folders[0]}")
+    code, _, err = train_py(*start, f"hydra.run.dir={folders[0]}")
     assert code == 1
     assert err.startswith("RunFolderError: ")
     assert "Traceback" not in err
     (folders[1] / "checkpoints" / "last.ckpt").write_bytes(b"")
-    code, _, err = script("evaluate.py", f"ckpt_path={folders[1] / 'checkpoints' / 'last.ckpt'}")
+    code, _, err = evaluate_py(f"ckpt_path={folders[1] / 'checkpoints' / 'last.ckpt'}")
     assert code == 1
     assert err.startswith("CheckpointError: ")
     assert "Traceback" not in err

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -14,7 +11,7 @@ from seqnets.analysis.comparison import Bars
 from seqnets.analysis.memory import SolvedLengths
 from seqnets.training.sweep import by_seed, read_jobs, report_sweep
 from seqnets.training.sweep_folder import locked
-from tests.training.helpers import CONF
+from tests.training.helpers import script
 
 
 @pytest.fixture
@@ -93,24 +90,29 @@ def test_pictures_are_drawn_of_what_finished(jobs, tmp_path):
     assert not list((tmp_path / "none").iterdir())
 
 
-def run(folder, *arguments, **variables):
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, capsys):
+    """A function that runs a sweep of two jobs in the folder `all`, with more arguments, and returns its status and what it printed."""
     few = [
         "+experiment=gradient_flow", "data.length=5", "data.train_size=20", "data.validation_size=4", "data.test_size=4",
         "data.batch_size=10", "trainer.max_epochs=2", "trainer.accelerator=cpu", "model.net.recurrent.hidden_size=4",
         "model/cell=rnn_tanh,gru", "model.net.recurrent_gain=1.5", "trainer.gradient_clip_val=null",
     ]  # fmt: skip
-    command = [sys.executable, str(CONF.parent / "train.py"), *few, *arguments]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"} | variables
-    )
-    return done.returncode, done.stdout + done.stderr
+    monkeypatch.chdir(tmp_path)
+    train_py = script("train.py", monkeypatch, capsys)
+
+    def run(*arguments, into="hydra.sweep.dir=all"):
+        status, out, err = train_py(*few, into, *arguments)
+        return status, out + err
+
+    return run
 
 
-def test_a_sweep_of_an_experiment_goes_on_where_it_stopped(tmp_path):
-    code, out = run(tmp_path, "hydra.sweep.dir=all")
+def test_a_sweep_of_an_experiment_goes_on_where_it_stopped(sweep, tmp_path):
+    code, out = sweep()
     assert code == 0, out
-    sweep = tmp_path / "all"
-    assert sorted(p.name for p in sweep.iterdir()) == [
+    folder = tmp_path / "all"
+    assert sorted(p.name for p in folder.iterdir()) == [
         ".lock",
         "0",
         "1",
@@ -118,40 +120,41 @@ def test_a_sweep_of_an_experiment_goes_on_where_it_stopped(tmp_path):
         "multirun.yaml",
         "sweep.csv",
     ]
-    before = (sweep / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    (sweep / "1" / "result.json").unlink()  # as a kill leaves it
-    code, out = run(tmp_path, "hydra.sweep.dir=all")
+    before = (folder / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    (folder / "1" / "result.json").unlink()  # as a kill leaves it
+    code, out = sweep()
     assert code == 0, out
-    assert f"finished before: {sweep / '0'}" in out
-    assert (sweep / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
-    assert (sweep / "1.stopped-1" / "config.yaml").exists()
-    result = json.loads((sweep / "1" / "result.json").read_text())
+    assert f"finished before: {folder / '0'}" in out
+    assert (folder / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+    assert (folder / "1.stopped-1" / "config.yaml").exists()
+    result = json.loads((folder / "1" / "result.json").read_text())
     assert result["status"] == "finished" and result["resumed_from"].endswith("1.stopped-1/checkpoints/last.ckpt")
-    assert (sweep / "sweep.csv").read_text().count("finished") == 2
-    norms = pd.read_csv(sweep / "1" / "gradient_flow.csv")
+    assert (folder / "sweep.csv").read_text().count("finished") == 2
+    norms = pd.read_csv(folder / "1" / "gradient_flow.csv")
     assert set(norms["when"]) == {"before training", "after training"}  # though only its test was left to do
-    assert not (sweep / "1" / "checkpoints" / "last.ckpt").exists()
-    (sweep / "1" / "result.json").unlink()  # stopped anew, before it had one
-    code, out = run(tmp_path, "hydra.sweep.dir=all", "~logger.csv")
+    assert not (folder / "1" / "checkpoints" / "last.ckpt").exists()
+    (folder / "1" / "result.json").unlink()  # stopped anew, before it had one
+    code, out = sweep("~logger.csv")
     assert code == 1 and "holds another sweep" in out
-    code, out = run(tmp_path, "hydra.sweep.dir=all")
+    code, out = sweep()
     assert code == 0, out
-    result = json.loads((sweep / "1" / "result.json").read_text())
+    result = json.loads((folder / "1" / "result.json").read_text())
     assert result["status"] == "finished" and result["resumed_from"].endswith("1.stopped-1/checkpoints/last.ckpt")
 
 
-def test_the_folder_of_a_sweep_is_of_that_sweep_and_of_one_process(tmp_path):
-    sweep = tmp_path / "all"
-    code, out = run(tmp_path, "hydra.sweep.dir=all", "~logger.csv")  # whose losses the picture shows
+def test_the_folder_of_a_sweep_is_of_that_sweep_and_of_one_process(sweep, tmp_path, monkeypatch):
+    folder = tmp_path / "all"
+    code, out = sweep("~logger.csv")  # whose losses the picture shows
     assert code == 1 and "the sweep could not be reported: FileNotFoundError" in out
-    assert json.loads((sweep / "1" / "result.json").read_text())["status"] == "finished"
-    for variables in ({}, {"HYDRA_FULL_ERROR": "1"}):
-        code, out = run(tmp_path, "hydra.sweep.dir=all", "seed=3", **variables)
+    assert json.loads((folder / "1" / "result.json").read_text())["status"] == "finished"
+    for full in ("", "1"):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", full)
+        code, out = sweep("seed=3")
         assert code == 1
         assert "holds another sweep" in out and "to go on with that sweep" in out
-    with locked(sweep):
-        code, out = run(tmp_path, "hydra.sweep.dir=all", "~logger.csv")
+    with locked(folder):
+        code, out = sweep("~logger.csv")
         assert code == 1 and "another process is at work in" in out
-    code, out = run(tmp_path, "hydra.run.dir=one")
+    code, out = sweep(into="hydra.run.dir=one")
     assert code == 1 and "hydra.mode=RUN" in out
     assert not (tmp_path / "one").exists()
