@@ -31,7 +31,11 @@ STEPS = [
     LayerCase("latency", cell=cell, mode="step", B=3, I=5, H=6) for cell in ("lstm", "gru", "rnn_tanh", "rnn_relu")
 ]
 COMPILED = [name for name in CONTENDERS if name.startswith("torch.compile")]
-OTHERS = [name for name in CONTENDERS if name not in COMPILED]
+OTHERS = [
+    name if name.startswith("seqnets") or name == "torch.nn" else pytest.param(name, marks=pytest.mark.peers)
+    for name in CONTENDERS
+    if name not in COMPILED
+]
 
 
 @pytest.fixture
@@ -97,6 +101,7 @@ def test_gives_what_is_asked_for(name, case, meet, tmp_path):
         assert answer(contender, {"do": "run", "calls": 2})["seconds"] > 0
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_compiled_cell_gives_what_is_asked_for(name, meet, tmp_path):
     contender, arrays = meet(name), make_arrays(TINY, 0)
@@ -122,6 +127,7 @@ def test_a_step_carries_the_state(name, case, meet, tmp_path):
     check(case, arrays | after_one_step(case, arrays), {"y": twice})
 
 
+@pytest.mark.peers
 def test_keras_trains_an_experiment(meet):
     contender, case = meet("keras"), TrainCase("train", experiment="imdb_bilstm")
     generator = np.random.default_rng(0)
@@ -134,6 +140,7 @@ def test_keras_trains_an_experiment(meet):
     assert work.outputs(work.call())["loss"] != outputs["loss"]
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("name", ["keras", "flax", "onnxruntime"])
 def test_what_is_not_written_is_not_served(name, meet):
     case = TrainCase("train", experiment="names_gru")

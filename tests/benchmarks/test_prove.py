@@ -115,6 +115,7 @@ def test_a_rehearsal(environment, tmp_path):
     assert len(found["runs"]) == 3
 
 
+@pytest.mark.faults
 def test_ctrl_c_keeps_what_was_reached_and_leaves_no_process(environment, tmp_path):
     running = subprocess.Popen(
         command("--dry", "--jobs", 1, "--output", tmp_path), cwd=ROOT, env=environment, stdout=subprocess.PIPE,
@@ -379,6 +380,7 @@ def test_failures_of_pytest_are_kept(tmp_path, monkeypatch):
     assert failure["name"].endswith("test_made::test_wrong") and "the worst is y" in failure["message"]
 
 
+@pytest.mark.faults
 def test_tests_that_take_too_long_are_stopped_and_what_was_reached_is_kept(tmp_path, monkeypatch):
     folder = tmp_path / "tests" / "gpu"
     folder.mkdir(parents=True)

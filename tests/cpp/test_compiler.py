@@ -239,6 +239,7 @@ except (MemoryError, RuntimeError) as error:
 """
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory as Linux does")
 def test_without_memory_a_call_fails_and_the_process_lives():
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True)

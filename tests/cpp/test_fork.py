@@ -163,6 +163,7 @@ tracing.join()
 """
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="known on Linux alone")
 def test_a_child_that_imports_the_library_late_is_served(tmp_path):
     run(LATE, tmp_path)
@@ -172,7 +173,13 @@ def test_a_fork_waits_for_a_thread_that_traces(tmp_path):
     run(BUSY, tmp_path)
 
 
-@pytest.mark.parametrize("used", [False, True], ids=["no threads used before", "threads used before"])
+@pytest.mark.parametrize(
+    "used",
+    [
+        pytest.param(False, id="no threads used before", marks=pytest.mark.faults),
+        pytest.param(True, id="threads used before"),
+    ],
+)
 def test_forked_children_are_served(used, tmp_path):
     run(SCRIPT.replace("USED", str(used)), tmp_path)
 

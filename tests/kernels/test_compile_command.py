@@ -89,6 +89,7 @@ def test_an_interpreter_compiles_nothing_and_says_so(tmp_path):
     assert done.returncode == 2 and "TRITON_INTERPRET=1 is set" in done.stderr
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
 def test_no_process_outlives_the_command(how, tmp_path):
     arguments = command(
@@ -156,6 +157,7 @@ def test_a_kernel_that_does_not_compile_is_an_outcome_among_others(tmp_path, mon
     assert compile_all(right) == [Outcome(request, cached=True) for request in right]
 
 
+@pytest.mark.faults
 def test_processes_that_cannot_begin_are_told(tmp_path):
     code = """
 from seqnets.cells import rnn_tanh

@@ -53,7 +53,12 @@ def status(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)], ids=["Ctrl-C", "terminate", "hang up"]
+    ("name", "code"),
+    [
+        pytest.param("SIGINT", 130, id="Ctrl-C", marks=pytest.mark.faults),
+        pytest.param("SIGTERM", 143, id="terminate"),
+        pytest.param("SIGHUP", 129, id="hang up", marks=pytest.mark.faults),
+    ],
 )
 def test_a_signal_ends_the_run_after_its_step(name, code, reviews, whole_run, tmp_path):
     process = subprocess.run(
@@ -210,6 +215,7 @@ def test_a_forked_worker_leaves_ctrl_c_to_the_run_and_can_be_terminated(number, 
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
 
 
+@pytest.mark.faults
 def test_an_ignored_signal_stays_ignored(reviews, tmp_path):
     """A run leaves a signal ignored, as nohup sets it."""
     script = SCRIPT.replace("SIG_DFL", "SIG_IGN")
@@ -260,6 +266,7 @@ def test_a_closed_pipe_ends_the_run_after_its_step(reviews, tmp_path):
     assert status(tmp_path / "run") == "interrupted" and saved_step(tmp_path / "run") > 0
 
 
+@pytest.mark.faults
 def test_a_closed_pipe_ends_evaluate_and_predict(reviews, tmp_path):
     train(small_run(reviews, tmp_path / "run", "trainer.max_steps=1"))
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"

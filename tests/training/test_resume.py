@@ -48,7 +48,9 @@ def test_resumed_run_equals_uninterrupted_one(case, reviews, whole_run, tmp_path
     assert json.loads((tmp_path / "ended" / "result.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize(("how", "step", "saved"), [("Kill", 8, 6), ("KillWhileWriting", 8, 6)])
+@pytest.mark.parametrize(
+    ("how", "step", "saved"), [pytest.param("Kill", 8, 6, marks=pytest.mark.faults), ("KillWhileWriting", 8, 6)]
+)
 def test_killed_process_resumes(how, step, saved, reviews, whole_run, tmp_path):
     started = command(reviews, tmp_path / "killed", EVERY_3, *ended_by(how, step))
     process = subprocess.run(started, capture_output=True, text=True)
