@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import subprocess
 import tempfile
 import time
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from seqnets.folders import cache_directory, is_trusted, make_private
 from seqnets.kernels.planning.arch import ARCHS
 
 ARCH = "sm_90"
@@ -78,11 +80,16 @@ def install() -> None:
 def _load_library() -> None:
     from triton import knobs
 
-    folder = Path(tempfile.mkdtemp(prefix="seqnets-stub-gpu-"))
-    source, library = folder / "stub.c", folder / "libcuda.so.1"
-    source.write_text(SOURCE, encoding="utf-8")
-    command = ["cc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", str(library), str(source)]
-    subprocess.run(command, check=True)
+    folder = cache_directory() / f"stub-gpu-{hashlib.sha256(SOURCE.encode()).hexdigest()[:16]}"
+    library = folder / "libcuda.so.1"
+    make_private(folder)
+    if not (library.exists() and is_trusted(library.lstat())):
+        with tempfile.TemporaryDirectory(dir=folder) as building:  # several processes may be at it
+            source, built = Path(building, "stub.c"), Path(building, library.name)
+            source.write_text(SOURCE, encoding="utf-8")
+            command = ["cc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", str(built), str(source)]
+            subprocess.run(command, check=True)
+            built.replace(library)
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)  # what is linked against libcuda.so.1 finds this one loaded
     knobs.nvidia.libcuda_path = str(folder)
 
