@@ -53,7 +53,7 @@ setup(
     python_requires=">=3.10",
     # seqnets/kernels is a link to ../kernels: a top-level import name `kernels` would shadow another project's.
     packages=find_packages(include=["seqnets", "seqnets.*"]),
-    package_data={"seqnets": ["py.typed"], "seqnets.kernels.cpp": ["*.hpp"]},
+    package_data={"seqnets": ["py.typed"], "seqnets.kernels.cpp": ["include/*.hpp"]},
     install_requires=["torch>=2.11"],
     extras_require={
         "train": TRAIN,

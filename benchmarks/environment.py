@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.contenders import Settings
 from benchmarks.cuda import clocks
-from seqnets.kernels.cpp.compiler import compiler_version
+from seqnets.kernels.cpp.build import compiler_version
 from seqnets.training.environment import environment as environment_of_training
 
 

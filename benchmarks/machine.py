@@ -14,8 +14,8 @@ import torch
 
 from benchmarks.cases import LayerCase
 from benchmarks.contenders import Settings
-from seqnets.kernels.analysis.floors import BARRIER_CYCLES, GPU, LAUNCH_NS, SHARED_BYTES_PER_CLOCK, gpu
-from seqnets.kernels.planning.arch import arch_of
+from seqnets.kernels.report.roofline import BARRIER_CYCLES, GPU, LAUNCH_NS, SHARED_BYTES_PER_CLOCK, gpu
+from seqnets.kernels.triton.planning.arch import arch_of
 
 SIZE = 2048  # of the matrices
 COPIED = 1 << 26  # bytes, more than caches hold
@@ -60,7 +60,7 @@ def _seconds(call: Callable[[], Any], device: str) -> float:
 
 
 def chain_seconds(case: LayerCase, gates: int, device: str) -> float | None:
-    """The least that a GPU needs from one time step to the next, by the model of kernels/analysis/floors.py; None on a CPU,
+    """The least that a GPU needs from one time step to the next, by the model of kernels/report/roofline.py; None on a CPU,
     where no barrier lies between steps.
 
     Either one multiprocessor reads the recurrent weight from its shared memory, with one barrier; or all share it, and wait for

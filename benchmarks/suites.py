@@ -147,10 +147,10 @@ def examine(case: KernelCase) -> Answer:
         return {"status": "not served", "why": "Triton is not installed (pip install triton)"}
     if interpreted():
         return {"status": "not served", "why": "TRITON_INTERPRET=1 is set, and an interpreter compiles nothing"}
-    from seqnets.kernels.analysis.report import describe
-    from seqnets.kernels.cases import Case as Compiled
-    from seqnets.kernels.planning.arch import ARCHS
-    from seqnets.kernels.planning.select import demand_of
+    from seqnets.kernels.report.command import describe
+    from seqnets.kernels.triton.cases import Case as Compiled
+    from seqnets.kernels.triton.planning.arch import ARCHS
+    from seqnets.kernels.triton.planning.select import demand_of
 
     try:
         cell, dtype, backward = get_cell(case.cell), DTYPES[case.dtype], case.pass_ == "backward"

@@ -230,7 +230,7 @@ def _training(title: str, every: Sequence[Figures], results: Mapping[str, Any]) 
 
 
 def _kernels(title: str, every: Sequence[Figures], results: Mapping[str, Any]) -> Table:
-    from seqnets.kernels.analysis.report import HEADER, NOTE, line_of
+    from seqnets.kernels.report.command import HEADER, NOTE, line_of
 
     kernels = [m["results"][OURS]["kernel"] for m in results["measurements"] if "kernel" in m["results"].get(OURS, {})]
     assert all(isinstance(f.case, KernelCase) for f in every)

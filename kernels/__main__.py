@@ -8,11 +8,11 @@ import sys
 from seqnets.cells import CELLS, Cell
 from seqnets.errors import CellError
 from seqnets.interrupts import interruptible
-from seqnets.kernels.analysis.report import add_report_arguments, report_command
 from seqnets.kernels.arguments import cell as cell_named
 from seqnets.kernels.availability import triton_version
-from seqnets.kernels.compile_command import add_compile_arguments, compile_command
-from seqnets.kernels.planning.tune_command import add_tune_arguments, tune_command
+from seqnets.kernels.report.command import add_report_arguments, report_command
+from seqnets.kernels.triton.compile_command import add_compile_arguments, compile_command
+from seqnets.kernels.tuning.command import add_tune_arguments, tune_command
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ def _source(cell: Cell, target: str) -> str:
         from seqnets.kernels.cpp.library import source
 
         return source(cell)
-    from seqnets.kernels.generation.module import generate
+    from seqnets.kernels.triton.module import generate
 
     return generate(cell).source
 

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 import seqnets
 from seqnets.cells import Cell
-from seqnets.kernels.planning.select import use_schedule
+from seqnets.kernels.triton.planning.select import use_schedule
 from tests.cells import zoo
 from tests.tolerance import assert_same_bits, assert_within_policy
 

@@ -18,7 +18,7 @@ from benchmarks.cuda import cudnn_algorithm, gpu_seconds, launch_times
 from seqnets.cells import get_cell
 from seqnets.kernels.arguments import DTYPES
 from seqnets.kernels.availability import triton_version
-from seqnets.kernels.cpp.compiler import compiler_version
+from seqnets.kernels.cpp.build import compiler_version
 
 LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
 SINGLE = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn_tanh": nn.RNNCell, "rnn_relu": nn.RNNCell}

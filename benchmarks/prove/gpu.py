@@ -15,7 +15,7 @@ from seqnets.cores import cores
 from seqnets.errors import BackendError
 from seqnets.kernels import store
 from seqnets.kernels.availability import why_unavailable
-from seqnets.kernels.planning.arch import arch_of
+from seqnets.kernels.triton.planning.arch import arch_of
 from seqnets.source import commit, digest
 
 MEMORY_OF_A_PROCESS = 700 << 20  # bytes: its context, cuBLAS and cuDNN

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from seqnets.folders import cache_directory, is_trusted, make_private
-from seqnets.kernels.planning.arch import ARCHS
+from seqnets.kernels.triton.planning.arch import ARCHS
 
 ARCH = "sm_90"
 DEVICE = torch.device("cpu")
@@ -153,7 +153,7 @@ def _replace_clocks() -> None:
 def _answer_for_the_device() -> None:
     from benchmarks import cuda as clocks
     from seqnets.backends import triton as backend
-    from seqnets.kernels.planning import select
+    from seqnets.kernels.triton.planning import select
 
     cuda: Any = torch.cuda
     properties = SimpleNamespace(

@@ -18,11 +18,11 @@ from benchmarks.cells import light
 from benchmarks.cuda import clocks, cudnn_algorithm, gpu_seconds, graph_seconds, host_seconds
 from benchmarks.prove.workers import SPENT
 from seqnets.errors import BackendError
-from seqnets.kernels.agreement import variants, worst_error
-from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
 from seqnets.kernels.availability import CHECK
-from seqnets.kernels.planning.select import find_plan, use_schedule
-from seqnets.kernels.trial import Variant
+from seqnets.kernels.report.compilations import Compilation, watch_compilations
+from seqnets.kernels.triton.agreement import variants, worst_error
+from seqnets.kernels.triton.planning.select import find_plan, use_schedule
+from seqnets.kernels.triton.trial import Variant
 from seqnets.tolerance import Error, verdict
 
 CELLS = {"lstm": seqnets.CELLS["lstm"], "gru": seqnets.CELLS["gru"], "light": light}
@@ -90,7 +90,7 @@ def set_precision(dtype: str) -> None:
 
 
 def check(cell: str, dtype: str, schedule: str, H: int, mode: str) -> dict[str, Any]:
-    """Judge the kernels of a schedule step by step, by the project's tolerance policy; see `seqnets.kernels.agreement`."""
+    """Judge the kernels of a schedule step by step, by the project's tolerance policy; see `seqnets.kernels.triton.agreement`."""
     set_precision(dtype)
     found, device, own = DTYPES[dtype], torch.device(here.device), CELLS[cell]
     compiled: list[Compilation] = []
@@ -105,7 +105,7 @@ def check(cell: str, dtype: str, schedule: str, H: int, mode: str) -> dict[str, 
 
 def compile_layer(shape: Shape) -> dict[str, Any]:
     """Compile what `time_layer` runs, as ``python -m seqnets.kernels compile`` does; nothing is launched."""
-    from seqnets.kernels.compiling import Refused, compile_one, missing, place_here, plan_variant
+    from seqnets.kernels.triton.compiling import Refused, compile_one, missing, place_here, plan_variant
 
     set_precision(shape.dtype)
     cell, place = CELLS[shape.cell], place_here(torch.device(here.device))

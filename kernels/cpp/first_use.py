@@ -14,11 +14,11 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.errors import BackendError
 from seqnets.kernels import store
-from seqnets.kernels.apart import apart
 from seqnets.kernels.availability import CHECK
 from seqnets.kernels.cpp.library import Library, library
 from seqnets.kernels.cpp.operator import layer, layer_backward, run_steps
 from seqnets.kernels.cpp.printed import printed
+from seqnets.kernels.isolation import apart
 from seqnets.once import once
 from seqnets.tolerance import Error, verdict
 

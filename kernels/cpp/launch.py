@@ -11,8 +11,8 @@ from torch import Tensor
 from seqnets.cells import Cell
 from seqnets.errors import BackendError
 from seqnets.kernels.cpp.library import Library, arguments, library, loaded
-from seqnets.kernels.cpp.memory import pool
-from seqnets.kernels.cpp.threads import count_threads
+from seqnets.kernels.cpp.openmp import count_threads
+from seqnets.kernels.cpp.pool import pool
 from seqnets.recurrence import arithmetic_dtype
 
 ROWS = 64  # of a task at most

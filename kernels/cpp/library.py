@@ -10,11 +10,11 @@ import torch
 
 from seqnets.cells import Cell
 from seqnets.errors import CellError
-from seqnets.kernels.apart import apart
-from seqnets.kernels.cpp import compiler
-from seqnets.kernels.cpp.compiler import CompilationError, compiled
+from seqnets.kernels.cpp import build
+from seqnets.kernels.cpp.build import CompilationError, compiled
+from seqnets.kernels.cpp.openmp import runtime
 from seqnets.kernels.cpp.printed import Printed, printed
-from seqnets.kernels.cpp.threads import runtime
+from seqnets.kernels.isolation import apart
 from seqnets.once import once
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
 def is_compiled(cell: Cell, dtype: torch.dtype) -> bool:
     """Whether `library` has nothing to compile: it was, or it cannot be."""
     try:
-        return compiler.is_compiled(_name(cell), source(cell, dtype))
+        return build.is_compiled(_name(cell), source(cell, dtype))
     except CellError:
         return True
 

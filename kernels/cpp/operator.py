@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqnets.cells.cell import find_cell
 from seqnets.conditions import PLAIN
-from seqnets.kernels.gradients import gradients_by_step, needs_step
+from seqnets.kernels.autograd import gradients_by_step, needs_step
 from seqnets.recurrence import Weights, active_steps, arithmetic_dtype, project_input
 from seqnets.scan import scan
 

@@ -11,8 +11,8 @@ import torch
 import seqnets.cells
 from seqnets.cells import CELLS, Cell
 from seqnets.kernels import store
-from seqnets.kernels.apart import apart
-from seqnets.kernels.cpp.compiler import own_folder
+from seqnets.kernels.cpp.build import own_folder
+from seqnets.kernels.isolation import apart
 from seqnets.once import once
 
 
@@ -42,9 +42,9 @@ def printed(cell: Cell) -> Printed:
 
 
 def _print(cell: Cell) -> Printed:
-    from seqnets.kernels.generation.cpp_printer import print_cell
-    from seqnets.kernels.generation.saving import split
-    from seqnets.kernels.generation.tracing import trace
+    from seqnets.kernels.cpp.codegen import print_cell
+    from seqnets.kernels.ir.partition import split
+    from seqnets.kernels.ir.tracing import trace
 
     parts = split(trace(cell))
     saved = parts.forward.outputs["saved"]

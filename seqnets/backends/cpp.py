@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from seqnets.backends.kernels import autocast, is_differentiated, returns_more, why_unfit
 from seqnets.conditions import is_exporting
 from seqnets.kernels.cpp.operator import run_layer
-from seqnets.kernels.cpp.refusal import why_refused
+from seqnets.kernels.cpp.support import why_refused
 from seqnets.recurrence import Problem, Result, active_steps, autocast_dtype
 
 DTYPES = (torch.bfloat16, torch.float32, torch.float64)

@@ -23,10 +23,10 @@ from seqnets.conditions import is_exporting
 from seqnets.folders import cache_directory
 from seqnets.forking import is_forked
 from seqnets.kernels import store
-from seqnets.kernels.apart import apart
-from seqnets.kernels.cpp import threads
+from seqnets.kernels.cpp import openmp
+from seqnets.kernels.isolation import apart
 from seqnets.kernels.load import Load
-from seqnets.kernels.planning.timing import time_on_cpu
+from seqnets.kernels.timing import time_on_cpu
 from seqnets.once import once
 from seqnets.recurrence import Problem, Weights, autocast_dtype
 
@@ -212,7 +212,7 @@ def _read_or_measure(shape: Shape) -> Times:
         if known is None:
             log.info("timing aten and cpp, once: %s", shape)
             try:
-                threads.release()  # those of this thread, or they would count with those of the one that measures
+                openmp.release()  # those of this thread, or they would count with those of the one that measures
                 known = apart(_measure, shape)
             except Exception:  # no reason to fail the caller, who did not ask for it
                 log.warning("aten and cpp could not be timed for %s.", shape, exc_info=True)

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from seqnets.backends.kernels import autocast, is_differentiated, returns_more, why_unfit
 from seqnets.conditions import graph_is_captured
 from seqnets.kernels.availability import interpreted, why_unavailable
-from seqnets.kernels.layout import pack_rows, pack_weight
-from seqnets.kernels.operator import recurrence
-from seqnets.kernels.refusal import why_refused
+from seqnets.kernels.triton.layout import pack_rows, pack_weight
+from seqnets.kernels.triton.operator import recurrence
+from seqnets.kernels.triton.support import why_refused
 from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

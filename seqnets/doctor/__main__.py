@@ -23,7 +23,7 @@ from seqnets.doctor.surroundings import surroundings, where_it_ran
 from seqnets.interrupts import interruptible
 from seqnets.kernels.arguments import DTYPES, cell, positive
 from seqnets.kernels.availability import CHECK, interpreted, triton_version
-from seqnets.kernels.planning.timing import BATCH, STEPS
+from seqnets.kernels.timing import BATCH, STEPS
 from seqnets.progress import Progress, about
 from seqnets.table import print_table
 
@@ -96,7 +96,7 @@ def _compile(cases: Sequence[Case], device: torch.device) -> None:
     first = f", and before them {len(absent)} kernels to compile" if absent else ""
     print(f"{len(cases)} checks{first}: {took}", file=sys.stderr, flush=True)
     if absent:
-        from seqnets.kernels.compiling import compile_all
+        from seqnets.kernels.triton.compiling import compile_all
 
         with Progress(len(absent)) as progress:
             compile_all(absent, done=lambda outcome: progress.advance(f"compiled {outcome.request}"))

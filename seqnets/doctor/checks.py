@@ -14,16 +14,16 @@ import torch
 from seqnets.backends import aten, cpp
 from seqnets.cells import Cell
 from seqnets.errors import CellError
-from seqnets.kernels.agreement import variants, worst_error
-from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
 from seqnets.kernels.availability import why_unavailable
 from seqnets.kernels.cpp import first_use
-from seqnets.kernels.cpp.compiler import find_compiler
+from seqnets.kernels.cpp.build import find_compiler
 from seqnets.kernels.cpp.library import library
 from seqnets.kernels.cpp.printed import printed
-from seqnets.kernels.generation.module import generate
-from seqnets.kernels.planning.select import use_schedule, why_no_plan
-from seqnets.kernels.planning.timing import BATCH, STEPS, Timer, time_on_cpu, time_on_gpu
+from seqnets.kernels.report.compilations import Compilation, watch_compilations
+from seqnets.kernels.timing import BATCH, STEPS, Timer, time_on_cpu, time_on_gpu
+from seqnets.kernels.triton.agreement import variants, worst_error
+from seqnets.kernels.triton.module import generate
+from seqnets.kernels.triton.planning.select import use_schedule, why_no_plan
 from seqnets.layers import Recurrent
 from seqnets.masks import Mask
 from seqnets.tolerance import Error

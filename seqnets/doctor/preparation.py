@@ -10,12 +10,12 @@ import torch
 from seqnets.backends import cpp
 from seqnets.doctor.checks import CPP, Case
 from seqnets.errors import CellError
-from seqnets.kernels.agreement import variants
 from seqnets.kernels.availability import why_unavailable
 from seqnets.kernels.cpp.library import is_compiled
+from seqnets.kernels.triton.agreement import variants
 
 if TYPE_CHECKING:
-    from seqnets.kernels.compiling import Request
+    from seqnets.kernels.triton.compiling import Request
 
 # Of one check: in the interpreter and in C++, and of what C++ compiles for a cell and dtype, as they took on two cores that others
 # shared; on a GPU an assumption.
@@ -27,7 +27,7 @@ def absent_kernels(cases: Sequence[Case], device: torch.device) -> list[Request]
     """The kernels that checks and timings on a GPU launch, and that Triton's cache does not have."""
     if device.type != "cuda" or why_unavailable("cuda") is not None:
         return []
-    from seqnets.kernels.compiling import missing, place_here, plan_variant
+    from seqnets.kernels.triton.compiling import missing, place_here, plan_variant
 
     place = place_here(device)
     if isinstance(place, str):
@@ -51,7 +51,7 @@ def seconds_of(cases: Sequence[Case], device: torch.device, absent: int) -> floa
     in_cpp = {(case.cell, case.dtype) for case in cases if case.schedule == CPP and case.dtype in cpp.DTYPES}
     seconds += SECONDS_TO_COMPILE_CPP * sum(not is_compiled(cell, dtype) for cell, dtype in in_cpp)
     if absent:
-        from seqnets.kernels import compiling
+        from seqnets.kernels.triton import compiling
 
         seconds += compiling.seconds_of(absent)
     return seconds

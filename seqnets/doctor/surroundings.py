@@ -12,8 +12,8 @@ import seqnets
 from seqnets.folders import cache_directory
 from seqnets.kernels import store
 from seqnets.kernels.availability import interpreted, why_unavailable
-from seqnets.kernels.cpp.compiler import compiler_version, cpu_name
-from seqnets.kernels.planning.select import arch_here, precision_of
+from seqnets.kernels.cpp.build import compiler_version, cpu_name
+from seqnets.kernels.triton.planning.select import arch_here, precision_of
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:

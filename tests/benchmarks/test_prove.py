@@ -22,7 +22,7 @@ from benchmarks.prove.record import SCHEMA, Record, status, verdicts_of
 from benchmarks.prove.tables import markdown, summary, tables
 from benchmarks.prove.workers import Outcome, Task
 from seqnets.errors import BackendError, DataError
-from seqnets.kernels.planning.arch import ARCHS
+from seqnets.kernels.triton.planning.arch import ARCHS
 
 ROOT = Path(__file__).parents[2]
 NOT_NEEDED = (

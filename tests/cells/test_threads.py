@@ -10,7 +10,7 @@ import torch
 import seqnets
 from seqnets.cells.cell import find_cell, record
 from seqnets.kernels.cpp.printed import printed
-from seqnets.kernels.generation.module import generate
+from seqnets.kernels.triton.module import generate
 from seqnets.once import exclusive, on_behalf, once
 
 THREADS = 4

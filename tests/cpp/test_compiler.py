@@ -15,7 +15,7 @@ import torch
 
 import seqnets
 from seqnets.errors import BackendError
-from seqnets.kernels.cpp import compiler, library, printed
+from seqnets.kernels.cpp import build, library, printed
 
 SOURCE = 'extern "C" int answer() { return 42; }'
 
@@ -24,7 +24,7 @@ SOURCE = 'extern "C" int answer() { return 42; }'
 def fresh(monkeypatch, tmp_path):
     """A process that has compiled nothing yet."""
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path / "cache"))
-    caches = compiler.find_compiler, compiler._version, library._library  # not what a test puts in their place
+    caches = build.find_compiler, build._version, library._library  # not what a test puts in their place
     for cached in caches:
         cached.cache_clear()
     yield
@@ -37,29 +37,29 @@ def kept(tmp_path):
 
 
 def test_what_was_compiled_is_kept_and_loaded_again(tmp_path, monkeypatch):
-    assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+    assert build.compiled("answer", SOURCE)[0].answer() == 42
     assert kept(tmp_path) == [".sha256", ".so"]
-    monkeypatch.setattr(compiler, "_run", lambda *given: pytest.fail("it was compiled again"))
-    assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+    monkeypatch.setattr(build, "_run", lambda *given: pytest.fail("it was compiled again"))
+    assert build.compiled("answer", SOURCE)[0].answer() == 42
 
 
 @pytest.mark.parametrize("change", ["source", "cpu", "version"])
 def test_what_was_compiled_from_or_for_something_else_is_not_loaded(change, tmp_path, monkeypatch):
-    compiler.compiled("answer", SOURCE)
+    build.compiled("answer", SOURCE)
     if change != "source":
-        monkeypatch.setattr(compiler, f"_{change}", lambda *given: "another")
-    compiler.compiled("answer", SOURCE + "\n" if change == "source" else SOURCE)
+        monkeypatch.setattr(build, f"_{change}", lambda *given: "another")
+    build.compiled("answer", SOURCE + "\n" if change == "source" else SOURCE)
     assert kept(tmp_path).count(".so") == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x7fELF and nothing more"])
 def test_a_damaged_file_is_compiled_again(damage, tmp_path, caplog):
-    compiler.compiled("answer", SOURCE)
+    build.compiled("answer", SOURCE)
     (path,) = (tmp_path / "cache" / "kernels").glob("*.so")
     path.unlink()  # the old one is mapped into this process
     path.write_bytes(damage)
     with caplog.at_level(logging.WARNING):
-        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+        assert build.compiled("answer", SOURCE)[0].answer() == 42
     assert "is damaged" in caplog.text
 
 
@@ -93,39 +93,39 @@ def test_a_compiler_that_fails_leaves_nothing_behind(script, message, tmp_path, 
     broken.write_text(f"#!/bin/sh\n{script}\n")
     broken.chmod(broken.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CXX", str(broken))
-    with pytest.raises(compiler.CompilationError, match=message):
-        compiler.compiled("answer", SOURCE)
+    with pytest.raises(build.CompilationError, match=message):
+        build.compiled("answer", SOURCE)
     assert kept(tmp_path) == []
 
 
 def test_a_compiler_that_is_not_there(monkeypatch):
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    with pytest.raises(compiler.CompilationError, match="cannot be run .*set CXX to another compiler"):
-        compiler.compiled("answer", SOURCE)
+    with pytest.raises(build.CompilationError, match="cannot be run .*set CXX to another compiler"):
+        build.compiled("answer", SOURCE)
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_for_the_process(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
-        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+        assert build.compiled("answer", SOURCE)[0].answer() == 42
     assert "compiled for this process alone" in caplog.text
 
 
 def planted(tmp_path):
     """A library that answers otherwise, whose checksum is right; and its folder."""
-    compiler.compiled("answer", SOURCE)
+    build.compiled("answer", SOURCE)
     folder = tmp_path / "cache" / "kernels"
     (path,) = folder.glob("*.so")
     path.unlink()  # it is mapped into this process
-    compiler._compile(compiler.find_compiler(), SOURCE.replace("42", "13"), path)
+    build._compile(build.find_compiler(), SOURCE.replace("42", "13"), path)
     return folder, path
 
 
 def test_folders_are_the_users_alone(tmp_path):
     before = os.umask(0o002)
     try:
-        compiler.compiled("answer", SOURCE)
+        build.compiled("answer", SOURCE)
     finally:
         os.umask(before)
     for folder in (tmp_path / "cache", tmp_path / "cache" / "kernels"):
@@ -137,8 +137,8 @@ def test_a_folder_that_others_could_write_is_closed_and_its_libraries_are_made_a
     folder, _ = planted(tmp_path)
     folder.chmod(mode)
     with caplog.at_level(logging.WARNING):
-        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
-        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+        assert build.compiled("answer", SOURCE)[0].answer() == 42
+        assert build.compiled("answer", SOURCE)[0].answer() == 42
     assert caplog.text.count("Other users could write") == 1
     assert folder.stat().st_mode & 0o777 == mode & 0o755
 
@@ -153,7 +153,7 @@ def test_a_file_that_others_could_have_made_is_not_loaded(how, tmp_path):
         elsewhere = tmp_path / which.name
         which.rename(elsewhere)
         which.symlink_to(elsewhere)
-    assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+    assert build.compiled("answer", SOURCE)[0].answer() == 42
 
 
 root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a folder away")
@@ -164,23 +164,23 @@ def test_a_folder_of_another_user_is_refused(tmp_path, caplog):
     folder, path = planted(tmp_path)
     os.chown(folder, 12345, -1)
     with caplog.at_level(logging.WARNING):
-        assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+        assert build.compiled("answer", SOURCE)[0].answer() == 42
     assert "can be written by other users" in caplog.text
     assert path.exists() and folder.stat().st_uid == 12345
 
 
 @root
 def test_a_cache_of_root_that_the_user_cannot_write_serves(tmp_path, monkeypatch):
-    compiler.compiled("answer", SOURCE)
+    build.compiled("answer", SOURCE)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(compiler, "_run", lambda *given: pytest.fail("it was compiled again"))
-    assert compiler.compiled("answer", SOURCE)[0].answer() == 42
+    monkeypatch.setattr(build, "_run", lambda *given: pytest.fail("it was compiled again"))
+    assert build.compiled("answer", SOURCE)[0].answer() == 42
 
 
 def compile_and_report(folder, results):
     os.environ["SEQNETS_CACHE"] = folder
-    results.put((compiler.compiled("answer", SOURCE)[0].answer(), os.getpid()))
+    results.put((build.compiled("answer", SOURCE)[0].answer(), os.getpid()))
 
 
 def test_processes_that_start_together_all_get_it_and_one_compiles(tmp_path):
@@ -197,7 +197,7 @@ def test_processes_that_start_together_all_get_it_and_one_compiles(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds libraries in /proc")
 def test_the_threads_are_those_of_torch():
-    from seqnets.kernels.cpp.threads import runtime
+    from seqnets.kernels.cpp.openmp import runtime
 
     torch.ones(10).sum()
     found = runtime()
@@ -251,7 +251,7 @@ def test_a_full_disk_costs_a_compilation_per_process(monkeypatch, caplog):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shutil.copyfile", full)
-    functions, _ = compiler.compiled("answer", SOURCE)
+    functions, _ = build.compiled("answer", SOURCE)
     assert functions.answer() == 42
     assert "No space left on device" in caplog.text and "for this process alone" in caplog.text
 
@@ -261,5 +261,5 @@ def test_without_room_for_temporary_files_there_is_a_reason(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryDirectory", full)
-    with pytest.raises(compiler.CompilationError, match="cannot be kept, or loaded .*No space left"):
-        compiler.compiled("answer", SOURCE)
+    with pytest.raises(build.CompilationError, match="cannot be kept, or loaded .*No space left"):
+        build.compiled("answer", SOURCE)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from seqnets.kernels.cpp.compiler import compiled
+from seqnets.kernels.cpp.build import compiled
 
 FUNCTIONS = (
     "exp",

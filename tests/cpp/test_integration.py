@@ -9,9 +9,9 @@ import torch
 
 import seqnets
 from seqnets.errors import BackendError
-from seqnets.kernels.cpp.memory import SMALLEST, Pool
 from seqnets.kernels.cpp.operator import layer as operator
 from seqnets.kernels.cpp.operator import layer_backward
+from seqnets.kernels.cpp.pool import SMALLEST, Pool
 from tests.recurrences import (
     ENTANGLED,
     GRU,

@@ -40,7 +40,7 @@ def test_a_tuned_plan_is_kept_and_used(tmp_path, monkeypatch):
     options = ("--cell", "lstm", "--hidden", "16", "--dtype", "fp16", "--batch", "16", "--steps", "8")
     found = run(tmp_path, "seqnets.kernels", "tune", *options)
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
-    from seqnets.kernels.planning import select, tuned
+    from seqnets.kernels.triton.planning import select, tuned
 
     tuned.tuned_plan.cache_clear()
     device = torch.device("cuda", torch.cuda.current_device())

@@ -11,9 +11,9 @@ import seqnets
 from seqnets.doctor import __main__ as command
 from seqnets.doctor.checks import Case, Check
 from seqnets.doctor.preparation import absent_kernels, seconds_of
-from seqnets.kernels import compiling
 from seqnets.kernels.availability import CHECK
-from seqnets.kernels.planning.arch import ARCHS
+from seqnets.kernels.triton import compiling
+from seqnets.kernels.triton.planning.arch import ARCHS
 from seqnets.tolerance import Error
 from tests.doctor import user_cells
 

@@ -30,8 +30,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def _watched(request, monkeypatch):
     """The plans by which kernels are launched, and what is compiled."""
-    from seqnets.kernels import launch  # which imports Triton: where tests run
-    from seqnets.kernels.analysis.compilations import watch_compilations
+    from seqnets.kernels.report.compilations import watch_compilations
+    from seqnets.kernels.triton import launch  # which imports Triton: where tests run
 
     plans, compiled = request.node.stash.setdefault(PLANS, {}), request.node.stash.setdefault(COMPILED, [])
     find = launch.plan_for

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.prove import stub_gpu
-from seqnets.kernels import first_use
+from seqnets.kernels.triton import first_use
 from tests import tolerance
 
 

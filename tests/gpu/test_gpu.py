@@ -13,8 +13,8 @@ import torch
 
 import seqnets
 from seqnets.kernels.availability import why_unavailable
-from seqnets.kernels.planning.arch import arch_of
-from seqnets.kernels.planning.select import find_plan, use_schedule
+from seqnets.kernels.triton.planning.arch import arch_of
+from seqnets.kernels.triton.planning.select import find_plan, use_schedule
 from tests import recurrences
 from tests.gpu.device import DEVICE, STUB
 from tests.recurrences import BFLOAT, CELLS, GRU, HALF, LSTM, RNN, SCHEDULES, TWO_WAY, Case, build, inputs
@@ -250,7 +250,7 @@ def test_a_cuda_graph_of_both_passes(layer_and_input, schedule):
 
 def test_a_cuda_graph_is_captured_once_the_first_use_was_checked(monkeypatch):
     monkeypatch.delenv("SEQNETS_CHECK")
-    monkeypatch.setattr("seqnets.kernels.first_use.find_verdict.known", {})
+    monkeypatch.setattr("seqnets.kernels.triton.first_use.find_verdict.known", {})
     layer, x = seqnets.GRU(5, 7, device=DEVICE, backend="triton"), torch.randn(4, 3, 5, device=DEVICE)
     with torch.no_grad():
         expected = layer(x)[0]

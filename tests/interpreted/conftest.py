@@ -84,7 +84,7 @@ def checked(monkeypatch):
     """The check of first use, as in a new process; of the Triton kernels alone, as `explain` asks all backends."""
     monkeypatch.delenv("SEQNETS_CHECK", raising=False)
     monkeypatch.setattr("seqnets.kernels.cpp.first_use.why_disagrees", lambda *which: None)
-    monkeypatch.setattr("seqnets.kernels.first_use.find_verdict.known", {})
+    monkeypatch.setattr("seqnets.kernels.triton.first_use.find_verdict.known", {})
 
 
 @pytest.fixture

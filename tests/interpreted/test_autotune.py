@@ -12,12 +12,13 @@ import seqnets
 from seqnets.cells import gru, lstm
 from seqnets.errors import BackendError
 from seqnets.kernels import store
-from seqnets.kernels.generation.module import generate
-from seqnets.kernels.planning import autotune, tuned
-from seqnets.kernels.planning.autotune import tune
-from seqnets.kernels.planning.candidates import candidates
-from seqnets.kernels.planning.capacity import choose
-from seqnets.kernels.planning.select import arch_here, demand_of, plan_for, use_schedule
+from seqnets.kernels.triton.module import generate
+from seqnets.kernels.triton.planning import tuned
+from seqnets.kernels.triton.planning.candidates import candidates
+from seqnets.kernels.triton.planning.capacity import choose
+from seqnets.kernels.triton.planning.select import arch_here, demand_of, plan_for, use_schedule
+from seqnets.kernels.tuning import autotune
+from seqnets.kernels.tuning.autotune import tune
 from tests.cells.zoo import layernorm_lstm, two_speeds
 
 CPU = torch.device("cpu")
@@ -112,7 +113,7 @@ def test_another_process_finds_it(tmp_path):
     keep(fast, backward=True)
     code = (
         "import torch, seqnets\n"
-        "from seqnets.kernels.planning.select import plan_for\n"
+        "from seqnets.kernels.triton.planning.select import plan_for\n"
         f"print(plan_for(seqnets.CELLS['lstm'], {U}, 1, torch.float32, torch.device('cpu'), True))"
     )
     environment = {**os.environ, "TRITON_INTERPRET": "1", "SEQNETS_CACHE": str(tmp_path)}

@@ -8,11 +8,12 @@ import torch
 
 import seqnets
 from seqnets.errors import BackendError
-from seqnets.kernels import availability, first_use, launch, store
-from seqnets.kernels.agreement import SIZES, worst_error
-from seqnets.kernels.generation.module import generate
-from seqnets.kernels.refusal import why_refused
-from seqnets.kernels.trial import Variant
+from seqnets.kernels import availability, store
+from seqnets.kernels.triton import first_use, launch
+from seqnets.kernels.triton.agreement import SIZES, worst_error
+from seqnets.kernels.triton.module import generate
+from seqnets.kernels.triton.support import why_refused
+from seqnets.kernels.triton.trial import Variant
 from tests.recurrences import Case, build, right, traced, wrong
 
 # out of a step's domain NumPy, which interprets, warns where a GPU is silent

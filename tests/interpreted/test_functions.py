@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from seqnets.kernels import functions
+from seqnets.kernels.triton import math as kernel_math
 
 N = 4096
 BOTH = (torch.float32, torch.float64)
@@ -53,7 +53,7 @@ def ulps(actual, oracle):
 def test_accurate_to_a_few_units_in_the_last_place(name, dtype):
     x = WIDE.to(dtype)
     out = torch.full_like(x, math.nan)
-    _unary[(1,)](x, out, F=getattr(functions, name), N=N)
+    _unary[(1,)](x, out, F=getattr(kernel_math, name), N=N)
     oracle = getattr(torch, name)(x.double())
     normal = (oracle.abs() >= torch.finfo(dtype).tiny) | (oracle == 0) | oracle.isnan()
     assert ulps(out[normal], oracle[normal]) <= 4
@@ -66,7 +66,7 @@ def test_power_loses_no_more_than_its_exponential_must(dtype):
     x, y = (grid.flatten().to(dtype) for grid in torch.meshgrid(bases, exponents, indexing="ij"))
     x, y = (torch.nn.functional.pad(tensor, (0, 1024 - len(tensor)), value=1.0) for tensor in (x, y))
     out = torch.full_like(x, math.nan)
-    _binary[(1,)](x, y, out, F=functions.power, N=1024)
+    _binary[(1,)](x, y, out, F=kernel_math.power, N=1024)
     oracle = x.double() ** y.double()
     usual = (x.abs() < 10) & (x.abs() > 0.1)
     assert ulps(out[usual], oracle[usual]) <= 20  # y·log x, up to 17, has an error that the exponential passes on
@@ -78,7 +78,7 @@ def test_power_loses_no_more_than_its_exponential_must(dtype):
 def test_of_two_as_torch_chooses(name):
     x, y = (g.flatten() for g in torch.meshgrid(torch.tensor(SPECIAL[:8]), torch.tensor(SPECIAL[:8]), indexing="ij"))
     out = torch.full_like(x, 7.0)
-    _binary[(1,)](x, y, out, F=getattr(functions, name), N=64)
+    _binary[(1,)](x, y, out, F=getattr(kernel_math, name), N=64)
     assert torch.equal(out.nan_to_num(12.5), getattr(torch, name)(x, y).nan_to_num(12.5))
 
 
@@ -86,7 +86,7 @@ def test_of_two_as_torch_chooses(name):
 def test_rows_end_at_the_last_unit(H):
     x = torch.randn(4, H, dtype=torch.float64) - 10  # so that a zero, or a NaN, beyond H would win
     out = torch.empty(4, 1, dtype=torch.float64)
-    _row[(1,)](x, out, H, F=functions.row_sum, BLOCK=16)
+    _row[(1,)](x, out, H, F=kernel_math.row_sum, BLOCK=16)
     torch.testing.assert_close(out, x.sum(-1, keepdim=True))
-    _row[(1,)](x, out, H, F=functions.row_max, BLOCK=16)
+    _row[(1,)](x, out, H, F=kernel_math.row_max, BLOCK=16)
     assert torch.equal(out, x.amax(-1, keepdim=True))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import triton
 
-from seqnets.kernels.generation.module import generate
+from seqnets.kernels.triton.module import generate
 from tests.cells import zoo
 from tests.kernels import tile
 from tests.kernels.steps import CELLS, ROWS, TILES, cell_of

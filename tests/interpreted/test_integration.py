@@ -15,8 +15,8 @@ import torch
 import seqnets
 from seqnets.cells.cell import find_cell
 from seqnets.errors import BackendError, CellError
-from seqnets.kernels.launch import Launch
-from seqnets.kernels.operator import recurrence, recurrence_backward
+from seqnets.kernels.triton.launch import Launch
+from seqnets.kernels.triton.operator import recurrence, recurrence_backward
 from tests.recurrences import (
     ENTANGLED,
     GRU,

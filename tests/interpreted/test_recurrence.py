@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import seqnets
-from seqnets.kernels import launch
-from seqnets.kernels.operator import recurrence
-from seqnets.kernels.planning.select import use_schedule
+from seqnets.kernels.triton import launch
+from seqnets.kernels.triton.operator import recurrence
+from seqnets.kernels.triton.planning.select import use_schedule
 from tests import recurrences
 from tests.recurrences import GRU, LSTM, SCHEDULES, Case, by_kernels
 

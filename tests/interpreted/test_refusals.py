@@ -6,8 +6,8 @@ import torch
 import seqnets
 from seqnets.errors import BackendError
 from seqnets.kernels import availability
-from seqnets.kernels.planning import capacity
-from seqnets.kernels.planning.select import use_schedule
+from seqnets.kernels.triton.planning import capacity
+from seqnets.kernels.triton.planning.select import use_schedule
 from tests.recurrences import LSTM, Case, build, normed, traced
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -74,7 +74,7 @@ def test_where_only_the_backward_does_not_fit_inference_is_the_way_out(monkeypat
         return capacity.Refusal("a step takes too much") if demand.backward else choose(demand, arch, schedule)
 
     choose = capacity.choose
-    monkeypatch.setattr("seqnets.kernels.planning.select.choose", only_forward)
+    monkeypatch.setattr("seqnets.kernels.triton.planning.select.choose", only_forward)
     layer, x = seqnets.GRU(3, 4, backend="triton"), torch.randn(2, 2, 3)
     assert "for gradients, a step takes too much (under torch.no_grad() they would serve)" in refused(layer, x)
     with torch.no_grad():

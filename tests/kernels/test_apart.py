@@ -8,7 +8,7 @@ def test_several_cells_are_traced_in_one_process():
     """In CUDA builds of torch 2.11, on a machine without a GPU, the second one ended it with a segmentation fault."""
     code = """
 from seqnets.cells import gru, lstm
-from seqnets.kernels.generation.module import generate
+from seqnets.kernels.triton.module import generate
 for cell in (lstm, gru):
     generate(cell)
     print(cell.name)

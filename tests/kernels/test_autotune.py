@@ -8,9 +8,11 @@ import torch
 
 from seqnets.cells import lstm
 from seqnets.errors import BackendError
-from seqnets.kernels.planning import autotune, timing, tune_command
-from seqnets.kernels.planning.autotune import Tuned, ranking, tune
-from seqnets.kernels.planning.plan import Plan
+from seqnets.kernels import timing
+from seqnets.kernels.triton.planning.plan import Plan
+from seqnets.kernels.tuning import autotune
+from seqnets.kernels.tuning import command as tune_command
+from seqnets.kernels.tuning.autotune import Tuned, ranking, tune
 
 DEFAULT, A, B, C = (Plan("resident", rows, 64, 0, 8, 1, "ieee") for rows in (16, 32, 64, 128))
 

@@ -87,7 +87,7 @@ def version(name):
 importlib.metadata.version = version
 sys.modules["triton"] = None  # importing it raises
 import torch, seqnets
-from seqnets.kernels.operator import recurrence
+from seqnets.kernels.triton.operator import recurrence
 layer, x = seqnets.LSTM(3, 4, backend="triton"), torch.randn(5, 2, 3)
 try:
     layer(x)

@@ -7,13 +7,13 @@ import torch
 from triton.backends.compiler import GPUTarget
 
 from seqnets.cells import gru, lstm
-from seqnets.kernels import launch
-from seqnets.kernels.ahead_of_time import compile_ahead
-from seqnets.kernels.generation.module import generate
-from seqnets.kernels.planning.arch import ARCHS
-from seqnets.kernels.planning.candidates import candidates
-from seqnets.kernels.planning.capacity import Demand, Refusal, choose, misfit
-from seqnets.kernels.planning.select import demand_of
+from seqnets.kernels.triton import launch
+from seqnets.kernels.triton.ahead_of_time import compile_ahead
+from seqnets.kernels.triton.module import generate
+from seqnets.kernels.triton.planning.arch import ARCHS
+from seqnets.kernels.triton.planning.candidates import candidates
+from seqnets.kernels.triton.planning.capacity import Demand, Refusal, choose, misfit
+from seqnets.kernels.triton.planning.select import demand_of
 
 DTYPES = ((torch.bfloat16, "ieee"), (torch.float32, "tf32"), (torch.float32, "ieee"), (torch.float64, "ieee"))
 CELLS = {  # gates, states, parameters, masks, reduces_rows, additive

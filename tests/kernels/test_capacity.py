@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from seqnets.kernels.planning.arch import ARCHS, KIB, arch_of
-from seqnets.kernels.planning.capacity import Demand, Refusal, choose, misfit
-from seqnets.kernels.planning.plan import Plan
+from seqnets.kernels.triton.planning.arch import ARCHS, KIB, arch_of
+from seqnets.kernels.triton.planning.capacity import Demand, Refusal, choose, misfit
+from seqnets.kernels.triton.planning.plan import Plan
 
 HALF, TF32, IEEE, DOUBLE = (
     {"dtype": dtype, "precision": precision}

@@ -10,11 +10,11 @@ CODE = """
 import json, torch
 from triton.backends.compiler import GPUTarget
 from seqnets.cells import lstm
-from seqnets.kernels import launch
-from seqnets.kernels.ahead_of_time import compile_ahead
-from seqnets.kernels.analysis.compilations import watch_compilations
-from seqnets.kernels.generation.module import generate
-from seqnets.kernels.planning.plan import Plan
+from seqnets.kernels.triton import launch
+from seqnets.kernels.triton.ahead_of_time import compile_ahead
+from seqnets.kernels.report.compilations import watch_compilations
+from seqnets.kernels.triton.module import generate
+from seqnets.kernels.triton.planning.plan import Plan
 
 U, meta = 16, lambda *shape: torch.empty(shape, dtype=torch.float16, device="meta")
 inputs = launch.Inputs(meta(2, 3, 1, 1, 4 * U), (meta(1, 3, 1, U),) * 2, meta(1, 1, U, 4 * U), None, (), (), None)

@@ -14,9 +14,9 @@ import torch
 pytest.importorskip("triton", reason="kernels are compiled by Triton")
 
 from seqnets.cells import rnn_tanh
-from seqnets.kernels.compiling import Outcome, Refused, compile_all, missing, place_of, plan_variant
-from seqnets.kernels.planning.arch import ARCHS
-from seqnets.kernels.trial import Variant
+from seqnets.kernels.triton.compiling import Outcome, Refused, compile_all, missing, place_of, plan_variant
+from seqnets.kernels.triton.planning.arch import ARCHS
+from seqnets.kernels.triton.trial import Variant
 
 SMALL = ("--cell", "rnn_tanh", "--hidden", "16", "--dtype", "bf16")
 
@@ -161,7 +161,7 @@ def test_a_kernel_that_does_not_compile_is_an_outcome_among_others(tmp_path, mon
 def test_processes_that_cannot_begin_are_told(tmp_path):
     code = """
 from seqnets.cells import rnn_tanh
-from seqnets.kernels.compiling import compile_all
+from seqnets.kernels.triton.compiling import compile_all
 from tests.kernels.test_compile_command import SM_90, plan_variant, variant
 for outcome in compile_all(plan_variant(rnn_tanh, variant(rnn_tanh), SM_90), jobs=1):
     print(outcome.failure)

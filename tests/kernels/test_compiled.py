@@ -10,12 +10,12 @@ import torch
 
 pytest.importorskip("triton", reason="kernels are compiled by Triton")
 
-from seqnets.kernels.analysis.compiled import compile_case, examine
-from seqnets.kernels.analysis.disassembly import resources
-from seqnets.kernels.cases import Case
-from seqnets.kernels.planning.arch import ARCHS
-from seqnets.kernels.planning.capacity import Refusal, choose
-from seqnets.kernels.planning.select import demand_of
+from seqnets.kernels.report.compiled import compile_case, examine
+from seqnets.kernels.report.disassembly import resources
+from seqnets.kernels.triton.cases import Case
+from seqnets.kernels.triton.planning.arch import ARCHS
+from seqnets.kernels.triton.planning.capacity import Refusal, choose
+from seqnets.kernels.triton.planning.select import demand_of
 from tests.cells import zoo
 from tests.kernels.barriers import MOST
 

@@ -12,10 +12,10 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from seqnets.kernels.analysis.disassembly import per_step, resources
-from seqnets.kernels.analysis.floors import GPUS, LAUNCH_NS, floors, gpu
-from seqnets.kernels.analysis.flow import Unclear, regions
-from seqnets.kernels.analysis.work import tensor_work
+from seqnets.kernels.report.disassembly import per_step, resources
+from seqnets.kernels.report.flow import Unclear, regions
+from seqnets.kernels.report.roofline import GPUS, LAUNCH_NS, floors, gpu
+from seqnets.kernels.report.work import tensor_work
 
 pytestmark = pytest.mark.skipif(
     triton.knobs.runtime.interpret, reason="under TRITON_INTERPRET=1 nothing can be compiled ahead of time"
@@ -278,7 +278,7 @@ def test_a_function_that_is_called_by_name_is_passed_over(marked, monkeypatch):
         {"function-name": "kernel", "start": 0, "sass-instructions": code},
         {"function-name": "$__internal_0_$divide", "start": 64, "sass-instructions": divide},
     ]
-    monkeypatch.setattr("seqnets.kernels.analysis.flow.tool", lambda *_: json.dumps([{}, listing]))
+    monkeypatch.setattr("seqnets.kernels.report.flow.tool", lambda *_: json.dumps([{}, listing]))
     found = regions(SimpleNamespace(name="kernel", asm={"cubin": b""}))
     assert found.once == ["EXIT"]
     assert [sorted(loop.once) for loop in found.loops] == [["BRA", "CALL.REL.NOINC", "FADD"]]

@@ -17,8 +17,8 @@ from triton.compiler import ASTSource
 
 import seqnets
 from seqnets.errors import CellError
-from seqnets.kernels.generation.graph import Builder
-from seqnets.kernels.generation.module import generate
+from seqnets.kernels.ir.graph import Builder
+from seqnets.kernels.triton.module import generate
 from tests.cells import zoo
 from tests.kernels import tile
 from tests.kernels.steps import CELLS, TILES, cell_of
@@ -247,7 +247,7 @@ def test_additive_where_x_and_r_only_meet_as_a_sum():
 
 def test_the_source_is_the_same_in_every_process():
     code = (
-        "from tests.kernels.steps import attends, norms; from seqnets.kernels.generation.module import generate; "
+        "from tests.kernels.steps import attends, norms; from seqnets.kernels.triton.module import generate; "
         "print(generate(attends).digest, generate(norms).digest)"
     )
     again = subprocess.run(

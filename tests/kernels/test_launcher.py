@@ -15,20 +15,20 @@ from triton.backends.driver import GPUDriver
 import seqnets
 from seqnets.doctor import checks
 from seqnets.doctor.checks import time_layers
-from seqnets.kernels import compiling
-from seqnets.kernels.agreement import errors, variants
-from seqnets.kernels.ahead_of_time import compile_ahead, is_compiled
-from seqnets.kernels.analysis.compilations import watch_compilations
-from seqnets.kernels.cases import Case, first_launch
-from seqnets.kernels.compiling import place_of, plan_variant
-from seqnets.kernels.generation.module import generate
-from seqnets.kernels.launch import Inputs, Launch, allocate_gradients, allocate_outputs, backward, forward
-from seqnets.kernels.planning import select
-from seqnets.kernels.planning.arch import ARCHS
-from seqnets.kernels.planning.capacity import choose
-from seqnets.kernels.planning.select import demand_of, use_schedule
-from seqnets.kernels.schedules import resident, tiled
-from seqnets.kernels.trial import Variant
+from seqnets.kernels.report.compilations import watch_compilations
+from seqnets.kernels.triton import compiling
+from seqnets.kernels.triton.agreement import errors, variants
+from seqnets.kernels.triton.ahead_of_time import compile_ahead, is_compiled
+from seqnets.kernels.triton.cases import Case, first_launch
+from seqnets.kernels.triton.compiling import place_of, plan_variant
+from seqnets.kernels.triton.launch import Inputs, Launch, allocate_gradients, allocate_outputs, backward, forward
+from seqnets.kernels.triton.module import generate
+from seqnets.kernels.triton.planning import select
+from seqnets.kernels.triton.planning.arch import ARCHS
+from seqnets.kernels.triton.planning.capacity import choose
+from seqnets.kernels.triton.planning.select import demand_of, use_schedule
+from seqnets.kernels.triton.schedules import resident, tiled
+from seqnets.kernels.triton.trial import Variant
 from tests.cells import zoo
 
 

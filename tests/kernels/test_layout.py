@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from seqnets.kernels.layout import first_steps, pack_rows, pack_weight, pack_widths, set_first_steps, unpack_columns
+from seqnets.kernels.triton.layout import (
+    first_steps,
+    pack_rows,
+    pack_weight,
+    pack_widths,
+    set_first_steps,
+    unpack_columns,
+)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from seqnets.kernels.operator import recurrence, recurrence_backward
+from seqnets.kernels.triton.operator import recurrence, recurrence_backward
 from tests.recurrences import LSTM
 
 

@@ -5,8 +5,8 @@ import torch
 
 import seqnets
 from seqnets.cells import CELLS
-from seqnets.kernels.generation.saving import split
-from seqnets.kernels.generation.tracing import trace
+from seqnets.kernels.ir.partition import split
+from seqnets.kernels.ir.tracing import trace
 from tests.cells import zoo
 from tests.recurrences import masked, nbrc, normed, traced
 

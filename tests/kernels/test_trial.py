@@ -2,7 +2,7 @@
 
 import torch
 
-from seqnets.kernels.trial import _at, _truncate
+from seqnets.kernels.triton.trial import _at, _truncate
 
 
 def test_a_product_in_tf32_reads_ten_bits_of_the_mantissa():

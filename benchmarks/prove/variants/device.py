@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from seqnets.kernels.schedules.device import pack
+from seqnets.kernels.triton.schedules.device import pack
 
 
 @triton.jit

@@ -11,8 +11,8 @@ a counter in global memory (`forward`, `backward`), and data that says itself wh
 import triton
 import triton.language as tl
 
-from seqnets.kernels.functions import sigmoid, tanh
-from seqnets.kernels.schedules.device import pack, settle, unpack
+from seqnets.kernels.triton.math import sigmoid, tanh
+from seqnets.kernels.triton.schedules.device import pack, settle, unpack
 
 LIMIT = tl.constexpr(1 << 22)  # polls before a program gives up, which take seconds
 

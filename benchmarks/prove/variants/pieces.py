@@ -15,15 +15,15 @@ from benchmarks.prove.workers import Task
 def _approximate() -> None:
     """Take the hardware's tanh for tanh and sigmoid: its relative error, about 2^-11, is below what bfloat16 rounds."""
     from benchmarks.prove.variants import device
-    from seqnets.kernels import functions
+    from seqnets.kernels.triton import math as kernel_math
 
-    functions.tanh, functions.sigmoid = device.tanh, device.sigmoid
+    kernel_math.tanh, kernel_math.sigmoid = device.tanh, device.sigmoid
 
 
 def _unmasked() -> None:
     """Leave out the select where gates are packed: where a tile has no unit too many, and no row ends early, it changes nothing."""
     from benchmarks.prove.variants import device
-    from seqnets.kernels.schedules import step
+    from seqnets.kernels.triton.schedules import step
 
     step.pack_gates = device.pack_gates
 
@@ -31,7 +31,7 @@ def _unmasked() -> None:
 def _opaque() -> None:
     """Put a move between the step and the product, which keeps the compiler from giving the weight a layout of narrow loads."""
     from benchmarks.prove.variants import device
-    from seqnets.kernels.schedules import resident
+    from seqnets.kernels.triton.schedules import resident
 
     resident.product = device.product
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks.cuda import gpu_seconds
 from benchmarks.prove import work
 from benchmarks.prove.workers import Task
-from seqnets.kernels.analysis.compilations import Compilation, watch_compilations
-from seqnets.kernels.layout import pack_rows, pack_weight
+from seqnets.kernels.report.compilations import Compilation, watch_compilations
+from seqnets.kernels.triton.layout import pack_rows, pack_weight
 from seqnets.tolerance import Error, verdict
 
 REPEATS = 5

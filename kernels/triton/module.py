@@ -1,0 +1,78 @@
+"""Imports generated source as a module. It exists in memory alone: nothing on disk that could be stale, or not ours."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from importlib.abc import ExecutionLoader
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from seqnets.cells import Cell
+from seqnets.kernels.ir.tracing import trace
+from seqnets.kernels.isolation import apart
+from seqnets.kernels.triton.codegen import print_module
+from seqnets.once import once
+
+
+class Generated(NamedTuple):
+    """A cell as kernels call it."""
+
+    source: str
+    digest: str  # of the source: what the kernels compute
+    step: Any  # the Triton functions
+    gradient: Any
+    reduces_rows: bool
+    additive: bool  # the gradients of x and of r are the same, for every gate
+    jumps: bool  # the step may: it compares, or rounds
+    numbers: dict[str, float]  # that the step read from outside
+
+
+class _Loader(ExecutionLoader):
+    """Gives the source to the import system and, through it, to `inspect`, where Triton looks, and to tracebacks."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def get_source(self, fullname: str) -> str:
+        return self.source
+
+    def get_filename(self, fullname: str) -> str:
+        return fullname.replace(".", "/") + ".py"
+
+
+@once
+def generate(cell: Cell) -> Generated:
+    """The cell's functions for Triton kernels.
+
+    Raises:
+        CellError: they cannot be generated; see `trace`.
+    """
+    numbers = cell.numbers_from_outside()
+    graphs = apart(trace, cell)
+    source = print_module(cell, graphs)
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    module = _load(
+        f"seqnets.kernels.generated.{cell.name if cell.name.isidentifier() else 'cell'}_{digest[:12]}", source
+    )
+    outputs = graphs.backward.outputs
+    return Generated(
+        source,
+        digest,
+        module.step,
+        module.gradient,
+        graphs.forward.reduces_rows() or graphs.backward.reduces_rows(),
+        additive=outputs["d_x"] == outputs["d_r"],
+        jumps=graphs.forward.jumps(),
+        numbers=numbers,
+    )
+
+
+def _load(name: str, source: str) -> ModuleType:
+    spec = importlib.util.spec_from_loader(name, _Loader(source))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,196 @@
+"""What the schedules share on the device: where things lie, and how a tile is loaded, multiplied and stored.
+
+Shape legend: T time steps, B batch, D directions, N heads, U units per head (H = N·U), G gates, Q = G·U.
+
+Gates lie packed, those of a unit side by side, so that one wide load, product and store serves several: in packs of 4, 2
+and 1 (three gates are a pack of 2 and one of 1), each ``(U, width)`` within Q. See `seqnets.kernels.triton.layout`.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def unpack(tile, width: tl.constexpr):
+    """``(B, U·width)`` -> `width` tiles ``(B, U)``."""
+    if width == 1:
+        return (tile,)
+    elif width == 2:
+        return tl.split(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 2, 2]))
+    else:
+        even, odd = tl.split(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 4, 2, 2]))
+        first, third = tl.split(even)
+        second, fourth = tl.split(odd)
+        return (first, second, third, fourth)
+
+
+@triton.jit
+def pack(tiles, first: tl.constexpr, width: tl.constexpr):
+    """``tiles[first : first + width]``, each ``(B, U)`` -> ``(B, U·width)``."""
+    if width == 1:
+        return tiles[first]
+    elif width == 2:
+        both = tl.join(tiles[first], tiles[first + 1])
+        return tl.reshape(both, [both.shape[0], both.shape[1] * 2])
+    else:
+        even = tl.join(tiles[first], tiles[first + 2])
+        odd = tl.join(tiles[first + 1], tiles[first + 3])
+        both = tl.join(even, odd)
+        return tl.reshape(both, [both.shape[0], both.shape[1] * 4])
+
+
+@triton.jit
+def settle(tile):
+    """A product, unchanged, but laid over threads as what is loaded and stored.
+
+    Tensor cores leave two neighbouring columns with a thread. Splitting and joining again pairs that lie two columns apart
+    needs four, as loads have them, so the compiler changes the layout here, once and in the tile's own dtype, rather than
+    later for each gate, state and store.
+    """
+    pairs = tl.permute(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 4, 2, 2]), [0, 1, 3, 2])
+    low, high = tl.split(pairs)
+    return tl.reshape(tl.permute(tl.join(low, high), [0, 1, 3, 2]), [tile.shape[0], tile.shape[1]])
+
+
+@triton.jit
+def units_from(start, spec: tl.constexpr, width: tl.constexpr = 1):
+    """The columns of a tile that begins with unit `start`, ``(1, BLOCK_U·width)``."""
+    return start * width + tl.arange(0, spec.BLOCK_U * width)[None, :]
+
+
+@triton.jit
+def place(rows, columns, spec: tl.constexpr, width: tl.constexpr = 1):
+    """``rows + columns``, to load from or store to, with a hint: a thread takes `vector` units, with all their gates.
+
+    Units then lie over threads alike in tiles of every width, and those that meet in arithmetic need no change of layout.
+    """
+    vector: tl.constexpr = spec.vector
+    return tl.max_contiguous(rows + columns, [1, vector * width])
+
+
+@triton.jit
+def unpack_gates(packs, spec: tl.constexpr):
+    """A tile per pack -> a tile ``(B, U)`` per gate, for arithmetic."""
+    gates = ()
+    for p in tl.static_range(len(spec.widths)):
+        gates = gates + unpack(packs[p].to(spec.carry), spec.widths[p])
+    return gates
+
+
+@triton.jit
+def pack_gates(gates, keep, dtype: tl.constexpr, spec: tl.constexpr):
+    """A tile per gate -> a tile per pack, to be stored and multiplied; zero where not `keep`."""
+    packs = ()
+    for p in tl.static_range(len(spec.widths)):
+        kept = ()
+        for k in tl.static_range(len(gates)):
+            kept = kept + (tl.where(keep, gates[k], 0.0).to(dtype),)
+        packs = packs + (pack(kept, spec.firsts[p], spec.widths[p]),)
+    return packs
+
+
+@triton.jit
+def load_gates(ptr, rows, start, mask, spec: tl.constexpr):
+    """A tile per pack, of the units from `start` on; `rows` are the offsets at which the gates of a row begin."""
+    packs = ()
+    for p in tl.static_range(len(spec.widths)):
+        columns = units_from(start, spec, spec.widths[p])
+        at = place(rows + spec.U * spec.firsts[p], columns, spec, spec.widths[p])
+        packs = packs + (tl.load(ptr + at, mask=mask & (columns < spec.U * spec.widths[p]), other=0.0),)
+    return packs
+
+
+@triton.jit
+def store_gates(ptr, packs, rows, start, mask, spec: tl.constexpr):
+    for p in tl.static_range(len(spec.widths)):
+        columns = units_from(start, spec, spec.widths[p])
+        at = place(rows + spec.U * spec.firsts[p], columns, spec, spec.widths[p])
+        tl.store(ptr + at, packs[p], mask=mask & (columns < spec.U * spec.widths[p]))
+
+
+@triton.jit
+def load_bias(ptr, lane, start, spec: tl.constexpr):
+    """What products start from: the recurrent bias for each row, or zeros."""
+    packs = ()
+    for p in tl.static_range(len(spec.widths)):
+        pack = tl.full([spec.BLOCK_B, spec.BLOCK_U * spec.widths[p]], 0.0, spec.carry)
+        if ptr is not None:
+            columns = units_from(start, spec, spec.widths[p])
+            at = lane * (spec.G * spec.U) + spec.U * spec.firsts[p] + columns
+            pack += tl.load(ptr + at, mask=columns < spec.U * spec.widths[p], other=0.0).to(spec.carry)
+        packs = packs + (pack,)
+    return packs
+
+
+@triton.jit
+def load_each(ptrs, rows, units, mask, spec: tl.constexpr):
+    tiles = ()
+    for k in tl.static_range(len(ptrs)):
+        tiles = tiles + (tl.load(ptrs[k] + place(rows, units, spec), mask=mask, other=0.0).to(spec.carry),)
+    return tiles
+
+
+@triton.jit
+def store_each(ptrs, tiles, rows, units, mask, spec: tl.constexpr):
+    for k in tl.static_range(len(ptrs)):
+        tl.store(ptrs[k] + place(rows, units, spec), tiles[k], mask=mask)
+
+
+@triton.jit
+def where_each(condition, yes, no):
+    tiles = ()
+    for k in tl.static_range(len(yes)):
+        tiles = tiles + (tl.where(condition, yes[k], no[k]),)
+    return tiles
+
+
+@triton.jit
+def product(a, b, acc, spec: tl.constexpr):
+    """``acc + a @ b``, accumulated in the dtype of `acc`."""
+    if (
+        spec.interpreted and a.dtype == tl.bfloat16
+    ):  # the interpreter multiplies bit patterns; in float32 products are exact
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, acc, input_precision=spec.precision, out_dtype=acc.dtype)
+
+
+@triton.jit
+def batch_rows(spec: tl.constexpr):
+    """The program's rows, ``(BLOCK_B, 1)``: 64 bits, as are all offsets that they enter."""
+    return tl.program_id(0).to(tl.int64) * spec.BLOCK_B + tl.arange(0, spec.BLOCK_B)[:, None]
+
+
+@triton.jit
+def load_length(ptr, rows, T, B, spec: tl.constexpr):
+    """How many steps each row runs, ``(BLOCK_B, 1)``, or T for all. One beyond T, which is not checked on a GPU, counts as T."""
+    length = T
+    if spec.ragged:
+        length = tl.minimum(tl.load(ptr + rows, mask=rows < B, other=0), T).to(tl.int32)
+    return length
+
+
+@triton.jit
+def time_of(s, length, lane, T, spec: tl.constexpr):
+    """The time step that is processed as the s-th: a reverse direction begins at the row's own end.
+
+    A row that is finished, ``s >= length``, has s itself: so the steps of every row cover 0..T-1.
+    """
+    if spec.D == 1:
+        return s
+    elif spec.ragged:
+        return tl.where(lane >= spec.N, tl.where(s < length, length - 1 - s, s), s)
+    else:
+        return tl.where(lane >= spec.N, T - 1 - s, s)
+
+
+@triton.jit
+def row_of(t, rows, lane, B, spec: tl.constexpr):
+    """Which row of ``(T, B, D, N)``, in 64 bits."""
+    return (t * B.to(tl.int64) + rows) * (spec.D * spec.N) + lane
+
+
+@triton.jit
+def end_of(rows, lane, B, spec: tl.constexpr):
+    """Where a row of ``(D, B, N, U)`` begins, in 64 bits: of first and last states, say."""
+    return ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U

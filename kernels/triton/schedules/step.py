@@ -1,0 +1,147 @@
+"""One time step of a tile, forward and backward: all that the schedules have in common, between two products.
+
+What lies where: x, r and their gradients ``(T, B, D, N, Q)``; states and their gradients ``(T, B, D, N, U)``; first and
+last states and gradients of parameters ``(D, B, N, U)``; parameters ``(D, N, U)``; masks ``(D, T or 1, B, N, U)``.
+`lane` counts directions and heads, ``d·N + n``; `rows` is ``(BLOCK_B, 1)``; `start` is the tile's first unit.
+"""
+
+import triton
+import triton.language as tl
+
+from seqnets.kernels.triton.schedules.device import (
+    end_of,
+    load_gates,
+    pack_gates,
+    place,
+    row_of,
+    settle,
+    store_gates,
+    time_of,
+    units_from,
+    unpack_gates,
+    where_each,
+)
+
+
+@triton.jit
+def read_masks(masks, t, inside, T, B, lane, rows, units, spec: tl.constexpr):
+    tiles = ()
+    for k in tl.static_range(len(masks)):
+        row = lane // spec.N * B + rows
+        if spec.per_step[k]:
+            row = (lane // spec.N * T + t) * B.to(tl.int64) + rows
+        at = place((row * spec.N + lane % spec.N) * spec.U, units, spec)
+        tiles = tiles + (tl.load(masks[k] + at, mask=inside, other=0.0).to(spec.carry),)
+    return tiles
+
+
+@triton.jit
+def read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec: tl.constexpr):
+    """What the s-th step takes from global memory: x, as it lies there, and masks. Nothing at ``s = T``."""
+    t = time_of(s, length, lane, T, spec)
+    in_rows = rows < tl.where(s < T, B, 0)
+    units = units_from(start, spec)
+    at = row_of(t, rows, lane, B, spec)
+    x = load_gates(x_ptr, at * (spec.G * spec.U), start, in_rows, spec)
+    return x, read_masks(masks, t, in_rows & (units < spec.U), T, B, lane, rows, units, spec)
+
+
+@triton.jit
+def forward_step(
+    read, accs, state, params, states, r_ptr, s, length, T, B, lane, rows, start, STEP: tl.constexpr, spec: tl.constexpr
+):
+    """The state after the s-th step, given its recurrent products `accs`, one per pack; stores what is kept of it."""
+    t = time_of(s, length, lane, T, spec)
+    units = units_from(start, spec)
+    cols = units < spec.U
+    in_rows = rows < B
+    at = row_of(t, rows, lane, B, spec)
+    x, masks = read
+    rounded = ()
+    for p in tl.static_range(len(spec.widths)):
+        rounded = rounded + (settle(accs[p].to(x[p].dtype)),)
+    r = unpack_gates(rounded, spec)
+    if r_ptr is not None:  # packed again, which is free: `accs` lie as a product leaves them, not as stores want it
+        r_packs = pack_gates(r, in_rows & cols, r_ptr.dtype.element_ty, spec)
+        store_gates(r_ptr, r_packs, at * (spec.G * spec.U), start, in_rows, spec)
+    x, masks = read
+    new = STEP(unpack_gates(x, spec), r, state, params, masks, cols, spec.N * spec.U)
+    if spec.ragged:
+        new = where_each(s < length, new, state)
+    for k in tl.static_range(len(new)):  # as many; Triton 3.6 cannot tell the length of a tuple that has None
+        if states[k] is not None:
+            kept = new[k]
+            if spec.ragged and k == 0:  # the output
+                kept = tl.where(s < length, kept, 0.0)
+            tl.store(states[k] + place(at * spec.U, units, spec), kept, mask=in_rows & cols)
+    return new
+
+
+@triton.jit
+def read_backward(
+    x_ptr, r_ptr, masks, initial, states, d_states, s, length, T, B, lane, rows, start, spec: tl.constexpr
+):
+    """What the gradient of the s-th step takes from global memory. Nothing at ``s < 0``."""
+    t = time_of(s, length, lane, T, spec)
+    in_rows = rows < tl.where(s >= 0, B, 0)
+    units = units_from(start, spec)
+    inside = in_rows & (units < spec.U)
+    at = row_of(t, rows, lane, B, spec)
+    x = load_gates(x_ptr, at * (spec.G * spec.U), start, in_rows, spec)
+    r = load_gates(r_ptr, at * (spec.G * spec.U), start, in_rows, spec)
+    first = end_of(rows, lane, B, spec)
+    before = row_of(time_of(s - 1, length, lane, T, spec), rows, lane, B, spec)
+    previous = ()
+    incoming = ()
+    for k in tl.static_range(len(states)):
+        given = tl.load(
+            initial[k] + place(first, units, spec), mask=inside & (rows < tl.where(s == 0, B, 0)), other=0.0
+        )
+        reached = tl.load(
+            states[k] + place(before * spec.U, units, spec), mask=inside & (rows < tl.where(s > 0, B, 0)), other=0.0
+        )
+        previous = previous + (tl.where(s == 0, given, reached),)
+        if d_states[k] is not None:
+            running = inside
+            if spec.ragged:
+                running = inside & (s < length)
+            incoming = incoming + (tl.load(d_states[k] + place(at * spec.U, units, spec), mask=running, other=0.0),)
+        else:
+            incoming = incoming + (tl.zeros_like(given),)
+    return x, r, previous, incoming, read_masks(masks, t, inside, T, B, lane, rows, units, spec)
+
+
+@triton.jit
+def backward_step(
+    read, d_carried, d_params, params, d_x_ptr, d_r_ptr, s, length, T, B, lane, rows, start, GRADIENT: tl.constexpr,
+    spec: tl.constexpr,
+):  # fmt: skip
+    """The gradients of the states before the s-th step but for the recurrent product, of the step's r, packed, and of the
+    parameters so far; stores those of x (where they are not those of r) and of r.
+    """
+    t = time_of(s, length, lane, T, spec)
+    cols = units_from(start, spec) < spec.U
+    in_rows = rows < B
+    x, r, previous, incoming, masks = read
+    state = ()
+    d_state = ()
+    for k in tl.static_range(len(previous)):
+        state = state + (previous[k].to(spec.carry),)
+        d_state = d_state + (d_carried[k] + incoming[k].to(spec.carry),)
+    d_x, d_r, d_previous, d_own = GRADIENT(
+        unpack_gates(x, spec), unpack_gates(r, spec), state, params, masks, d_state, cols, spec.N * spec.U
+    )
+    running = in_rows & cols
+    if spec.ragged:
+        running = running & (s < length)
+        d_previous = where_each(s < length, d_previous, d_carried)
+    summed = ()
+    for k in tl.static_range(len(d_own)):
+        summed = summed + (d_params[k] + tl.where(running, d_own[k], 0.0),)
+    at = row_of(t, rows, lane, B, spec) * (spec.G * spec.U)
+    d_r_packs = pack_gates(d_r, running, d_r_ptr.dtype.element_ty, spec)
+    store_gates(d_r_ptr, d_r_packs, at, start, in_rows, spec)
+    if d_x_ptr is not None:
+        d_x_packs = pack_gates(d_x, running, d_x_ptr.dtype.element_ty, spec)
+        store_gates(d_x_ptr, d_x_packs, at, start, in_rows, spec)
+    return d_previous, d_r_packs, summed

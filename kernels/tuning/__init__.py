@@ -1,0 +1,1 @@
+"""Plans of a schedule measured on the user's own GPU."""
