@@ -41,7 +41,7 @@ BENCH = [
     "triton>=3.6; platform_system == 'Linux'",
 ]
 TEST = ["jsonschema>=4.20", "pytest>=8.2", "pytest-xdist>=3.6"]
-DEV = ["mypy>=1.14", "nox>=2024.4", "pre-commit>=4.0", "ruff>=0.9"]
+DEV = ["import-linter>=2.17", "mypy>=1.14", "nox>=2024.4", "pre-commit>=4.0", "ruff>=0.9"]
 
 setup(
     name="seqnets",

@@ -105,7 +105,7 @@ def train(case: TrainCase, names: list[str], conductor: Conductor, say: Say) -> 
     """
     from hydra.errors import HydraException
 
-    from benchmarks.training import load_examples
+    from benchmarks.contenders.training import load_examples
 
     say("loads its data")
     try:

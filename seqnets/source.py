@@ -5,12 +5,10 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-import seqnets
-
 
 def commit() -> str | None:
     """Return the commit of the clone this package runs from, ``+changes`` when files differ from it; None outside a clone."""
-    root = Path(seqnets.__file__).parents[1]
+    root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
     try:

@@ -14,19 +14,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import seqnets
 from benchmarks.cases import Case, LayerCase, TrainCase
 from benchmarks.contenders import Arrays, Settings, Work
+from benchmarks.contenders.torch_layers import LAYERS, SINGLE, options_of
 from benchmarks.cuda import cudnn_algorithm, gpu_seconds, launch_times
 from seqnets.cells import get_cell
 from seqnets.kernels.arguments import DTYPES
 from seqnets.kernels.availability import triton_version
 from seqnets.kernels.cpp.build import compiler_version
-
-LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
-SINGLE = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn_tanh": nn.RNNCell, "rnn_relu": nn.RNNCell}
-
-
-def of_torch(cell: str) -> dict[str, Any]:
-    """The options by which torch's classes are this cell's."""
-    return {"nonlinearity": cell.removeprefix("rnn_")} if cell.startswith("rnn_") else {}
 
 
 def versions(settings: Settings) -> dict[str, Any]:
@@ -44,7 +37,7 @@ def versions(settings: Settings) -> dict[str, Any]:
 
 def why_not(case: Case, settings: Settings) -> str | None:
     if isinstance(case, TrainCase):
-        from benchmarks.training import why_not as why_not_train
+        from benchmarks.contenders.training import why_not as why_not_train
 
         return why_not_train(settings.contender)
     assert isinstance(case, LayerCase)
@@ -75,7 +68,7 @@ def _why_cannot(case: LayerCase, backend: str, settings: Settings) -> str | None
 
 def prepare(case: Case, arrays: Arrays, settings: Settings) -> Work:
     if isinstance(case, TrainCase):
-        from benchmarks.training import prepare_torch
+        from benchmarks.contenders.training import prepare_torch
 
         return prepare_torch(case, arrays, settings)
     assert isinstance(case, LayerCase)
@@ -131,7 +124,7 @@ def _sequence(
     """The layer, and what calls it as users of ragged batches do."""
     options: dict[str, Any] = {"num_layers": case.layers, "bidirectional": case.bidirectional}
     if settings.contender == "torch.nn":
-        layer = LAYERS[case.cell](case.I, case.H, **options, **of_torch(case.cell))
+        layer = LAYERS[case.cell](case.I, case.H, **options, **options_of(case.cell))
         if lengths is None:
             return layer, lambda x: layer(x)[0]
         on_host = lengths.cpu()
@@ -188,7 +181,7 @@ def _step(
     """A module, and what does one step and keeps the state for the next."""
     state: Any = [tensors[name] for name in get_cell(case.cell).states]
     if settings.contender == "torch.nn":
-        cell = SINGLE[case.cell](case.I, case.H, **of_torch(case.cell))
+        cell = SINGLE[case.cell](case.I, case.H, **options_of(case.cell))
 
         def run_cell(x: Tensor) -> Tensor:
             nonlocal state

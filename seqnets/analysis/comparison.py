@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from seqnets.analysis.jobs import Job, by_seed
 from seqnets.analysis.style import colour, new_figure, plain
-from seqnets.training.sweep import Job, by_seed
 
 
 class Bars:

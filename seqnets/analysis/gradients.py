@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from seqnets import Recurrent, use_backend
+from seqnets.analysis.jobs import Job
 from seqnets.analysis.style import colour, new_figure, plain
 from seqnets.errors import ConfigError
 from seqnets.models.states import as_tuple
-from seqnets.training.sweep import Job
 
 FILE = "gradient_flow.csv"
 BEFORE, AFTER = "before training", "after training"

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from seqnets.analysis.jobs import Job
 from seqnets.analysis.style import colour, new_figure, plain
-from seqnets.training.sweep import Job
 
 
 class SolvedLengths:

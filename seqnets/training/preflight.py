@@ -14,10 +14,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from seqnets.analysis.jobs import read_jobs
 from seqnets.errors import ConfigError, RunFolderError, SeqnetsError
 from seqnets.training.config import build, check_config, resolved
 from seqnets.training.run_folder import refuse_used, remove_empty
-from seqnets.training.sweep import read_jobs, report_sweep
+from seqnets.training.sweep import report_sweep
 from seqnets.training.sweep_folder import locked, refuse_other_sweep
 
 

@@ -1,89 +1,16 @@
 """What a sweep found: a table of its jobs, their means over seeds, the same as CSV, and a picture."""
 
 import csv
-import json
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich import box, get_console
 from rich.console import Console
 from rich.table import Table
 
+from seqnets.analysis.jobs import Job, by_seed
 from seqnets.training.summary import shown
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of a sweep.
-
-    Attributes:
-        overrides: what distinguishes it from the others, such as ``{"model/cell": "gru", "seed": "1"}``.
-        folder: its run folder.
-        result: what its result.json holds; empty where it was refused.
-        config: its configuration; empty where it was refused.
-    """
-
-    overrides: dict[str, str]
-    folder: Path
-    result: dict[str, Any]
-    config: dict[str, Any]
-
-    @property
-    def finished(self) -> bool:
-        return self.result.get("status") == "finished"
-
-    @property
-    def name(self) -> str:
-        return named(self.overrides)
-
-    def setting(self, key: str) -> Any:
-        """Of its configuration, by the name that one overrides it by."""
-        return reduce(lambda node, part: node[part], key.split("."), self.config)
-
-    def figures(self) -> dict[str, float]:
-        """Test figures, parameters and seconds per epoch."""
-        metrics = self.result["metrics"].items()
-        tests = {name: math.nan if value is None else value for name, value in metrics if name.startswith("test/")}
-        seconds = self.result["seconds_per_epoch"]
-        means = {"s/epoch": statistics.fmean(seconds)} if seconds else {}
-        return dict(sorted(tests.items())) | {"parameters": self.result["parameters"]} | means
-
-
-def named(overrides: Mapping[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in overrides.items()) or "as all"
-
-
-def read_jobs(jobs: Sequence[tuple[Sequence[str], Path, bool]]) -> list[Job]:
-    """Jobs given by all their overrides, their folders, and whether they ran rather than were refused."""
-    common = set.intersection(*(set(overrides) for overrides, *_ in jobs))
-    read = []
-    for overrides, folder, ran in jobs:
-        own = dict(override.lstrip("+~").partition("=")[::2] for override in overrides if override not in common)
-        result, config = folder / "result.json", folder / "config.yaml"
-        if ran and config.exists():
-            plain = OmegaConf.to_container(OmegaConf.load(config))
-            found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
-            read.append(Job(own, folder, found, plain))  # type: ignore[arg-type]
-        else:
-            read.append(Job(own, folder, {}, {}))
-    return read
-
-
-def by_seed(jobs: Iterable[Job]) -> dict[str, list[Job]]:
-    """The finished jobs that differ in nothing but the seed, by the name of what they share."""
-    groups: dict[str, list[Job]] = {}
-    for job in jobs:
-        if job.finished:
-            shared = {key: value for key, value in job.overrides.items() if key != "seed"}
-            groups.setdefault(named(shared) if shared else "all", []).append(job)
-    return groups
 
 
 def report_sweep(folder: Path, jobs: Sequence[Job]) -> None:

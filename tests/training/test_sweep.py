@@ -8,8 +8,9 @@ import pytest
 from matplotlib.image import imread
 
 from seqnets.analysis.comparison import Bars
+from seqnets.analysis.jobs import by_seed, read_jobs
 from seqnets.analysis.memory import SolvedLengths
-from seqnets.training.sweep import by_seed, read_jobs, report_sweep
+from seqnets.training.sweep import report_sweep
 from seqnets.training.sweep_folder import locked
 from tests.training.helpers import script
 

@@ -23,11 +23,11 @@ from torch.nn import functional as F
 import seqnets
 from benchmarks.cases import TrainCase
 from benchmarks.contenders import Arrays, Settings, Work
-from benchmarks.contenders.with_torch import LAYERS, of_torch
+from benchmarks.contenders.torch_layers import LAYERS, options_of
 from seqnets.training.allocator import keep_freed_memory
 from seqnets.training.config import build, check_config
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def compose_experiment(case: TrainCase, *overrides: str) -> Any:
@@ -98,7 +98,7 @@ class Trained:
             f"run_dir={tempfile.mkdtemp(dir=settings.scratch)}",
             "trainer.max_epochs=1000",
             f"trainer.accelerator={'cpu' if settings.device == 'cpu' else 'gpu'}",
-            "+callbacks.turns._target_=benchmarks.training.WaitForOrders",
+            "+callbacks.turns._target_=benchmarks.contenders.training.WaitForOrders",
             *([f"model.backend={backend}"] if backend else []),
         )
         self._train: Callable[[], Any] = lambda: train(cfg)
@@ -208,7 +208,7 @@ def with_torch_layers(model: nn.Module) -> nn.Module:
             continue
         theirs = LAYERS[child.cell.name](
             child.input_size, child.hidden_size, child.num_layers, dropout=child.dropout, bidirectional=child.bidirectional,
-            batch_first=child.batch_first, **of_torch(child.cell.name),
+            batch_first=child.batch_first, **options_of(child.cell.name),
         )  # fmt: skip
         for parameter in theirs.parameters():
             nn.init.zeros_(parameter)
