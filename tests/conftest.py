@@ -1,6 +1,7 @@
 """Shared by all tests."""
 
 import os
+from itertools import groupby
 
 import pytest
 import torch
@@ -21,3 +22,14 @@ def _clean_slate(monkeypatch, shared_cache):
     monkeypatch.delenv("SEQNETS_BACKEND", raising=False)
     monkeypatch.setenv("SEQNETS_MEASURE", "0")  # what auto takes must not depend on what else runs
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as ``matrix`` all but one in n cases of each test that is marked ``sampled(n)``."""
+    for _, cases in groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
+        for number, case in enumerate(cases):
+            marker = case.get_closest_marker("sampled")
+            # not simply every n-th: that could be the same value of the last parameter each time
+            if marker and (number + number // marker.args[0]) % marker.args[0]:
+                case.add_marker("matrix")

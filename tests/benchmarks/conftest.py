@@ -1,3 +1,3 @@
-"""Folders of their own for all that a benchmark keeps."""
+"""Shares the small data sets of the tests of training."""
 
-from tests.training.conftest import _own_cache, reviews  # noqa: F401 - fixtures
+from tests.training.conftest import reviews  # noqa: F401 - a fixture

@@ -135,6 +135,7 @@ def test_what_is_on_disk_must_be_a_plan_that_the_rule_allows():
     assert plan_now(False) == default
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backward", [False, True])
 def test_a_fast_plan_with_wrong_results_is_not_kept(monkeypatch, backward):
     default, right = plans(backward)
@@ -180,6 +181,7 @@ def test_the_competitors_are_whole_passes(monkeypatch):
     assert ran == [list(plans(backward=False)), list(plans(backward=True))]
 
 
+@pytest.mark.matrix
 def test_every_kind_of_cell(monkeypatch):
     limit(monkeypatch, lambda demand, arch: candidates(demand, arch)[:1])
     small = {**SMALL, "hidden": 6, "timer": prefers()}

@@ -115,6 +115,7 @@ AROUND = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
 def test_the_check_draws_nothing_and_sees_nothing_of_its_caller(around, checked, tmp_path):
     layer, x = build(Case(traced), backend="triton"), torch.randn(4, 2, 5)
@@ -228,6 +229,7 @@ def logarithmic(x, r, state):
     return (x[0] * (r[0] + 1)).log()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("cell", [rectified, integrate_and_fire, leaky, logarithmic], ids=lambda cell: cell.name)
 @pytest.mark.parametrize("differentiated", [True, False], ids=["training", "inference"])
@@ -236,6 +238,7 @@ def test_kinks_jumps_and_narrow_domains_pass_the_check(cell, dtype, differentiat
     assert worst_error(cell, [variant], torch.device("cpu"), SIZES["cuda"]).ratio <= 1
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_kernels_that_jump_the_wrong_way_are_found(dtype, monkeypatch, checked):
     monkeypatch.setattr(launch, "generate", lambda cell: generate(inverted if cell is leaky else cell))
@@ -251,6 +254,7 @@ def with_gates_swapped(inputs):
     return inputs._replace(bias=inputs.bias.flip(-1))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("spoil", [without_weight, with_gates_swapped], ids=lambda f: f.__name__)
 @pytest.mark.parametrize(
     "keeps", [(False, False), (True, False), (True, True)], ids=["inference", "recompute", "keep r"]
@@ -269,6 +273,7 @@ def test_a_wrong_product_before_backward_is_found(monkeypatch, checked):
     assert "disagreed with the cell's step: r 1" in why_refused(seqnets.cells.lstm.key, *question, "cpu")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("keep_r", [False, True], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("all_states", [False, True], ids=["", "all states"])
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])

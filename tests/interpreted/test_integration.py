@@ -92,6 +92,7 @@ def test_a_forward_that_kept_nothing_has_no_backward():
 # ---- torch.compile and torch.export
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("cell", "compiler"),
     [(GRU, "eager"), (LSTM, "inductor"), (traced, "aot_eager"), (masked, "inductor"), (normed, "eager")],
@@ -194,6 +195,7 @@ def test_batched_gradients_are_those_of_the_reference(cell):
     check_batched_gradients(cell, "triton")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("create_graph", [True, False], ids=["to be differentiated again", "batched"])
 @pytest.mark.parametrize("form", ENTANGLED)
 @pytest.mark.parametrize("cell", [LSTM, traced], ids=lambda cell: cell.name)

@@ -26,41 +26,49 @@ def cases(given):
     return pytest.mark.parametrize("case", given, ids=str)
 
 
+@pytest.mark.sampled(2)
 @cases(recurrences.EVERY_CELL)
 def test_every_cell_and_each_output(case):
     recurrences.check(case)
 
 
+@pytest.mark.sampled(2)
 @cases(recurrences.IN_HALF)
 def test_every_cell_in_half_precision(case):
     recurrences.check(case)
 
 
+@pytest.mark.sampled(2)
 @cases(recurrences.IN_DOUBLE)
 def test_double_precision(case):
     recurrences.check(case)
 
 
+@pytest.mark.sampled(2)
 @cases(recurrences.ODD_SHAPES)
 def test_odd_shapes(case):
     recurrences.check(case)
 
 
+@pytest.mark.sampled(2)
 @cases(recurrences.SATURATED)
 def test_saturated_gates(case):
     recurrences.check(case)
 
 
+@pytest.mark.sampled(2)
 @cases(recurrences.RAGGED)
 def test_ragged_batches(case):
     recurrences.check(case)
 
 
+@pytest.mark.sampled(3)
 @cases(recurrences.OPTIONS)
 def test_options(case):
     recurrences.check(case)
 
 
+@pytest.mark.sampled(2)
 @cases(recurrences.EMPTY)
 def test_empty_input(case):
     recurrences.check(case)
@@ -71,6 +79,7 @@ def test_the_same_input_gives_the_same_bits(case):
     recurrences.check_bits(case)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"num_heads": 2, "bias": False}], ids=str)
 @pytest.mark.parametrize("lengths", [(), (4, 2, 0)], ids=["full", "ragged"])

@@ -109,6 +109,7 @@ def inputs(cell, case, T=2, B=3):
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("schedule", ["resident", "tiled"])
 @pytest.mark.parametrize("name", ["lstm", "peephole_lstm", "zoneout_gru"])
 def test_the_launcher_binds_and_compiles_what_it_is_given(name, schedule):
@@ -176,6 +177,7 @@ def run_own(competitors):
     return {"triton": [0.0]}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("schedule", ["resident", "tiled"])
 @pytest.mark.parametrize("name", ["lstm", "zoneout_gru", "peephole_lstm"])
 def test_what_is_compiled_beforehand_is_what_checks_launch_and_the_doctor_times(name, schedule, launched):
@@ -192,6 +194,7 @@ def test_what_is_compiled_beforehand_is_what_checks_launch_and_the_doctor_times(
             assert launched and launched < compiled
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "bias": False, "num_heads": 2}], ids=str)
 @pytest.mark.parametrize("lengths", [None, torch.tensor([2, 0, 1])], ids=["full", "ragged"])
 @pytest.mark.parametrize("all_states", [False, True], ids=["output", "all_states"])

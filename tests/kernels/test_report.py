@@ -26,6 +26,8 @@ def sorts(x, r, state):
 print("imported")
 """
 
+pytestmark = pytest.mark.xdist_group("report")  # in one process, as they share what `rows` takes long to make
+
 
 def run(*arguments, **environment):
     command = [sys.executable, "-m", "seqnets.kernels", *map(str, arguments)]

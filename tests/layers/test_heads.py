@@ -47,6 +47,7 @@ def run(layer, x, state, lengths):
     return outs, named
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]], ids=["full", "ragged"])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}], ids=str)
 @pytest.mark.parametrize("name", zoo.ALL)
