@@ -1,4 +1,7 @@
-"""python evaluate.py ckpt_path=runs/…/checkpoints/last.ckpt [data.path=…]: its test figures. See conf/evaluate.yaml."""
+"""Prints a checkpoint's test metrics: ``python evaluate.py ckpt_path=runs/…/checkpoints/last.ckpt [data.path=…]``.
+
+See conf/evaluate.yaml.
+"""
 
 import hydra
 from omegaconf import DictConfig

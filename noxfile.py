@@ -20,7 +20,7 @@ PAIRS = {
     "newest": ("torch", "triton"),
 }
 HERE = Path(__file__).parent
-RESULTS = HERE / ".nox" / "results"  # of each pair: the constraints, the versions, what pytest printed, and its results
+RESULTS = HERE / ".nox" / "results"  # per pair: constraints, versions, pytest's output, its results
 COLUMNS = ("torch", "triton", "numpy", "python", "passed", "failed", "skipped", "minutes", "date", "commit")
 VERSIONS = """
 import json, platform
@@ -34,7 +34,7 @@ nox.options.sessions = ["tests"]
 @nox.session
 @nox.parametrize("pair", list(PAIRS), ids=list(PAIRS))
 def tests(session: nox.Session, pair: str) -> None:
-    """Run the tests with one pair; the other packages are those of .ci/constraints.txt."""
+    """Run the tests with one pair of PyTorch and Triton; .ci/constraints.txt pins the other packages."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     constraints, log, versions, results = (RESULTS / f"{pair}.{suffix}" for suffix in ("txt", "log", "json", "xml"))
     own = {re.split("[=<]", requirement)[0] for requirement in PAIRS[pair]}
@@ -48,7 +48,7 @@ def tests(session: nox.Session, pair: str) -> None:
     commit = session.run("git", "describe", "--always", "--dirty", external=True, silent=True)
     session.log(f"{str(found).strip()}; pytest writes to {log}")
     arguments = session.posargs
-    if not arguments:  # part of a suite has no place in the table
+    if not arguments:  # the table shows whole suites only
         results.unlink(missing_ok=True)
         versions.write_text(json.dumps(json.loads(str(found)) | {"commit": str(commit).strip()}))
         arguments = [f"--junitxml={results}"]

@@ -1,8 +1,9 @@
-"""python predict.py CHECKPOINT "I didn't like it: 3/10" […]: what a trained model says to each text, one answer per line.
+"""python predict.py CHECKPOINT "I didn't like it: 3/10" […]: print a trained model's predictions, one per line.
 
-A classifier gives the label and its probability, a language model goes on with the text, a translator translates it, a model of
-music writes a MIDI file of the name given. With ``-`` in place of the texts, the lines on standard input that are not blank; with none on
-a terminal, a prompt. Not Hydra: its grammar rejects ordinary sentences.
+A classifier prints the label and its probability. A language model continues the text, a translator translates it, and
+a model of music writes a MIDI file with the given name. With ``-`` in place of the texts, they are the lines of
+standard input that are not blank. Without texts on a terminal, a prompt asks for them. This is not a Hydra command,
+because Hydra's grammar rejects ordinary sentences.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 from seqnets.errors import SeqnetsError
 from seqnets.interrupts import interrupted_status, interruptible
 
-OPTIONS = {  # those of all tasks; each says in `options` which it takes
+OPTIONS = {  # the options of all tasks; each task lists in `options` those that it takes
     "length": (int, "N", "how many steps to generate"),
     "temperature": (float, "T", "below 1 more predictable, above 1 more surprising"),
     "seed": (int, "S", "of what is drawn: equal seeds give equal answers"),
@@ -52,7 +53,7 @@ def _main(arguments: list[str] | None) -> None:
         if not text.strip():
             parser.error(f"text {number} of {len(texts)} is empty; there is nothing to judge")
 
-    from seqnets.training import load_trained  # slow to import: not before the arguments are known to be good
+    from seqnets.training import load_trained  # slow to import, so only after the arguments are checked
 
     try:
         trained = load_trained(args.checkpoint, args.trust_cells)
@@ -61,7 +62,7 @@ def _main(arguments: list[str] | None) -> None:
     options = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
     for given in _typed() if prompting else [texts]:
         try:
-            if args.plot:  # first: an answer may have written a file
+            if args.plot:  # before the prediction, which may write a file
                 trained.draw(given[0], args.plot)
                 print(f"gates and states: {args.plot}", file=sys.stderr)
             _print(trained.answer(given, **options), args.json)
@@ -72,8 +73,8 @@ def _main(arguments: list[str] | None) -> None:
 
 
 def _typed() -> Iterator[list[str]]:
-    """One text at a time, until the end of the input or an interrupt."""
-    with suppress(ImportError):  # not on Windows
+    """Yield one typed text at a time, until the end of the input or an interrupt."""
+    with suppress(ImportError):  # Windows has no readline
         import readline  # noqa: F401  lines can be edited and recalled
     while True:
         try:
@@ -82,7 +83,7 @@ def _typed() -> Iterator[list[str]]:
             print()
             return
         except KeyboardInterrupt:
-            if interrupted_status() != 128 + signal.SIGINT:  # it was to be terminated
+            if interrupted_status() != 128 + signal.SIGINT:  # SIGTERM rather than Ctrl-C: the process must end
                 raise
             print()
             return

@@ -1,4 +1,4 @@
-"""Packaging. The library needs torch alone; what trains, tests or benchmarks is an extra."""
+"""Packages seqnets. The library needs only torch; training, tests and benchmarks need the extras."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ TRAIN = [
     "tokenizers>=0.20",
     "torchmetrics>=1.5",
 ]
-EXPERIMENTS = [  # what single experiments need
+EXPERIMENTS = [  # needed only by some experiments
     "mido>=1.3",
     "music21>=9.3",
     "sacrebleu>=2.4",

@@ -1,4 +1,7 @@
-"""python train.py +experiment=imdb_bilstm [key=value …]; several values and -m make a sweep. See conf/train.yaml."""
+"""Trains an experiment: ``python train.py +experiment=imdb_bilstm [key=value …]``.
+
+Several values and -m make a sweep. See conf/train.yaml.
+"""
 
 import hydra
 from omegaconf import DictConfig

@@ -1,1 +1,1 @@
-"""Measurements. Each prints its method with its figures, and writes every sample."""
+"""Measures seqnets beside other libraries. A benchmark prints its method with its results and writes every sample."""

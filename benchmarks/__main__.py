@@ -1,4 +1,4 @@
-"""What seqnets' layers cost, beside others'. See docs/benchmarks.md.
+"""Measures what seqnets' layers cost beside those of other libraries. See docs/benchmarks.md.
 
     python -m benchmarks [preset=quick|full|gpu] [key=value …]   measure; see conf/benchmark.yaml
     python -m benchmarks resume FOLDER                           go on with a run that was interrupted
@@ -6,7 +6,7 @@
     python -m benchmarks show RUN [--markdown]                   the tables of a run again
     python -m benchmarks prove [--minutes 6] [--dry] …           check and time the kernels on this GPU
 
-OLD, NEW and RUN are the folders of runs, or their results.json. Exit status of `compare`: 1 where something is slower.
+OLD, NEW and RUN are the folders of runs, or their results.json. `compare` exits with status 1 if something is slower.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def measure(cfg: DictConfig) -> None:
     from seqnets.training.run_folder import remove_empty
 
     with plain_errors():
-        folder = Path(cfg.run_dir)  # which Hydra has made
+        folder = Path(cfg.run_dir)  # Hydra has created it
         try:
             config = resolved(cfg)
             del config["run_dir"]
@@ -43,7 +43,7 @@ def measure(cfg: DictConfig) -> None:
 
 
 def commands() -> argparse.ArgumentParser:
-    """Those that are not Hydra's, which has no positional arguments."""
+    """Return the parser of the commands that Hydra cannot parse, as it has no positional arguments."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,13 +64,13 @@ def commands() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    with interruptible():  # a run that is interrupted keeps what it has
+    with interruptible():  # an interrupted run keeps its results
         return _main()
 
 
 def _main() -> int:
     first = sys.argv[1] if len(sys.argv) > 1 else ""
-    if first == "prove":  # a machine with a GPU may have torch and Triton alone
+    if first == "prove":  # a machine with a GPU may have only torch and Triton
         from benchmarks.prove.command import prove
 
         return prove(sys.argv[2:])

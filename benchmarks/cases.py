@@ -1,6 +1,7 @@
-"""What is measured. A case says the work, and nothing of who does it; it needs the standard library alone, as workers may have no more.
+"""Defines the cases that are measured. A case describes the work, not who does it.
 
-T B I H: time steps, batch, input features, hidden units.
+The module needs only the standard library, because the environment of a worker may lack other packages. Sizes: T time
+steps, B batch, I input size, H hidden size.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ PASSES = ("forward", "backward")
 
 @dataclass(frozen=True)
 class Case:
-    """A case of any suite.
+    """Describes a case of any suite.
 
     Raises:
-        ValueError: no layer can be like that; the message says why.
+        ValueError: A value is invalid, or the values do not fit together; the message says why.
     """
 
     suite: str
 
     @property
     def key(self) -> str:
-        """What tells it from other cases, in words."""
+        """Return what tells the case from others, in words: its suite, and all fields that differ from the defaults."""
         told = [f"{f.name}={value}" for f in fields(self) if (value := getattr(self, f.name)) != f.default]
         return " ".join(part.removeprefix("suite=") for part in told)
 
@@ -42,7 +43,7 @@ class Case:
 
 @dataclass(frozen=True)
 class LayerCase(Case):
-    """A recurrent layer, or a stack of them, on one batch."""
+    """Describes a recurrent layer, or a stack of them, on one batch."""
 
     cell: str = "lstm"  # a name of `seqnets.CELLS`, or package.module:cell
     mode: str = "train"
@@ -78,7 +79,7 @@ class LayerCase(Case):
         return 2 if self.bidirectional else 1
 
     def sizes(self) -> Iterator[tuple[str, int]]:
-        """Suffix of the weights' names and the width of the input, of each direction of each layer."""
+        """Yield the suffix of the weights' names and the input size, for each direction of each layer."""
         for layer in range(self.layers):
             for suffix in ("", "_reverse")[: self.directions]:
                 yield f"l{layer}{suffix}", self.directions * self.H if layer else self.I
@@ -94,12 +95,12 @@ class LayerCase(Case):
 
 @dataclass(frozen=True)
 class TrainCase(Case):
-    """Training of an experiment of conf/experiment."""
+    """Describes the training of an experiment of conf/experiment."""
 
     experiment: str = ""
-    steps: int = 20  # of a turn
+    steps: int = 20  # per turn
     turns: int = 3  # at least
-    epoch: bool = False  # turns until an epoch is over
+    epoch: bool = False  # take turns until an epoch is over
     overrides: tuple[str, ...] = ()  # of the experiment's configuration
 
     def __post_init__(self) -> None:
@@ -116,7 +117,7 @@ class TrainCase(Case):
 
 @dataclass(frozen=True)
 class KernelCase(Case):
-    """A Triton kernel, compiled ahead of time for a GPU that need not be there."""
+    """Describes a Triton kernel that is compiled ahead of time, for a GPU that need not be present."""
 
     arch: str = "sm_90"
     cell: str = "lstm"
@@ -142,15 +143,15 @@ KINDS: dict[str, type[Case]] = {
 
 
 def case_of(given: Mapping[str, Any]) -> Case:
-    """The inverse of `Case.to_dict`."""
+    """Build a case from a mapping, as the inverse of `Case.to_dict`."""
     return KINDS[given["suite"]](**given)
 
 
 def expand(suite: str, grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of a grid's values, lists standing for several.
+    """Yield every combination of a grid's values, as arguments of `case_of`; a list stands for several values.
 
     Raises:
-        ValueError: a key is none of the suite's; the message has those that are.
+        ValueError: The suite has no such key; the message lists those that it has.
     """
     valid = [f.name for f in fields(KINDS[suite]) if f.name != "suite"]
     for name in grid:

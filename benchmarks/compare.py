@@ -1,4 +1,4 @@
-"""Two runs side by side: what became faster or slower beyond the noise."""
+"""Compares two runs, and tells what became faster or slower beyond the noise."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ from benchmarks.tables import Cell, Table
 class Change(NamedTuple):
     case: Case
     contender: str
-    yardstick: str  # whose time is the unit; none: seconds
+    yardstick: str  # the contender whose time is the unit; empty: seconds
     old: Spread
     new: Spread
     ratio: float  # new to old
     verdict: str  # "faster", "slower" or "same"
 
 
-FEW = 5  # turns, below which all must lie apart
+FEW = 5  # with fewer turns, all of them must lie apart
 YARDSTICKS = ("torch.nn", "seqnets-reference", "onnxruntime", "keras", "flax")
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], least: float) -> tuple[list[Change], list[Figures]]:
-    """What both runs timed; and of what the old one timed that which the new one has, but could not time.
+    """Compare what both runs timed.
 
-    A machine is not as fast on one day as on another, and that meets all who take turns in a case alike: so times are divided
-    by those of a yardstick, the first of `YARDSTICKS` that both have in the case, turn by turn. A change is beyond the noise
-    if it is at least `least` and, between the runs, the middle three fifths of the turns lie apart.
+    A machine is faster on some days than on others, which affects all contenders of a case alike. So times are divided,
+    turn by turn, by those of a yardstick: the first other contender of `YARDSTICKS` that both runs timed in the case. A
+    change is beyond the noise if it is at least `least` and the middle three fifths of the turns do not overlap between
+    the runs; with fewer than `FEW` turns, none may overlap.
+
+    Returns:
+        The changes, and the new figures of what the old run timed and the new one tried, but could not time.
     """
     olds, news = _by_key(old), _by_key(new)
     changes, lost = [], []
@@ -56,7 +60,11 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], least: float) -> tup
 
 
 def print_comparison(old_path: Path, new_path: Path, least: float) -> int:
-    """The exit status: 1 where seqnets is slower, or could not be timed any more; 2 where nothing can be compared."""
+    """Print the comparison and return the exit status.
+
+    Returns:
+        1 if seqnets is slower, or can no longer be timed; 2 if nothing can be compared; else 0.
+    """
     old, new = read_results(old_path), read_results(new_path)
     console = console_of_width()
     for name in ("cpu", "device", "threads", "precision", "torch", "python", "compiler"):

@@ -1,4 +1,4 @@
-"""Lets contenders take turns, each in its own process, and says in a sentence what became of one that cannot go on."""
+"""Runs a pool of workers: contenders take turns, each in its own process, and a failure is told in a sentence."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from benchmarks.contenders import Settings
 
 ROOT = Path(__file__).parents[1]
 
-PROCESSES = 3  # of each contender in which memory is measured
+PROCESSES = 3  # per contender, to measure memory in
 
 Answer = dict[str, Any]
 
 
 class Gone(Exception):
-    """The process of a contender died or was ended; the message says why, `status` what that counts as."""
+    """Raised when a contender's process died or was killed; the message says why, `status` what it counts as."""
 
     def __init__(self, why: str, status: str = "failed") -> None:
         super().__init__(why)
@@ -37,10 +37,11 @@ class Gone(Exception):
 
 
 class Worker:
-    """The process of one contender (benchmarks/worker.py), started when first asked and anew after it has died.
+    """Holds the process of one contender (benchmarks/worker.py).
 
-    It is stopped between orders: threads that wait for work by spinning, as those of most libraries do for a while, would take a
-    core from the next.
+    The process starts at the first order, and again at the first order after it died. It is stopped between orders.
+    Otherwise its threads, which in most libraries spin for a while when they wait for work, would take a core from the
+    next contender.
     """
 
     def __init__(self, settings: Settings, python: str, log: Path) -> None:
@@ -48,10 +49,15 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, order: str, limit: float, **about: Any) -> Answer:
-        """The answer to an order.
+        """Send an order to the process and return the answer.
+
+        Args:
+            order: The name of a method of `benchmarks.worker.Contender`.
+            limit: Seconds after which the process is killed.
+            about: Arguments of the order, in JSON types.
 
         Raises:
-            Gone: there was none within so many seconds, or the process died.
+            Gone: There was no answer within the limit, or the process died.
         """
         process = self._process or self._start()
         assert process.stdin and process.stdout
@@ -101,7 +107,7 @@ class Worker:
         return self._process
 
     def _epitaph(self, logged: int) -> Gone:
-        """Of a process that died; its log was that long when it got its last order."""
+        """Return the error for a process that died; `logged` is the size of its log when it got its last order."""
         assert self._process is not None
         code = self._process.wait()
         self.stop()
@@ -114,27 +120,28 @@ class Worker:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """To it and to what it started, such as compilers."""
+    """Send a signal to a process and to what it started, such as compilers."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
 class Limits(NamedTuple):
-    """Seconds."""
+    """Holds time limits, in seconds."""
 
-    prepare: float  # to compile and do the work for the first time
-    run: float  # a turn
+    prepare: float  # to compile, and to do the work for the first time
+    run: float  # for a turn
 
 
 class Conductor:
-    """The contenders of a run. Use as a context: its end ends their processes.
+    """Runs the contenders of a run. Use it as a context manager, which ends their processes on exit.
 
     Args:
-        settings: of each contender, in the order of their turns.
-        pythons: of contenders that live in another environment, the interpreter.
-        logs: a folder for what they write on standard error.
-        seconds: of measuring, for each contender of a case.
-        least_turns: in which every contender is measured, however long that takes.
+        settings: The settings of each contender, in the order of their turns.
+        pythons: The interpreters of contenders that live in another environment.
+        logs: A folder for what the contenders write to standard error.
+        seconds: Seconds of measurement for each contender of a case.
+        least_turns: The number of turns that every contender gets, however long they take.
+        limits: Time limits of single orders.
     """
 
     def __init__(
@@ -160,14 +167,14 @@ class Conductor:
         self._folder.cleanup()
 
     def introduce(self) -> dict[str, Answer]:
-        """Versions of each contender, or why it is absent; those are asked no more."""
+        """Return the versions of each contender, or why it is absent. Absent contenders get no further orders."""
         found: dict[str, Answer] = {}
         for name, worker in list(self.workers.items()):
             try:
                 found[name] = worker.ask("hello", self.limits.prepare)
             except Gone as error:
                 found[name] = {"absent": str(error)}
-            if "why" in found[name]:  # an error of its own, as it was imported
+            if "why" in found[name]:  # its import raised something other than ImportError
                 found[name] = {"absent": found[name]["why"]}
             if "absent" in found[name]:
                 del self.workers[name]
@@ -184,11 +191,19 @@ class Conductor:
         calls: int | None = None,
         turns: int | None = None,
     ) -> dict[str, Answer]:
-        """Prepare all, judge what they give, then time in turns those that are right: samples are seconds of one call, by turn.
+        """Prepare all contenders, judge their outputs, then time the right ones in turns.
 
         Args:
-            calls: of a turn; None: as many as take a tenth of the time.
-            turns: None: as many as there is time for.
+            case: The work.
+            names: The contenders that take part.
+            arrays: The inputs of the case.
+            judge: Judges outputs; its answer has a status only if they are wrong.
+            say: Is told what is being done.
+            calls: Calls per turn; None: as many as take a tenth of the measurement time.
+            turns: The number of turns; None: as many as there is time for, and at least `least_turns`.
+
+        Returns:
+            An answer for each contender; its ``seconds`` are those of one call, turn by turn.
         """
         self._write(arrays)
         answers: dict[str, Answer] = {}
@@ -230,7 +245,10 @@ class Conductor:
         judge: Callable[[dict[str, np.ndarray]], Answer],
         say: Callable[[str], None],
     ) -> dict[str, Answer]:
-        """In new processes, `PROCESSES` each, after a small case: what libraries load and compile once is not the case's."""
+        """Measure memory in `PROCESSES` new processes per contender, each after a small case.
+
+        The small case is there because what libraries load and compile once does not belong to the case.
+        """
         answers: dict[str, Answer] = {}
         for name, _ in itertools.product(names, range(PROCESSES)):
             before = answers.get(name)
@@ -253,7 +271,7 @@ class Conductor:
                     return found
                 found["peak_bytes"] = [found["peak_bytes"]]
                 first = self._first(worker, judge)
-                first.pop("seconds", None)  # no turn of a measurement
+                first.pop("seconds", None)  # it is not the time of a turn
                 return {"status": "measured", **found} | first
 
             found = self._guarded(name, work)
@@ -264,7 +282,7 @@ class Conductor:
         return answers
 
     def ask(self, name: str, order: str, **about: Any) -> Answer:
-        """One order to one contender."""
+        """Send one order to one contender and return the answer, or the status of a process that died."""
         return self._guarded(name, lambda worker: worker.ask(order, self.limits.run, **about))
 
     def _guarded(self, name: str, work: Callable[[Worker], Answer]) -> Answer:
@@ -290,7 +308,7 @@ class Conductor:
         try:
             with np.load(self._path("outputs")) as outputs:
                 verdict = judge(dict(outputs))
-        except Exception as error:  # whatever a contender may have written
+        except Exception as error:  # a contender may have written anything
             verdict = {
                 "status": "wrong",
                 "why": f"what it gave cannot be judged: {type(error).__name__}: {error}"[:300],
@@ -298,7 +316,7 @@ class Conductor:
         return answer | verdict
 
     def _warm_up(self, worker: Worker, calls: dict[str, int], name: str) -> Answer:
-        """How many calls make a turn: as many as take a tenth of the time for measuring."""
+        """Set in `calls` how many calls make a turn: as many as take a tenth of the measurement time."""
         answer = worker.ask("run", self.limits.run, calls=1)
         made = 1
         if answer.get("seconds", self.seconds) < self.seconds:

@@ -1,4 +1,4 @@
-"""What a run shows: on a terminal a bar and the figures of the last case, elsewhere a line for each; tables at its end."""
+"""Shows a run: on a terminal a bar and the last case's results, elsewhere a line per case; tables at the end."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from benchmarks.tables import Table, heading, tables
 
 
 class Display:
-    """Of one run.
+    """Shows the progress and the results of one run.
 
     Args:
-        total: number of cases.
+        total: The number of cases.
     """
 
     def __init__(self, total: int) -> None:
@@ -57,7 +57,7 @@ class Display:
             self._live.__exit__(kind, error, trace)
 
     def introduce(self, results: Mapping[str, Any]) -> None:
-        """What runs where."""
+        """Print what runs where."""
         for line in heading(results):
             self._print(line, "yellow" if ": absent: " in line else "")
 
@@ -66,7 +66,7 @@ class Display:
         self.say("")
 
     def say(self, what: str) -> None:
-        """What is being done now."""
+        """Show what is being done now."""
         self.progress.update(self._task, description=f"{self._case}: {what}" if self._case else what)
         self._live.update(self._shown())
 
@@ -74,7 +74,7 @@ class Display:
         self.progress.advance(self._task)
 
     def end(self, measurement: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
-        """A case is measured."""
+        """Show the results of a case that has been measured."""
         self.progress.advance(self._task)
         if "refused" in measurement:
             self._print(f"{self._case}: {measurement['refused']}", "yellow")
@@ -106,7 +106,7 @@ class Display:
 
 
 def console_of_width() -> Console:
-    """The terminal's, or for a file as wide as its tables are."""
+    """Return a console as wide as the terminal, or for a file 240 columns wide, which fits its tables."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=240)
 
@@ -135,7 +135,7 @@ def as_markdown(table: Table) -> str:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """All tables, with what ran where."""
+    """Return all tables, and what ran where, in Markdown."""
     return "\n".join([*(f"- {line}" for line in heading(results)), "", *map(as_markdown, tables(results))])
 
 

@@ -1,4 +1,4 @@
-"""What a run ran on."""
+"""Describes what a run ran on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seqnets.training.environment import environment as environment_of_training
 
 
 def environment(settings: Settings, seed: int) -> dict[str, Any]:
-    """What it ran on, in JSON types."""
+    """Return what a run with these settings runs on, in JSON types."""
     found = environment_of_training(torch.device(settings.device), seed)
     return found | {
         "command": [

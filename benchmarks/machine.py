@@ -1,4 +1,4 @@
-"""How fast the machine multiplies and copies, and what is the least that it needs for a time step."""
+"""Measures how fast the machine multiplies and copies, and models the least time that it needs for a time step."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchmarks.contenders import Settings
 from seqnets.kernels.report.roofline import BARRIER_CYCLES, GPU, LAUNCH_NS, SHARED_BYTES_PER_CLOCK, gpu
 from seqnets.kernels.triton.planning.arch import arch_of
 
-SIZE = 2048  # of the matrices
-COPIED = 1 << 26  # bytes, more than caches hold
+SIZE = 2048  # rows and columns of the matrices
+COPIED = 1 << 26  # bytes; more than caches hold
 
 
 def rates(settings: Settings) -> dict[str, Any]:
-    """As `measure_rates`, in a process of its own."""
+    """Return what `measure_rates` returns, measured in an isolated process."""
     command = [sys.executable, "-m", "benchmarks.machine", json.dumps(settings._asdict())]
     environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
@@ -30,7 +30,11 @@ def rates(settings: Settings) -> dict[str, Any]:
 
 
 def measure_rates(settings: Settings) -> dict[str, Any]:
-    """What torch reaches here in a large product of float32 matrices and in a large copy: ceilings to compare with."""
+    """Measure what torch reaches in a large product of float32 matrices and in a large copy, as ceilings.
+
+    Returns:
+        ``gflops``, ``gbytes_per_second`` (read and written), and ``source``, which says how they were measured.
+    """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
     torch.set_num_threads(settings.threads)
@@ -46,7 +50,7 @@ def measure_rates(settings: Settings) -> dict[str, Any]:
 
 
 def _seconds(call: Callable[[], Any], device: str) -> float:
-    """The least of several: a ceiling is what is reached undisturbed."""
+    """Return the least seconds of several calls, as a ceiling is what is reached undisturbed."""
 
     def once() -> float:
         start = time.perf_counter()
@@ -60,11 +64,12 @@ def _seconds(call: Callable[[], Any], device: str) -> float:
 
 
 def chain_seconds(case: LayerCase, gates: int, device: str) -> float | None:
-    """The least that a GPU needs from one time step to the next, by the model of kernels/report/roofline.py; None on a CPU,
-    where no barrier lies between steps.
+    """Return the least seconds from one time step to the next on a GPU, by the model of kernels/report/roofline.py.
 
-    Either one multiprocessor reads the recurrent weight from its shared memory, with one barrier; or all share it, and wait for
-    each other as long as kernels of a graph do.
+    Either one multiprocessor reads the recurrent weight from its shared memory, with one barrier. Or all
+    multiprocessors share the weight, and wait for each other as long as two kernels of a graph do.
+
+    Returns None on a CPU, where no barrier lies between steps, and on a GPU of an unknown architecture.
     """
     if device != "cuda":
         return None

@@ -1,4 +1,4 @@
-"""From the configuration to the list of what is measured. All that can be wrong with it is said before anything runs."""
+"""Turns the configuration into the list of what is measured, and reports its errors before anything runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMITS = ("prepare", "run")
 
 
 class Planned(NamedTuple):
-    """A case, or why there is none, and who takes part."""
+    """Holds a case, or why there is none, and who takes part."""
 
     given: dict[str, Any]
     case: Case | None
@@ -31,10 +31,10 @@ class Planned(NamedTuple):
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Nothing, if the configuration is one.
+    """Check the configuration.
 
     Raises:
-        ConfigError: it is not; the message has what is valid.
+        ConfigError: The configuration is invalid; the message says what is valid.
     """
     refuse_unknown(config, KEYS, "")
     for name in ("limits", "suites", "pythons"):
@@ -73,10 +73,10 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def plan(config: Mapping[str, Any]) -> Iterator[Planned]:
-    """What is measured, in order; each case once.
+    """Yield what is measured, in order, each case once.
 
     Raises:
-        ConfigError: a grid names something that no case has.
+        ConfigError: A grid has a key that its cases lack.
     """
     seen = set()
     for suite, grids in config["suites"].items():
@@ -100,7 +100,16 @@ def plan(config: Mapping[str, Any]) -> Iterator[Planned]:
 
 
 def refuse_unlisted(where: str, names: Any, valid: Iterable[str], known: Callable[[str], bool] | None = None) -> None:
-    """Raises ConfigError where `names` is not a list of some of `valid`, or of others that are known."""
+    """Raise ConfigError unless `names` is a list whose entries are all in `valid` or `known`.
+
+    The list must not be empty, except that of ``pythons``.
+
+    Args:
+        where: The key, for messages.
+        names: The value to check.
+        valid: Valid names, which messages list.
+        known: Tells whether another name is valid too.
+    """
     if not isinstance(names, list):
         raise ConfigError(f"{where} is a list, as in {where}=[{', '.join(list(valid)[:2])}], not {names!r}")
     if not names and where != "pythons":

@@ -1,4 +1,4 @@
-"""Pictures of a run, each as PNG and SVG. One that has nothing to show is not drawn."""
+"""Plots a run, each plot as PNG and SVG. A plot that has nothing to show is left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.cases import LayerCase
 from benchmarks.results import OURS, Figures, figures
 from benchmarks.tables import by_case
 
-# one colour for each contender, in every picture
+# one color per contender, the same in every plot
 COLOURS = {
     "seqnets": "#d62728", "seqnets-reference": "#7f7f7f", "seqnets-aten": "#ff9896", "seqnets-cpp": "#e377c2", "seqnets-triton": "#8c564b",
     "torch.nn": "#1f77b4", "torch.compile": "#17becf", "torch.compile-step": "#9edae5", "keras": "#2ca02c", "flax": "#98df8a",
@@ -23,7 +23,7 @@ Panel = tuple[str, list[tuple[int, dict[str, Figures]]]]  # title; value on the 
 
 
 def draw_all(results: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw what the run has; the PNG files."""
+    """Plot what the run has, and return the PNG files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -67,7 +67,11 @@ def _peak(f: Figures) -> tuple[float, float, float] | None:
 
 
 def _panels(cases: Mapping[Any, dict[str, Figures]], name: str) -> list[Panel]:
-    """Cases that differ in `name` alone; or in H, and in I with it."""
+    """Group cases that differ only in `name` into panels; for H, also those that differ in H and in I with it.
+
+    Returns:
+        At most `MOST_PANELS` panels, those with most points first.
+    """
     panels: list[Panel] = []
     left = {case: found for case, found in cases.items() if not case.shape}
     for tied in (False, True) if name == "H" else (False,):
@@ -85,7 +89,7 @@ def _panels(cases: Mapping[Any, dict[str, Figures]], name: str) -> list[Panel]:
 
 
 def _title(case: LayerCase, name: str, tied: bool) -> str:
-    """What the cases of a panel have in common."""
+    """Return what the cases of a panel have in common, in words."""
     kind = case.cell.rpartition(":")[2]
     kind += (" bidirectional" if case.bidirectional else "") + (" ragged" if case.ragged else "")
     sizes = {"T": case.T, "B": case.B, "I": "H" if tied else case.I, "H": case.H}
@@ -146,7 +150,7 @@ def _lines(
 
 
 def _heat(cases: Mapping[Any, dict[str, Figures]], what: str, path: Path, subtitle: str) -> Path | None:
-    """How many times as fast seqnets is: above 1 in blue, below in red."""
+    """Plot how many times as fast seqnets is (above 1 blue, below 1 red), and return the PNG file or None."""
     names = [n for n in _in_order(n for found in cases.values() for n in found) if n != OURS]
     rows = {case: found for case, found in cases.items() if any(f.ratio for n, f in found.items() if n != OURS)}
     if not rows or not names:

@@ -1,4 +1,4 @@
-"""The numbers of a layer's case, drawn from a seed, and what must come of them: no time is told for a wrong result."""
+"""Samples the arrays of a layer's case from a seed, and judges outputs: a wrong result gets no time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from seqnets.tolerance import Error, verdict
 
 
 def make_arrays(case: LayerCase, seed: int) -> Arrays:
-    """Weights by their names in `torch.nn`, uniform in ±1/√H as there, with input ``x`` and, to train, the cotangent ``d_y``, normal;
-    to step, the states by name. In float32, rounded to the dtype of the case; ``lengths`` are integers from T/4 to T, one of them T.
+    """Sample the weights and inputs of a case, as float32 arrays rounded to the case's dtype.
+
+    Weights and biases have their names in `torch.nn` and, as there, are uniform in ±1/√H. A cell's own parameters are 1
+    plus such numbers. The input ``x`` (T, B, I), and for training the cotangent ``d_y`` (T, B, D·H), are normal. For a
+    step, ``x`` is (B, I), and the states (B, H) come by name, as tanh of normal numbers. In ragged cases, ``lengths``
+    are integers from T/4 to T, at least one of them T.
     """
     generator = torch.Generator().manual_seed(seed)
     cell = get_cell(case.cell)
@@ -55,18 +59,22 @@ def make_arrays(case: LayerCase, seed: int) -> Arrays:
 
 
 class Oracle:
-    """What a case gives in float64, and how far PyTorch in the dtype of the case is from that."""
+    """Holds what a case gives in float64, and what PyTorch gives in the dtype of the case."""
 
     def __init__(self, case: LayerCase, arrays: Arrays, device: str, precision: str) -> None:
         self.case = case
         self.exact = _reference(case, arrays, device, torch.float64)
         self.plain = _reference(case, arrays, device, DTYPES[case.dtype])
-        # the policy, and what a plain sum over time and batch may round: no library is refused for the order of its sums
+        # added to what the policy allows: the rounding of a plain sum over time and batch, so that no library is
+        # refused for the order of its sums
         self.long_sums = 0.0 if case.dtype == "fp64" else torch.finfo(torch.float32).eps * (case.T * case.B) ** 0.5
         self.tf32 = device == "cuda" and precision == "tf32" and case.dtype == "fp32"
 
     def worst(self, outputs: Arrays) -> Error | str:
-        """The error that is the largest for what the tolerance policy allows; or a sentence, where the outputs are not those asked for."""
+        """Return the error that is the largest relative to what the tolerance policy allows.
+
+        Returns a sentence instead where an output is missing or has the wrong shape.
+        """
         errors = []
         for name, exact in self.exact.items():
             if name not in outputs:

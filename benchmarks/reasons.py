@@ -1,16 +1,16 @@
-"""Why seqnets is slower than another contender in a case, as far as the figures tell."""
+"""Explains why seqnets is slower than another contender in a case, as far as the measurements tell."""
 
 from __future__ import annotations
 
 from benchmarks.cases import LayerCase
 from benchmarks.results import Figures
 
-NEAR = 0.75  # of the floor: there is little to gain
-SHORT = 1e-3  # seconds, in which what Python takes is seen
+NEAR = 0.75  # share of the roofline above which there is little to gain
+SHORT = 1e-3  # seconds below which Python's overhead shows
 
 
 def why_slower(theirs: Figures, ours: Figures) -> str:
-    """A sentence."""
+    """Return the reasons as one line, or "not known"."""
     case, seconds = ours.case, ours.seconds
     if not isinstance(case, LayerCase) or seconds is None:
         return "not known"

@@ -1,4 +1,7 @@
-"""What a run keeps: results.json holds what was measured and where, and nothing that can be worked out from it. schema.json says its form."""
+"""Reads a run's results and computes metrics from them.
+
+results.json holds what was measured and where, and nothing that can be computed from it. schema.json defines its form.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ OURS = "seqnets"
 
 
 class Spread(NamedTuple):
-    """A median, and between which values three fifths of the samples lie."""
+    """Holds the median, and the 20th and 80th percentiles, between which three fifths of the samples lie."""
 
     median: float
     p20: float
@@ -26,25 +29,25 @@ class Spread(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What is told of one contender in one case. None: not measured, or without a meaning there."""
+    """Holds the metrics of one contender in one case. None: not measured, or without a meaning there."""
 
     case: Case
     contender: str
     status: str
     why: str | None
-    seconds: Spread | None = None  # of a call or training step
-    ratio: Spread | None = None  # its time to that of seqnets, turn by turn: how many times as fast seqnets is
+    seconds: Spread | None = None  # per call or training step
+    ratio: Spread | None = None  # its time over that of seqnets, turn by turn: how many times as fast seqnets is
     samples: tuple[float, ...] = ()  # seconds, one for each turn
     microseconds_per_time_step: float | None = None
-    gflops: float | None = None  # 10^9 operations per second in the products that a layer cannot do without
+    gflops: float | None = None  # 10^9 operations per second, of the products that a layer cannot do without
     gbytes_per_second: float | None = None  # of the traffic that it cannot do without
-    floor_share: float | None = None  # of its time, what the machine needs at the least
+    floor_share: float | None = None  # the least time that the machine needs (the roofline), over its time
     peak_mb: Spread | None = None
     saved_mb: float | None = None
     prepare_seconds: float | None = None
     epoch_seconds: float | None = None
     parameters: int | None = None
-    error_share: float | None = None  # of the error that is allowed
+    error_share: float | None = None  # the error over what is allowed
     note: str = ""
 
 
@@ -56,10 +59,10 @@ def spread(samples: Sequence[float]) -> Spread:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """results.json, or that of a run's folder.
+    """Read results.json; the path is its own or that of a run's folder.
 
     Raises:
-        DataError: it is not there, or not of this form.
+        DataError: The file is missing, or not of this form.
     """
     import jsonschema
 
@@ -77,7 +80,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def figures(results: Mapping[str, Any]) -> Iterator[Figures]:
-    """Of every contender in every case, in the order in which they were measured."""
+    """Yield the metrics of every contender in every case, in the order in which they were measured."""
     for measurement in results["measurements"]:
         yield from figures_of(measurement, results["machine"])
 
@@ -112,9 +115,17 @@ def figures_of(measurement: Mapping[str, Any], machine: Mapping[str, Any]) -> It
 
 
 def work_of(case: LayerCase, gates: int, rows: int) -> dict[str, float]:
-    """What a layer cannot do without: operations of its products, and bytes of inputs, outputs and weights, each moved once.
+    """Return the work that a layer cannot do without.
 
-    To train is three times the products, and to move everything twice, as a gradient; rows are those that run, over time and batch.
+    Training takes three times the products, and moves everything once more as a gradient.
+
+    Args:
+        case: The layer.
+        gates: The number of gates of its cell.
+        rows: The number of rows that run, over time and batch.
+
+    Returns:
+        ``flops``, the operations of the products, and ``bytes`` of inputs, outputs and weights, each moved once.
     """
     size = {"fp64": 8, "fp32": 4}.get(case.dtype, 2)
     flops = weights = 0
@@ -159,7 +170,7 @@ COLUMNS = (
 
 
 def write_csv(path: Path, results: Mapping[str, Any]) -> None:
-    """One line for each contender in each case; the case in words, and in columns of its own what it is made of."""
+    """Write a line for each contender in each case: metrics, the case in words, and each of its fields in a column."""
     every = list(figures(results))
     parts = list(dict.fromkeys(name for f in every for name in f.case.to_dict() if name != "suite"))
     with path.open("w", newline="", encoding="utf-8") as file:

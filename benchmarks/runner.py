@@ -1,4 +1,4 @@
-"""One run: every case of the plan, kept as soon as it is measured."""
+"""Runs the benchmarks: every case of the plan, kept as soon as it is measured."""
 
 from __future__ import annotations
 
@@ -28,15 +28,21 @@ SAME = ("seqnets", "commit", "python", "torch", "cpu", "device", "threads", "pre
 
 
 def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, Any]:
-    """Measure what `config` says (see conf/benchmark.yaml) and keep it in `folder`: results.json after every case, at the end results.csv,
-    tables.md and plots.
+    """Measure what `config` says (see conf/benchmark.yaml), and keep the results in `folder`.
+
+    results.json is written after every case; results.csv, tables.md and the plots at the end.
 
     Args:
-        go_on: with the run that lies in `folder`, which was interrupted.
+        config: The configuration, resolved.
+        folder: The run's folder.
+        go_on: Whether to resume the interrupted run in `folder`.
+
+    Returns:
+        The contents of results.json. Their status is "finished" or "interrupted".
 
     Raises:
-        ConfigError: something in `config` is unknown or out of range.
-        RunFolderError: `folder` has a run already; or, to go on, a run of another program or machine.
+        ConfigError: Something in `config` is unknown or out of range.
+        RunFolderError: `folder` already has a run; or the run to resume is finished, or of another program or machine.
     """
     check(config)
     device = _device(config["device"])
@@ -90,7 +96,7 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
             results["status"] = "finished"
         except KeyboardInterrupt:
             results["status"] = "interrupted"
-    if not results["contenders"]:  # interrupted before anything was known
+    if not results["contenders"]:  # interrupted before the contenders were known
         return results
     results["environment"]["clocks_at_end"] = clocks()
     write_json(folder / "results.json", results)
@@ -129,7 +135,11 @@ def _device(wanted: str) -> str:
 
 
 def _so_far(folder: Path, here: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run that lies there has, once it may go on here."""
+    """Return the results of the interrupted run in `folder`.
+
+    Raises:
+        RunFolderError: The run is finished, or cannot go on here.
+    """
     results = read_results(folder)
     if results["status"] == "finished":
         raise RunFolderError(f"the run in {folder} is finished; show it by python -m benchmarks show {folder}")

@@ -1,4 +1,4 @@
-"""How a case of each suite is measured."""
+"""Measures a case of each suite."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Say = Callable[[str], None]
 
 
 class Refused(Exception):
-    """There is no such case here; the message says why."""
+    """Raised when a case cannot be measured here; the message says why."""
 
 
 def measure(
     case: Case, names: list[str], conductor: Conductor, seed: int, device: str, precision: str, say: Say
 ) -> Answer:
-    """A measurement, as schema.json has it: ``results`` by contender, and for layers the ``work``.
+    """Measure a case, and return it as schema.json defines it: ``results`` by contender, and for layers the ``work``.
 
     Raises:
-        Refused: nobody can be asked.
+        Refused: The case itself is impossible here, whoever does the work.
     """
     if isinstance(case, KernelCase):
         say("compiles")
@@ -48,12 +48,12 @@ def measure(
         oracle = Oracle(case, arrays, device, precision)
     except CellError as error:
         raise Refused(str(error)) from error
-    except (MemoryError, RuntimeError) as error:  # torch's own are the latter
+    except (MemoryError, RuntimeError) as error:  # torch raises the latter
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise Refused(f"out of memory, as it is judged in float64: {str(error).splitlines()[0]}") from error
         raise
     finally:
-        if device == "cuda":  # for the contenders
+        if device == "cuda":  # leaves the memory to the contenders
             torch.cuda.empty_cache()
     judge = partial(judged, oracle)
     gates = get_cell(case.cell).gates
@@ -68,7 +68,11 @@ def measure(
 
 
 def judged(oracle: Oracle, outputs: Arrays) -> Answer:
-    """Whether the outputs are right, by the tolerance policy of the project, the same for all."""
+    """Judge outputs by the project's tolerance policy, the same for all contenders.
+
+    Returns:
+        The ``error`` that is the largest relative to what is allowed; and, for wrong outputs, ``status`` and ``why``.
+    """
     worst = oracle.worst(outputs)
     if isinstance(worst, str):
         return {"status": "wrong", "why": worst}
@@ -80,7 +84,10 @@ def judged(oracle: Oracle, outputs: Arrays) -> Answer:
 
 
 def refuse_too_large(case: LayerCase, device: str) -> None:
-    """Raises Refused where the judge in float64 would need more memory than there is: it keeps every gate of every step."""
+    """Raise Refused where the reference in float64 needs more memory than is free.
+
+    The reference keeps every gate of every step. CUDA's memory is not checked.
+    """
     gates = get_cell(case.cell).gates
     numbers = case.T * case.B * case.directions * case.layers * (case.I + 8 * gates * case.H)
     needed = 8 * numbers * (2 if case.mode == "train" else 1)
@@ -100,8 +107,14 @@ def _available_bytes() -> int | None:
 
 
 def train(case: TrainCase, names: list[str], conductor: Conductor, say: Say) -> dict[str, Answer]:
-    """Steps of training in turns. Every contender starts from weights of its own, drawn alike, so little can be judged: right is who
-    begins with the loss of the first within a tenth, and has as many parameters within a hundredth (`torch.nn` has a bias more).
+    """Time steps of training in turns, and return the answer of each contender.
+
+    Every contender starts from its own weights, sampled alike, so little can be judged. A contender is right if its
+    first loss is within a tenth of the first contender's, and its number of parameters within a hundredth (`torch.nn`
+    has one more bias).
+
+    Raises:
+        Refused: The experiment, or its data, cannot be loaded.
     """
     from hydra.errors import HydraException
 
@@ -135,12 +148,12 @@ def train(case: TrainCase, names: list[str], conductor: Conductor, say: Say) -> 
         if result["status"] == "measured":
             peak = conductor.ask(name, "peak")
             result["peak_bytes"] = [peak["peak_bytes"]] if "peak_bytes" in peak else []
-        conductor.workers[name].stop()  # a training cannot be forgotten otherwise
+        conductor.workers[name].stop()  # only the end of its process frees a training
     return results
 
 
 def examine(case: KernelCase) -> Answer:
-    """What the compiler makes of a kernel, for a GPU that need not be there."""
+    """Compile a kernel for a GPU that need not be present, and return what the compiler made of it."""
     from seqnets.kernels.availability import interpreted, triton_version
 
     if triton_version() is None:
@@ -157,7 +170,7 @@ def examine(case: KernelCase) -> Answer:
         row = describe(
             cell, Compiled(case.H, 1, dtype, backward, True, False, 1), demand_of(cell, case.H, 1, dtype, backward), ARCHS[case.arch]
         )  # fmt: skip
-    except Exception as error:  # whatever the compiler raises
+    except Exception as error:  # the compiler may raise anything
         return {"status": "failed", "why": f"{type(error).__name__}: {error}"[:300]}
     if row["schedule"] is None:
         return {"status": "not served", "why": row["why"]}

@@ -1,4 +1,4 @@
-"""Results as tables: a row for a case, a column for a contender."""
+"""Turns results into tables: a row for each case, a column for each contender."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Column = tuple[str, bool]  # contender, and whether its cells are ratios to seqn
 
 
 def tables(results: Mapping[str, Any]) -> Iterator[Table]:
-    """Of each suite, and of `layer` for each mode; then the means of all."""
+    """Yield a table per suite, and of `layer` one per mode; then the means of all, and what was not measured at all."""
     every = list(figures(results))
     refused = [m for m in results["measurements"] if "refused" in m]
     groups: dict[str, list[Figures]] = {}
@@ -48,7 +48,10 @@ def tables(results: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def summary(every: Sequence[Figures]) -> Table | None:
-    """Of layers and steps, by cell: geometric means of the ratios, over the cases that a contender served."""
+    """Tabulate the geometric means of the ratios over the cases that a contender served, by cell and mode.
+
+    Returns None where there are no ratios.
+    """
     ratios: dict[str, dict[str, list[float]]] = {}
     for f in every:
         if isinstance(f.case, LayerCase) and f.ratio is not None and f.contender != OURS:
@@ -70,7 +73,7 @@ def _mean(ratios: Sequence[float] | None) -> Cell:
 
 
 def heading(results: Mapping[str, Any]) -> list[str]:
-    """What ran where, in lines."""
+    """Return what ran where, in lines."""
     environment, machine = results["environment"], results["machine"]
     lines = [
         f"seqnets {environment['seqnets']} at commit {(environment['commit'] or 'none')[:12]}, PyTorch {environment['torch']}, "
@@ -128,7 +131,7 @@ def _own(f: Figures | None, scale: float) -> Cell:
 
 
 def _other(f: Figures | None, scale: float) -> Cell:
-    """How many times as fast seqnets is, with the spread over turns; without seqnets, its time."""
+    """Tell how many times as fast seqnets is, with the spread over turns; without seqnets, the contender's time."""
     if f is None:
         return Cell("")
     if f.seconds is None:
@@ -141,7 +144,7 @@ def _other(f: Figures | None, scale: float) -> Cell:
 
 
 def _digits(value: float) -> str:
-    """Three of them, without powers of ten."""
+    """Format a number from 0.0001 up with about three digits, without powers of ten."""
     return (
         f"{value:.0f}"
         if value >= 100
@@ -172,7 +175,7 @@ def _slower(by_reason: Mapping[str, Sequence[Figures]]) -> Iterator[str]:
 
 
 def _failures(every: Iterable[Figures]) -> Iterator[str]:
-    """What was not measured and why; once where many cases have the same reason."""
+    """Yield what was not measured and why, once where many cases have the same reason."""
     reasons: dict[tuple[str, str], list[Case]] = {}
     for f in every:
         if f.seconds is None and f.why:

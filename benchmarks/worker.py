@@ -1,9 +1,10 @@
-"""The process of one contender: reads orders, one JSON object a line, and answers each with one. The conductor's other half.
+"""Runs one contender in its own process: reads orders, one JSON object per line, and answers each with another.
 
     python -m benchmarks.worker <settings as JSON>
 
-A process each, because libraries do not share one well (thread pools, allocators, CUDA contexts), because one that crashes must
-not end the run, and because a contender may live in another environment.
+benchmarks/conductor.py is its counterpart. Each contender has a process of its own because libraries do not share one
+well (thread pools, allocators, CUDA contexts), because a crash must not end the run, and because a contender may live
+in another environment.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ OUT_OF_MEMORY = (
 
 
 class Contender:
-    """Answers orders; one case at a time, in the order prepare, first, run."""
+    """Answers orders, one case at a time, in the order prepare, first, run."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -45,7 +46,7 @@ class Contender:
         self._introduced: dict[str, Any] | None = None
 
     def hello(self) -> dict[str, Any]:
-        """Versions of what it runs on, or why it cannot."""
+        """Return the versions of what the contender runs on, or why it is absent."""
         if self._introduced is None:
             self._introduced = self._introduce()
         return self._introduced
@@ -62,8 +63,13 @@ class Contender:
             return {"absent": str(error)}
 
     def prepare(self, case: dict[str, Any], arrays: str | None) -> dict[str, Any]:
-        """Build the work, compiled as far as that can be done without doing it."""
-        self.hello()  # where this process was started anew
+        """Build the work of a case, compiled as far as is possible without doing it; return the seconds that it took.
+
+        Args:
+            case: The case, as `Case.to_dict` returns it.
+            arrays: The path of its inputs as .npz, or None.
+        """
+        self.hello()  # in case this process was restarted
         self.forget()
         wanted = case_of(case)
         if why := self.module.why_not(wanted, self.settings):
@@ -77,7 +83,7 @@ class Contender:
         return {"status": "ready", "seconds": time.perf_counter() - start}
 
     def first(self, outputs: str) -> dict[str, Any]:
-        """Do the work for the first time, and write to a file what comes out."""
+        """Do the work for the first time and write its outputs to a file; return the seconds it took, and notes."""
         assert self.work is not None
         start = time.perf_counter()
         result = self.work.call()
@@ -87,7 +93,7 @@ class Contender:
         return {"seconds": seconds, "notes": self.work.notes()}
 
     def run(self, calls: int) -> dict[str, Any]:
-        """Seconds that so many calls took, after one that finds the caches as others left them."""
+        """Return the total seconds of `calls` calls, after an untimed one that finds the caches as others left them."""
         assert self.work is not None
         if self.work.warms_up:
             self.work.wait(self.work.call())
@@ -104,10 +110,10 @@ class Contender:
         self.work.wait(result)
 
     def memory(self, calls: int) -> dict[str, Any]:
-        """What calls add to this process at their peak, in bytes; and what is kept for backward, where the library can tell.
+        """Return the bytes that calls add at their peak, and those kept for backward where the library can tell.
 
-        On CUDA, of its device's memory as torch allocates it. Else of the resident set, which Linux alone tells well: its
-        peak is forgotten at request.
+        On CUDA, the peak is that of the device memory that torch allocates. Otherwise it is that of the resident set,
+        on Linux only, as only there the peak can be reset.
         """
         assert self.work is not None
         gc.collect()
@@ -126,7 +132,7 @@ class Contender:
             return {"status": "not served", "why": "the peak of a process can be reset on Linux only"}
         else:
             if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-                libc.malloc_trim(0)  # what was freed before, as by a compiler, would be used again and not seen
+                libc.malloc_trim(0)  # memory freed before, as by a compiler, would be reused and not counted
             Path("/proc/self/clear_refs").write_text("5")
             before = _resident("VmRSS")
             self._repeat(calls)
@@ -136,8 +142,8 @@ class Contender:
         return found
 
     def peak(self) -> dict[str, Any]:
-        """The largest resident set of this process so far, in bytes."""
-        if Path("/proc/self/status").exists():  # what getrusage tells begins, there, with that of the parent
+        """Return the largest resident set of this process so far, in bytes."""
+        if Path("/proc/self/status").exists():  # on Linux, getrusage's peak includes the parent's
             return {"peak_bytes": _resident("VmHWM")}
         per_unit = 1 if sys.platform == "darwin" else 1024
         return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit}
@@ -145,12 +151,15 @@ class Contender:
     def forget(self) -> dict[str, Any]:
         self.work = None
         gc.collect()
-        if self.settings.device == "cuda" and "torch" in sys.modules:  # others share the GPU
+        if self.settings.device == "cuda" and "torch" in sys.modules:  # contenders share the GPU
             sys.modules["torch"].cuda.empty_cache()
         return {}
 
     def launches(self) -> dict[str, Any]:
-        """Once all times are taken, as it may spoil the process: what launching the work costs, where the library can tell."""
+        """Return as notes what it costs to launch the work, where the library can tell.
+
+        Comes after all times are taken, because it may spoil the process.
+        """
         assert self.work is not None
         return {"notes": self.work.launches()}
 
@@ -161,7 +170,7 @@ def _resident(which: str) -> int:
 
 
 def answer(contender: Contender, order: dict[str, Any]) -> dict[str, Any]:
-    """What came of an order; errors are answers too."""
+    """Carry out an order and return its answer; an error is an answer too."""
     try:
         return getattr(contender, order.pop("do"))(**order)
     except Exception as error:
@@ -171,7 +180,10 @@ def answer(contender: Contender, order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _die_with_parent() -> None:
-    """However it ends: this process may be stopped by then, and would stay for ever. On Linux."""
+    """Have Linux kill this process when its parent ends, however that happens.
+
+    The process may be stopped at that time, and would otherwise stay forever.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
@@ -182,7 +194,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
     _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not be taken for an answer
+    os.dup2(2, 1)  # what libraries print must not be mistaken for an answer
     warnings.simplefilter("ignore")
     contender = Contender(settings)
     for line in sys.stdin:

@@ -1,4 +1,5 @@
-"""The fused kernels, generated from cells; imported as `seqnets.kernels`. Nothing is here yet.
+"""Holds the fused kernels, which are generated from cells; imported as `seqnets.kernels`. Exports no names itself.
 
-The folder is linked from seqnets/kernels, because a top-level import name `kernels` belongs to another project.
+seqnets/kernels is a symbolic link to this folder, because the top-level import name `kernels` belongs to another
+project.
 """

@@ -1,4 +1,4 @@
-"""``python -m seqnets.kernels source | compile | report | tune``."""
+"""Runs ``python -m seqnets.kernels source | compile | report | tune``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqnets.kernels.tuning.command import add_tune_arguments, tune_command
 
 
 def main() -> int:
-    """Run the command, and return the exit status."""
+    """Run the command and return the exit status."""
     with interruptible():
         return _main()
 
@@ -48,7 +48,11 @@ def _main() -> int:
 
 
 def source_command(arguments: argparse.Namespace) -> int:
-    """The exit status."""
+    """Print the source generated from a cell.
+
+    Returns:
+        The exit status: 0, or 2 if the source cannot be generated.
+    """
     if arguments.target == "triton" and triton_version() is None:
         print("the source cannot be generated: Triton is not installed (pip install triton)", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""What commands take on their command lines."""
+"""Defines the argument types and checks that the commands share."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, 
 
 
 def cell(name: str) -> Cell:
-    """A cell by its name, or ``package.module:cell``."""
+    """Return the cell of that name, or the one at ``package.module:cell``.
+
+    Raises:
+        argparse.ArgumentTypeError: There is no such cell.
+    """
     try:
-        with redirect_stdout(sys.stderr):  # what its module prints is no output of the command
+        with redirect_stdout(sys.stderr):  # what its module prints is not output of the command
             return get_cell(name)
     except CellError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
@@ -34,7 +38,10 @@ def positive(text: str) -> int:
 
 
 def why_no_cache() -> str | None:
-    """Say why Triton cannot keep what it compiles, as a clause; None where it can. Triton must be installed."""
+    """Return the reason, as a clause, why Triton's cache folder cannot be written, or None if it can.
+
+    Creates the folder if it does not exist. Triton must be installed.
+    """
     from triton import knobs
 
     folder = Path(knobs.cache.dir)
@@ -47,7 +54,7 @@ def why_no_cache() -> str | None:
 
 
 def why_nothing_compiles(hidden_sizes: Iterable[int], heads: int) -> str | None:
-    """Say why no kernel of these sizes can be compiled ahead of time here, as a clause; None where one can."""
+    """Return the reason, as a clause, why kernels of these sizes cannot be compiled ahead of time here, or None."""
     if triton_version() is None:
         return "Triton is not installed (pip install triton)"
     if interpreted():

@@ -1,4 +1,4 @@
-"""Computes gradients by the cell's own step, where generated kernels cannot."""
+"""Computes gradients with the cell's own step where generated kernels cannot."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from seqnets.cells import Cell
 from seqnets.conditions import in_functional_transform
 from seqnets.errors import BackendError
 
-# from the inputs to the states at every step and the last ones
+# Maps the inputs to the states: those of all steps, and the last ones
 RunSteps = Callable[[list[Tensor]], tuple[Sequence[Tensor], Sequence[Tensor]]]
 
 
 def needs_step(cotangents: Iterable[Tensor | None]) -> bool:
-    """Tell whether these gradients must be computed by the cell's step.
+    """Return True if these gradients must be computed by the cell's step.
 
-    Kernels see plain numbers. They give no gradients that can be differentiated again (``create_graph=True``), and know nothing
-    of cotangents that vmap batches (``is_grads_batched=True``, ``jacobian(vectorize=True)``) or that carry tangents.
+    Kernels see plain numbers. Their gradients cannot be differentiated again (``create_graph=True``). They do not
+    support cotangents that vmap batches (``is_grads_batched=True``, ``jacobian(vectorize=True)``) or that carry
+    tangents.
     """
     return torch.is_grad_enabled() or in_functional_transform(d for d in cotangents if d is not None)
 
@@ -31,23 +32,26 @@ def gradients_by_step(
     inputs: Sequence[Tensor],
     cotangents: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """Return the gradients of all inputs, None of those that require none.
+    """Return the gradients of all inputs, with None for inputs that do not require one.
 
     Args:
-        numbers: those that the step read from outside when the kernels were generated.
-        run: what computes the outputs.
-        cotangents: gradients of the outputs; None where there is none.
+        cell: The cell, whose step `run` calls.
+        numbers: The numbers that the step read from outside when the kernels were generated.
+        run: Computes the outputs from the inputs with the cell's step.
+        inputs: The inputs of the forward pass.
+        cotangents: Gradients of the outputs: of the states of all steps, then of the last states. None where there is
+            none.
 
     Raises:
-        BackendError: one of the numbers has changed, so the step is no longer that of the forward pass.
+        BackendError: One of the numbers has changed, so the step is no longer that of the forward pass.
     """
     if outdated := cell.why_outdated(numbers):
         raise BackendError(f"these gradients are computed by the cell's step, and {outdated}")
     with torch.enable_grad():
-        # aliases: inputs may depend on each other, be the same tensor, or have hooks; autograd sees to that outside of here
+        # Use aliases: inputs may depend on each other, be the same tensor or have hooks. Autograd outside handles that.
         inputs = [t.view_as(t) for t in inputs]
         every, finals = run(inputs)
-    # the step may return constants
+    # The step may return constants, which have no gradients.
     pairs = [(o, d) for o, d in zip([*every, *finals], cotangents, strict=True) if d is not None and o.requires_grad]
     needed = [t for t in inputs if t.requires_grad]
     if not pairs:

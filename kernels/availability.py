@@ -1,4 +1,4 @@
-"""Whether kernels can run here at all. Importing this imports no Triton."""
+"""Tells whether kernels can run here at all. Importing this module does not import Triton."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from functools import cache
 
 from seqnets.compilation import constant
 
-OLDEST = (3, 6)  # of the Triton versions that were tried
+OLDEST = (3, 6)  # the oldest Triton version that was tested
 WITH_ANY_NUMPY = (3, 7)  # older interpreters call int() on one-dimensional arrays, which NumPy 2.4 and newer refuse
-CHECK = "SEQNETS_CHECK"  # in the environment
+CHECK = "SEQNETS_CHECK"  # environment variable
 
 
 @cache
 def triton_version() -> str | None:
-    """The installed version, or None. A build of torch may bring Triton under a name of its own."""
+    """Return the installed version of Triton, or None. Some builds of torch ship Triton under another package name."""
     return _version("triton", "pytorch-triton", "pytorch-triton-rocm", "triton-rocm")
 
 
 @cache
 def numpy_version() -> str | None:
-    """The installed version, or None. Nothing is imported to find it."""
+    """Return the installed version of NumPy, or None, without importing NumPy."""
     return _version("numpy")
 
 
@@ -36,13 +36,13 @@ def _version(*names: str) -> str | None:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Major and minor: (3, 7) of 3.7.1 and of 3.7rc1."""
+    """Return the major and minor version: (3, 7) for both 3.7.1 and 3.7rc1."""
     return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 @constant
 def why_unavailable(device: str) -> str | None:
-    """Why kernels cannot run on that type of device, as a clause, or None."""
+    """Return the reason, as a clause, why Triton kernels cannot run on this type of device, or None if they can."""
     version = triton_version()
     if version is None:
         return "Triton is not installed (pip install triton)"
@@ -72,10 +72,13 @@ def _why_not_interpreted(triton: str, numpy: str | None) -> str | None:
 
 @constant
 def interpreted() -> bool:
-    """Whether Triton runs as an interpreter, on the CPU. It decides when it is imported."""
+    """Return True if Triton runs as an interpreter on the CPU.
+
+    Triton itself decides this when it is imported, by ``TRITON_INTERPRET``.
+    """
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
 def is_checked() -> bool:
-    """Whether the first uses of kernels are checked: not with ``SEQNETS_CHECK=0``."""
+    """Return True if kernels are checked on first use, which ``SEQNETS_CHECK=0`` disables."""
     return os.environ.get(CHECK, "").lower() not in ("0", "false", "off", "no")

@@ -1,4 +1,4 @@
-"""Work that must not see, let alone change, the modes in which its caller happens to run."""
+"""Runs work that must neither see nor change the modes (autocast, tracing and so on) of its caller."""
 
 import threading
 from collections.abc import Callable
@@ -17,9 +17,10 @@ R = TypeVar("R")
 
 
 def apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run `function` in a thread of its own: torch keeps autocast, inference, fake tensors, tracing and the like per thread.
+    """Run `function` in a thread of its own, outside the modes of the caller, and return its result.
 
-    But for the modes of torch.export, which are those of the process. Only one such call runs at a time.
+    Torch keeps autocast, inference mode, fake tensors, tracing and the like per thread. The modes of torch.export
+    belong to the process instead; they are disabled for the call. Only one such call runs at a time.
     """
     _keep_absent_gpu()
 
@@ -35,8 +36,8 @@ def apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 def _keep_absent_gpu() -> None:
     """Register torch's stand-in for an absent GPU from a thread that never ends.
 
-    In CUDA builds of torch 2.11, the stand-in belongs to the first thread that traces on a machine without a GPU, but every
-    thread reads it. The process crashes once the owner has ended, as the threads of `apart` do.
+    In CUDA builds of torch 2.11, the stand-in belongs to the first thread that traces on a machine without a GPU, but
+    every thread reads it. The process crashes once that thread has ended, as the threads of `apart` do.
     """
     if torch.version.cuda is None or torch.cuda.is_available():
         return

@@ -1,4 +1,4 @@
-"""Tells how busy other processes kept the machine meanwhile."""
+"""Measures how busy other processes keep the machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 class Load:
-    """Counts from its creation on. Linux alone tells; elsewhere nobody else seems to work."""
+    """Measures the load of other processes since its creation. Only works on Linux; elsewhere the load is always 0."""
 
     def __init__(self) -> None:
         self._began = _seconds()
 
     def of_others(self) -> float:
-        """Return the share of the time of all cores that other processes, and other guests of the host, took."""
+        """Return the share (0 to 1) of the time of all cores that other processes and other guests of the host took."""
         now = _seconds()
         if now is None or self._began is None:
             return 0.0
@@ -23,7 +23,7 @@ class Load:
 
 
 def _seconds() -> tuple[float, float, float] | None:
-    """Return what all cores have had, what they worked, and what this process took of it."""
+    """Return the seconds that all cores had, were busy, and spent on this process; None if that cannot be read."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)[1:9]
         user, nice, system, idle, waiting, *rest = (int(field) / os.sysconf("SC_CLK_TCK") for field in fields)

@@ -1,4 +1,4 @@
-"""Small facts that were found out on this machine, kept between processes: verdicts of checks, and measured plans."""
+"""Keeps small results of this machine on disk between processes, such as verdicts of checks and measured plans."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ PACKAGE = Path(__file__).parent
 
 
 def read(kind: str, key: Mapping[str, Any], parse: Callable[[Any], T]) -> T | None:
-    """What is known under `key`, or None. `parse` takes JSON types, and raises where they are not what was written."""
+    """Return the value stored under `key`, or None if there is none or it cannot be used.
+
+    Args:
+        kind: The first part of the file name.
+        key: Everything that the value depends on.
+        parse: Converts the stored JSON value. Raises ValueError, KeyError or TypeError if it is not what was written.
+    """
     path = _path(kind, key)
     try:
         return parse(json.loads(path.read_text(encoding="utf-8"))["value"])
@@ -39,14 +45,18 @@ def read(kind: str, key: Mapping[str, Any], parse: Callable[[Any], T]) -> T | No
 
 
 def verdict(value: Any) -> dict[str, str | None]:
-    """What a check found, `why` it refuses kernels or None: for `read`."""
+    """Parse a stored verdict, for `read`: `why` is the reason why a check refuses kernels, or None.
+
+    Raises:
+        TypeError: The value is not a verdict.
+    """
     if not isinstance(value["why"], str | None):
         raise TypeError(f"a verdict says why, and this {value!r}")
     return {"why": value["why"]}
 
 
 def write(kind: str, key: Mapping[str, Any], value: Any) -> None:
-    """Keep `value` (JSON types). A folder that cannot be written is reported and done without."""
+    """Store `value` (JSON types) under `key`. If the folder cannot be written, log a warning and continue."""
     path = _path(kind, key)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     content = json.dumps({"key": dict(key), "value": value}, indent=1, default=str)
@@ -63,10 +73,12 @@ def write(kind: str, key: Mapping[str, Any], value: Any) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, seconds: float) -> Iterator[None]:
-    """Of processes that start together one finds something out and the others wait, so long at most; without locks all do, which
-    is as right.
+    """Hold a file lock, so that of several processes only one does the work while the others wait for it.
+
+    After `seconds`, or where the folder cannot be written or has no locks, the block runs without the lock. Then
+    several processes may do the same work, which is slower but just as correct.
     """
-    from filelock import FileLock, Timeout  # which torch brings
+    from filelock import FileLock, Timeout  # a dependency of torch
 
     lock = FileLock(path)
     try:
@@ -88,7 +100,7 @@ def _path(kind: str, key: Mapping[str, Any]) -> Path:
 
 @cache
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """What facts about kernels depend on beside the kernel: the GPU, the versions, and the source of this package."""
+    """Return what stored results depend on besides the kernel: GPU, driver, versions and source of this package."""
     return {
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter",
         "cuda": torch.version.cuda or torch.version.hip,

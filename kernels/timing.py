@@ -1,4 +1,4 @@
-"""Times. Competitors run in turns, so that whatever else slows the machine meets all of them."""
+"""Times functions against each other, in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ import torch
 
 K = TypeVar("K", bound=Hashable)
 
-# Runs each competitor several times, and returns the milliseconds that each took, turn by turn.
+# Runs each competitor several times, and returns for each the milliseconds of one call in every turn.
 Timer = Callable[[Mapping[K, Callable[[], Any]]], dict[K, list[float]]]
 
-STEPS, BATCH = 256, 64  # T and B of what is timed, unless told
+STEPS, BATCH = 256, 64  # default T and B of what is timed
 WARM_UP, TURNS = 3, 20
 
 
 def time_on_gpu(competitors: Mapping[K, Callable[[], Any]]) -> dict[K, list[float]]:
-    """By the clock of the current GPU, from the moment the host begins to launch: gaps between launches count."""
+    """Time competitors with CUDA events on the current GPU, once per turn.
+
+    The time starts when the host begins to launch, so gaps between launches count.
+
+    Returns:
+        For each competitor, the milliseconds of each of the `TURNS` turns.
+    """
     for run in competitors.values():
         for _ in range(WARM_UP):
             run()
@@ -36,13 +42,18 @@ def time_on_gpu(competitors: Mapping[K, Callable[[], Any]]) -> dict[K, list[floa
 
 
 def time_on_cpu(competitors: Mapping[K, Callable[[], Any]], seconds: float = 0.3) -> dict[K, list[float]]:
-    """In that time, and three turns; or one, where a call takes as long. A turn is as many calls as take a while: one alone would be
-    timed with the caches, and the threads, as the competitor leaves them.
+    """Time competitors on the CPU in turns, for `seconds` in all and at least three turns each.
+
+    One turn each is enough if a single call takes `seconds` or longer. A turn is a series of calls of about a twentieth
+    of `seconds`: a single call would start with the caches and threads as the previous competitor left them.
+
+    Returns:
+        For each competitor, the mean milliseconds of one call in each turn.
     """
     most, turn = 1e3 * seconds, 1e3 * seconds / 20
     once = {name: _milliseconds(run, 1) for name, run in competitors.items()}
     for name, run in competitors.items():
-        if once[name] < most:  # else it is warm by now
+        if once[name] < most:  # otherwise the first call was long enough to warm up
             once[name] = _milliseconds(run, WARM_UP)
     calls = {name: max(1, int(turn / took)) for name, took in once.items()}
     least = 3 if max(once.values()) < most else 1
@@ -55,7 +66,7 @@ def time_on_cpu(competitors: Mapping[K, Callable[[], Any]], seconds: float = 0.3
 
 
 def _milliseconds(run: Callable[[], Any], calls: int) -> float:
-    """Of one call, among so many."""
+    """Return the mean time of one call in milliseconds, over `calls` calls."""
     start = time.perf_counter()
     for _ in range(calls):
         run()

@@ -1,13 +1,14 @@
-"""Who takes part. One file each: a library, and how it does the work of a case as its users would have it do it.
+"""Defines the contenders. Each file has one library do the work of a case, as its users would.
 
-A module has
+A module has these functions:
 
-- ``versions(settings)``: of what it runs on, by name. ImportError, or `Absent` with a sentence, where it cannot take part here.
-- ``why_not(case, settings)``: why it cannot do the work of a case, as a sentence, or None.
-- ``prepare(case, arrays, settings)``: a `Work`, compiled and ready.
+- ``versions(settings)`` returns the versions of what it runs on, by name. It raises ImportError, or `Absent` with a
+  sentence, if the contender cannot take part here.
+- ``why_not(case, settings)`` returns a sentence that says why it cannot do the work of a case, or None.
+- ``prepare(case, arrays, settings)`` returns a `Work`, compiled and ready.
 
-It runs in a process of its own (benchmarks/worker.py), perhaps of another environment: it imports the standard library, numpy,
-its library, and nothing of seqnets but `benchmarks.cases` and this file.
+A module runs in a process of its own (benchmarks/worker.py), perhaps in another environment. So it imports only the
+standard library, numpy, its library, `benchmarks.cases` and this file.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# name -> module; where several names share one, it sees its own as settings.contender. A name with a dot that is
-# not here is that of a module: a contender of one's own.
+# name -> module. A module that several names share reads the name from settings.contender. A name with a dot that is
+# not listed here is a module's: a user's own contender.
 CONTENDERS = {
     "seqnets": "benchmarks.contenders.with_torch",
     "seqnets-aten": "benchmarks.contenders.with_torch",
@@ -37,7 +38,7 @@ CONTENDERS = {
 
 
 def is_contender(name: str) -> bool:
-    """Whether there is one of that name."""
+    """Tell whether there is a contender of that name."""
     try:
         return name in CONTENDERS or ("." in name and importlib.util.find_spec(name) is not None)
     except (ImportError, ValueError):
@@ -48,42 +49,43 @@ Arrays = dict[str, np.ndarray]
 
 
 class Absent(Exception):
-    """The contender cannot take part on this machine; the message says why, and the way out."""
+    """Raised when a contender cannot take part on this machine; the message says why, and how to change that."""
 
 
 def in_a_line(error: Exception) -> str:
-    """Its kind, and the first line of its message that says something."""
+    """Return an error's type and the first line of its message that is not blank, in at most 300 characters."""
     text = next((line for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text}"[:300]
 
 
 class Settings(NamedTuple):
-    """The same for all contenders of a run."""
+    """Holds the settings of a contender. Those of a run differ only in `contender` and `scratch`."""
 
     contender: str
     device: str  # "cpu" or "cuda"
     threads: int
     precision: str  # of float32 products: "ieee" or "tf32"
-    scratch: str  # a folder of its own
-    unroll: int  # time steps, of all layers and directions, that a compiler may be asked to unroll
+    scratch: str  # a folder of the contender's own
+    unroll: int  # how many time steps, over all layers and directions, a compiler may be asked to unroll
 
 
 class Work(NamedTuple):
-    """The work of a case, ready to be done again and again."""
+    """Holds the work of a case, ready to be done repeatedly."""
 
     call: Callable[[], Any]
-    # until what `call` returned is there; a library that returns early is waited for within the time
+    # waits until what `call` returned has been computed; the wait counts as part of the time
     wait: Callable[[Any], None]
-    # what `call` returned, by name. For LayerCase in mode "infer": y (T, B, D*H). "train": also d_x and, for each suffix of
-    # `LayerCase.sizes`, d_weight_ih_<suffix>, d_weight_hh_<suffix>, d_bias_ih_<suffix>, shaped as torch.nn's. "step": y (B, H).
+    # returns by name what `call` returned. For LayerCase in mode "infer": y (T, B, D*H). "train": also d_x and, for
+    # each suffix of `LayerCase.sizes`, d_weight_ih_<suffix>, d_weight_hh_<suffix>, d_bias_ih_<suffix>, with torch.nn's
+    # shapes. "step": y (B, H).
     outputs: Callable[[Any], dict[str, np.ndarray]]
-    # once `call` was: what a reader of the result should know, such as the backend that was taken
+    # after a `call`: what a reader of the result should know, such as the backend that was used
     notes: Callable[[], dict[str, Any]] = dict
     # bytes kept by the forward pass for the backward pass, where the library can tell
     saved_bytes: Callable[[], int] | None = None
-    # seconds of so many calls, where timing `call` from outside would not do
+    # returns the total seconds of so many calls, where timing `call` from outside would be wrong
     run: Callable[[int], float] | None = None
-    # whether one more call before a turn does no harm
+    # whether an extra call before a turn is harmless
     warms_up: bool = True
-    # what is known of launching the work on a GPU, as more notes; asked for last
+    # what is known of launching the work on a GPU, as further notes; called last
     launches: Callable[[], dict[str, Any]] = dict

@@ -1,4 +1,4 @@
-"""What the libraries on JAX share: how work is compiled ahead of time, called, and read."""
+"""Compiles work ahead of time, calls it and reads its results, for all libraries on JAX."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DTYPES = {"fp32": jnp.float32, "fp16": jnp.float16, "bf16": jnp.bfloat16}
 
 
 def versions(settings: Settings) -> dict[str, Any]:
-    # threads need no setting: XLA has as many as the processors that this process may run on
+    # threads need no setting: XLA starts as many as there are processors that this process may use
     jax.config.update("jax_platforms", settings.device)
-    # a call on the CPU does its work itself: another thread would be woken for it, and calls might overlap
+    # a call on the CPU does its work itself; otherwise it would wake another thread, and calls might overlap
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_default_matmul_precision", {"ieee": "highest", "tf32": "tensorfloat32"}[settings.precision])
     try:
         jax.devices()
-    except (RuntimeError, AssertionError):  # the latter where JAX was installed for the CPU alone
+    except (RuntimeError, AssertionError):  # the latter if JAX was installed for the CPU only
         raise Absent(
             f"JAX {jax.__version__} finds no {settings.device} device here; pip install 'jax[cuda13]'"
         ) from None
@@ -52,11 +52,16 @@ def sequence_work(
     to_torch: Callable[[Any], Arrays],
     batch_first: bool,
 ) -> Work:
-    """The work of a library whose layer is ``forward(weights, x, valid)``.
+    """Return the work of a library whose layer is ``forward(weights, x, valid)``.
 
     Args:
-        valid: what the library is told of lengths; None where rows are equally long.
-        to_torch: names the gradients of `weights` as `torch.nn` does.
+        case: The layer, in mode "infer" or "train".
+        arrays: The inputs of the case, time first.
+        forward: Returns the outputs of the layer.
+        weights: A tree of the weights, as the library has them.
+        valid: The lengths in the library's form, such as a mask; None where all rows are equally long.
+        to_torch: Gives the gradients of `weights` their names and shapes in `torch.nn`.
+        batch_first: Whether the library wants inputs (B, T, I) rather than (T, B, I).
     """
 
     def infer(weights: Any, valid: jax.Array | None, x: jax.Array) -> dict[str, Any]:
@@ -91,7 +96,7 @@ def step_work(
     weights: Any,
     state: Any,
 ) -> Work:
-    """The work of a library whose cell is ``step(weights, state, x) -> state, y``."""
+    """Return the work of a library whose cell is ``step(weights, state, x) -> state, y``; calls carry the state on."""
     weights, state, x = on_device((weights, state, arrays["x"]), case)
     compiled = jax.jit(step).lower(weights, state, x).compile()
 

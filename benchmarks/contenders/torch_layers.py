@@ -1,4 +1,4 @@
-"""The classes of `torch.nn` that compute what a cell computes."""
+"""Maps cells to the classes of `torch.nn` that compute the same."""
 
 from typing import Any
 
@@ -9,5 +9,5 @@ SINGLE = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn_tanh": nn.RNNCell, "rnn_r
 
 
 def options_of(cell: str) -> dict[str, Any]:
-    """Return the arguments by which torch's classes compute this cell."""
+    """Return the arguments with which torch's classes compute this cell."""
     return {"nonlinearity": cell.removeprefix("rnn_")} if cell.startswith("rnn_") else {}

@@ -1,4 +1,4 @@
-"""Training an experiment, a few steps at a time: as `train.py` does it, and as a plain loop around `torch.nn` does."""
+"""Trains an experiment, a few steps at a time: as `train.py` does, and as a plain loop around `torch.nn` does."""
 
 from __future__ import annotations
 
@@ -31,21 +31,24 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def compose_experiment(case: TrainCase, *overrides: str) -> Any:
-    """Its configuration.
+    """Compose the configuration of a case's experiment.
 
     Raises:
-        ConfigError, hydra.errors.HydraException: there is no such experiment, or it takes no such override.
+        ConfigError, hydra.errors.HydraException: There is no such experiment, or it takes no such override.
     """
-    started = GlobalHydra.instance().is_initialized()  # as within `python -m benchmarks`, by the same folder
+    started = GlobalHydra.instance().is_initialized()  # by `python -m benchmarks`, with the same folder
     with nullcontext() if started else initialize_config_dir(str(CONF), version_base=None):
         return compose("train", [f"+experiment={case.experiment}", *case.overrides, *overrides])
 
 
 def load_examples(case: TrainCase) -> Arrays:
-    """``inputs`` and ``targets`` of its training split, and ``batch_size``, for those who do not read its data themselves.
+    """Load the training split for contenders that do not read an experiment's data themselves.
+
+    Returns:
+        ``inputs`` and ``targets``, with one row per example, and ``batch_size``.
 
     Raises:
-        ConfigError, DataError, hydra.errors.HydraException: it cannot be had; the message says why.
+        ConfigError, DataError, hydra.errors.HydraException: The data cannot be loaded; the message says why.
     """
     data: Any = build(check_config(compose_experiment(case, "run_dir=."))["data"], "data")
     data.prepare_data()
@@ -84,14 +87,17 @@ def prepare_torch(case: TrainCase, arrays: Arrays, settings: Settings) -> Work:
 
 
 class Trained:
-    """`train(cfg)` as a user runs it, with its loggers, metrics and progress bar drawn, in a thread that waits for orders between steps."""
+    """Runs `train(cfg)` as a user does, in a thread that waits for orders between steps.
+
+    Its loggers, metrics and progress bar are those that a user has.
+    """
 
     def __init__(self, case: TrainCase, settings: Settings) -> None:
         import rich
 
         from seqnets.training import train
 
-        rich.reconfigure(force_terminal=True, file=io.StringIO())  # the bar is drawn, to nowhere
+        rich.reconfigure(force_terminal=True, file=io.StringIO())  # the bar is drawn, but goes nowhere
         backend = settings.contender.partition("-")[2]
         cfg = compose_experiment(
             case,
@@ -113,7 +119,7 @@ class Trained:
         return _backend_of(self._module.trainer)
 
     def advance(self, steps: int) -> float:
-        """Do so many steps; the loss of the last."""
+        """Do so many steps, and return the loss of the last."""
         WaitForOrders.steps.put(steps)
         return self._answer()
 
@@ -138,7 +144,10 @@ def _backend_of(trainer: Trainer) -> str:
 
 
 class WaitForOrders(Callback):
-    """Stops the training after as many steps as were ordered, until more are. Queues of the class: Hydra makes the callback."""
+    """Pauses the training after as many steps as were ordered, until more are ordered.
+
+    The queues belong to the class, because Hydra creates the callback.
+    """
 
     steps: Queue[int]
     answers: Queue[Any]
@@ -162,8 +171,9 @@ class WaitForOrders(Callback):
 
 
 class PlainLoop:
-    """Steps over shuffled batches: the model and optimiser of the experiment, no metrics, no logging. Memory that is freed is kept, as
-    `train.py` has it: without, a quarter of a step goes into page faults.
+    """Trains on shuffled batches with the experiment's model and optimizer, without metrics and without logging.
+
+    Freed memory is kept, as in `train.py`. Otherwise page faults would take a quarter of a step.
     """
 
     backend = ""
@@ -201,7 +211,10 @@ def plain_steps(case: TrainCase, arrays: Arrays, settings: Settings) -> PlainLoo
 
 
 def with_torch_layers(model: nn.Module) -> nn.Module:
-    """`model`, its recurrent layers replaced by those of `torch.nn`, which have two biases a gate where an experiment may have one."""
+    """Replace the recurrent layers of `model` by those of `torch.nn`, in place, and return it.
+
+    Those have two biases per gate, where an experiment may have one. A bias that the experiment lacks is zero.
+    """
     for name, child in model.named_children():
         if not isinstance(child, seqnets.Recurrent):
             with_torch_layers(child)
@@ -213,6 +226,6 @@ def with_torch_layers(model: nn.Module) -> nn.Module:
         for parameter in theirs.parameters():
             nn.init.zeros_(parameter)
         theirs.load_state_dict(child.state_dict(), strict=False)
-        theirs.num_directions = child.num_directions  # as models of seqnets ask
+        theirs.num_directions = child.num_directions  # which models of seqnets read
         setattr(model, name, theirs)
     return model

@@ -1,7 +1,6 @@
-"""FlashRNN's CUDA kernels, with the product of the input that it leaves to its users.
+"""Runs FlashRNN's CUDA kernels, with the product of the input that FlashRNN leaves to its users.
 
-The layouts were checked against the package's own PyTorch code
-(``backend="vanilla"``, version 1.0.8) on the CPU.
+The layouts were checked on the CPU against the package's own PyTorch code (``backend="vanilla"``, version 1.0.8).
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from benchmarks.cases import Case, LayerCase
 from benchmarks.contenders import Absent, Arrays, Settings, Work
 from benchmarks.cuda import gpu_seconds
 
-# of a direction: W as of `torch.nn`; R (gates, 1, H, H) and b (gates, 1, H) as FlashRNN has them, of one head
+# the weights of one direction: W as in `torch.nn`; R (G, 1, H, H) and b (G, 1, H) as in FlashRNN, with one head
 Weights = dict[str, Tensor]
-# x (T, B, I), weights and the states before (or None for zeros) to y (T, B, H) and the states after
+# maps x (T, B, I), weights and the states before (None for zeros) to y (T, B, H) and the states after
 Direction = Callable[[Tensor, Weights, Tensor | None], tuple[Tensor, Tensor]]
 
 FUNCTIONS = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "elman"}
@@ -32,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 def versions(settings: Settings) -> dict[str, Any]:
     if settings.device != "cuda":
         raise Absent("FlashRNN's kernels are CUDA code; there is no GPU here")
-    import flashrnn  # noqa: F401  # only now: who has no GPU need not install it
+    import flashrnn  # noqa: F401  # imported here, as it need not be installed where there is no GPU
 
     torch.set_num_threads(settings.threads)
     torch.backends.fp32_precision = settings.precision  # type: ignore[attr-defined]
@@ -52,10 +51,10 @@ def why_not(case: Case, settings: Settings) -> str | None:
 
 
 def prepare(case: Case, arrays: Arrays, settings: Settings) -> Work:
-    """Compiles kernels for just this shape, by nvcc, each time it tries a tiling: that takes minutes."""
+    """Prepare the work of a case, which takes minutes: FlashRNN compiles with nvcc for each tiling that it tries."""
     assert isinstance(case, LayerCase)
-    # one kernel for all steps where it fits, else a product and a pointwise kernel in turn, as always for the GRU;
-    # the fused kernel multiplies float32 as TF32
+    # One kernel for all steps where it fits, else a product and a pointwise kernel in turn, as always for the GRU.
+    # The fused kernel multiplies float32 in TF32.
     fuses = case.cell != "gru" and (case.dtype != "fp32" or settings.precision == "tf32")
     backend = "cuda_fused" if fuses else "cuda"
 
@@ -64,12 +63,12 @@ def prepare(case: Case, arrays: Arrays, settings: Settings) -> Work:
 
     try:
         work().call()
-    except (ValueError, RuntimeError):  # it found no tiling for the shape, or none that runs
+    except (ValueError, RuntimeError):  # no tiling fits the shape, or none runs
         if not fuses:
             raise
         backend = "cuda"
         work().call()
-    ready = work()  # another, as a step changes the states
+    ready = work()  # a new one, as a step changes the states
     return ready._replace(
         wait=lambda _: torch.cuda.synchronize(),
         run=partial(gpu_seconds, ready.call),
@@ -89,7 +88,7 @@ def _run_direction(
         head_dim=case.H,
         batch_size=case.B,
         dtype=str(x.dtype).removeprefix("torch."),
-        # time first: so are the arrays and the kernels, and it spares transposes
+        # time first, as in the arrays and the kernels, so that nothing is transposed
         input_shape="TBGHD",
         output_shape="STBHD",
     )
@@ -99,7 +98,11 @@ def _run_direction(
 
 
 def _to_flashrnn(case: LayerCase, arrays: Arrays, suffix: str) -> Arrays:
-    """Gates are in `torch.nn`'s order, but for the GRU's recurrent n, which comes first; its b is that, r, z and the input's n."""
+    """Convert the weights of a direction to FlashRNN's layout, and return W, R and b.
+
+    Gates are in `torch.nn`'s order, except in the GRU. There R has its n first, and b has four parts: the recurrent n,
+    r, z and the input's n.
+    """
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     W, R, bias_ih, bias_hh = (arrays[f"{kind}_{suffix}"] for kind in kinds)
     R = R.reshape(-1, 1, case.H, case.H)

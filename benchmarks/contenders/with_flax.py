@@ -1,4 +1,4 @@
-"""Flax's linen layers on JAX."""
+"""Runs Flax's linen layers on JAX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.cases import Case, LayerCase
 from benchmarks.contenders import Arrays, Settings, Work, jax_work
 from benchmarks.contenders.jax_work import sequence_work, step_work
 
-# linen, not nnx: the GRU of nnx has no bias within the product with r, and so is not torch's
+# linen, not nnx: the GRU of nnx has no bias inside the product with r, so it is not torch's
 GATES = {"lstm": "ifgo", "gru": "rzn"}
 
 
@@ -47,7 +47,7 @@ def prepare(case: Case, arrays: Arrays, settings: Settings) -> Work:
             x = layer.apply({"params": _of_layer(case, weights, k)}, x, seq_lengths=lengths)
         if lengths is None:
             return x
-        # Flax leaves what it computes past a row's end
+        # Flax does not zero what it computes past a row's end
         return jnp.where((jnp.arange(case.T)[:, None] < lengths)[..., None], x, 0)
 
     def to_torch(grads: dict[str, Any]) -> Arrays:
@@ -67,7 +67,7 @@ def _cell(case: LayerCase) -> nn.RNNCellBase:
 
 
 def _layer(case: LayerCase) -> nn.Module:
-    # time first: so are the arrays, and it spares transposes
+    # time first, as in the arrays, so that nothing is transposed
     one, other = (nn.RNN(_cell(case), time_major=True) for _ in range(2))
     return nn.Bidirectional(one, other, time_major=True) if case.bidirectional else one
 
@@ -80,7 +80,10 @@ def _of_layer(case: LayerCase, weights: dict[str, Any], k: int) -> dict[str, Any
 
 
 def _to_flax(case: LayerCase, arrays: Arrays, suffix: str) -> dict[str, Any]:
-    """A direction's weights, a product each. Flax has one bias where `torch.nn` adds two, and puts it where `_biased` says."""
+    """Convert the weights of a direction to Flax's layout, which has a kernel for each gate's products.
+
+    Where `torch.nn` adds two biases, Flax has one, in the product that `_biased` names.
+    """
     gates = GATES.get(case.cell, " ")
     parts = {
         kind: dict(zip(gates, np.split(arrays[f"{kind}_{suffix}"], len(gates)), strict=True))
@@ -91,7 +94,7 @@ def _to_flax(case: LayerCase, arrays: Arrays, suffix: str) -> dict[str, Any]:
         found[f"i{gate}".strip()] = {"kernel": parts["weight_ih"][gate].T}
         found[f"h{gate}".strip()] = {"kernel": parts["weight_hh"][gate].T}
         bias_ih, bias_hh = parts["bias_ih"][gate], parts["bias_hh"][gate]
-        if gate == "n":  # the one gate whose biases do not add: r is between them
+        if gate == "n":  # the only gate whose biases do not add up: r is between them
             found["in"]["bias"], found["hn"]["bias"] = bias_ih, bias_hh
         else:
             found[f"{_biased(case)}{gate}".strip()]["bias"] = bias_ih + bias_hh

@@ -1,4 +1,4 @@
-"""Keras on JAX."""
+"""Runs Keras on JAX."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _dtype(case: LayerCase) -> str:
 
 
 def _turned(case: LayerCase, array: np.ndarray) -> np.ndarray:
-    """Rows from `torch.nn`'s order of gates to that of Keras, or back: r and z of the GRU change places."""
+    """Convert rows from `torch.nn`'s order of gates to that of Keras, or back: r and z of the GRU are swapped."""
     if case.cell != "gru":
         return array
     first, second, third = np.split(array, 3)
@@ -100,7 +100,7 @@ def _turned(case: LayerCase, array: np.ndarray) -> np.ndarray:
 
 
 def _to_keras(case: LayerCase, arrays: Arrays, suffix: str) -> list[np.ndarray]:
-    """Kernel, recurrent kernel and bias of a direction. The GRU has both biases, in rows; others have one."""
+    """Return a direction's kernel, recurrent kernel and bias. The GRU has both biases, as rows; others their sum."""
     kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     kernel, recurrent, bias_ih, bias_hh = (_turned(case, arrays[f"{kind}_{suffix}"]) for kind in kinds)
     return [kernel.T, recurrent.T, np.stack([bias_ih, bias_hh]) if case.cell == "gru" else bias_ih + bias_hh]
@@ -158,7 +158,7 @@ MODELS = {
 
 
 def prepare_training(case: TrainCase, arrays: Arrays, settings: Settings) -> Work:
-    """`model.fit` on the next rows, from the first again once they run out."""
+    """Return the work of `model.fit` on the next rows of the examples; after the last row comes the first again."""
     inputs, targets, batch_size = arrays["inputs"], arrays["targets"], int(arrays["batch_size"])
     model = keras.Sequential([layers.Input(inputs.shape[1:], dtype=inputs.dtype.name), *MODELS[case.experiment]()])
     binary = model.output_shape[-1] == 1

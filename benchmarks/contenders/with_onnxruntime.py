@@ -1,4 +1,4 @@
-"""ONNX Runtime: a model of LSTM, GRU or RNN nodes, as an export of `torch.nn`'s layers has them."""
+"""Runs ONNX Runtime on a model of LSTM, GRU or RNN nodes, as an export of `torch.nn`'s layers has them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def prepare(case: Case, arrays: Arrays, settings: Settings) -> Work:
 
 
 def _step(case: LayerCase, arrays: Arrays, session: ort.InferenceSession, placed: Any) -> Work:
-    """Two sets of states take turns at being read and written."""
+    """Return the work of one step. Two sets of states alternate between being read and being written."""
     names = [name for name in ("h", "c") if name in arrays]
     x = placed(arrays["x"][None])
     states = [{name: placed(arrays[name][None]) for name in names} for _ in range(2)]
@@ -111,7 +111,7 @@ def _model(case: LayerCase, arrays: Arrays) -> onnx.ModelProto:
         outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    # neither is the newest, which ONNX Runtime may not read yet
+    # neither version is the newest, which ONNX Runtime may not read yet
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
@@ -135,7 +135,7 @@ def _nodes(case: LayerCase, states: list[str]) -> Iterator[onnx.NodeProto]:
 
 
 def _weights(case: LayerCase, arrays: Arrays, k: int) -> Arrays:
-    """W, R and B of a layer, as ONNX has them."""
+    """Return W, R and B of layer `k` in ONNX's layout, with the directions first."""
     suffixes = [f"l{k}", f"l{k}_reverse"][: case.directions]
 
     def ordered(kind: str) -> np.ndarray:

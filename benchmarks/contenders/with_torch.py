@@ -1,4 +1,7 @@
-"""seqnets by its backends, `torch.nn` (oneDNN or native code on the CPU, cuDNN on CUDA), and what `torch.compile` makes of a cell's step."""
+"""Runs seqnets with each of its backends, `torch.nn`, and what `torch.compile` makes of a cell's step.
+
+`torch.nn` uses oneDNN or native code on the CPU, and cuDNN on CUDA.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def why_not(case: Case, settings: Settings) -> str | None:
 
 
 def _why_cannot(case: LayerCase, backend: str, settings: Settings) -> str | None:
-    """By the dispatch, for a backend that was asked for by name."""
+    """Return the dispatch's reason why a backend that was asked for by name cannot run the case, or None."""
     options: dict[str, Any] = {"device": settings.device, "dtype": DTYPES[case.dtype]}
     layer = seqnets.Recurrent(case.cell, case.I, case.H, case.layers, bidirectional=case.bidirectional, **options)
     x = torch.zeros(case.T, case.B, case.I, **options)
@@ -73,7 +76,7 @@ def prepare(case: Case, arrays: Arrays, settings: Settings) -> Work:
         return prepare_torch(case, arrays, settings)
     assert isinstance(case, LayerCase)
     if settings.contender.startswith("torch.compile"):
-        torch.compiler.reset()  # what was compiled for other cases, of which there may be too many
+        torch.compiler.reset()  # drops what was compiled for other cases, of which there may be too many
     tensors = {
         name: torch.from_numpy(value).to(settings.device, DTYPES[case.dtype])
         for name, value in arrays.items()
@@ -121,7 +124,7 @@ def _names(case: LayerCase) -> list[str]:
 def _sequence(
     case: LayerCase, lengths: Tensor | None, settings: Settings
 ) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """The layer, and what calls it as users of ragged batches do."""
+    """Return the layer, and a function that calls it, with lengths as users of ragged batches give them."""
     options: dict[str, Any] = {"num_layers": case.layers, "bidirectional": case.bidirectional}
     if settings.contender == "torch.nn":
         layer = LAYERS[case.cell](case.I, case.H, **options, **options_of(case.cell))
@@ -145,7 +148,7 @@ def _sequence(
 
 
 def _loop_of_compiled_steps(layer: seqnets.Recurrent, case: LayerCase) -> Callable[[Tensor], Tensor]:
-    """What one writes who has a cell, a loop, and a compiler that should not unroll it."""
+    """Return a loop around a compiled step, as users write it who do not want the compiler to unroll the loop."""
     cell, parameters = layer.cell, dict(layer.named_parameters())
 
     @torch.compile(dynamic=False, fullgraph=True)
@@ -178,7 +181,7 @@ def _loop_of_compiled_steps(layer: seqnets.Recurrent, case: LayerCase) -> Callab
 def _step(
     case: LayerCase, tensors: dict[str, Tensor], settings: Settings
 ) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """A module, and what does one step and keeps the state for the next."""
+    """Return a module, and a function that does one step with it and keeps the state for the next."""
     state: Any = [tensors[name] for name in get_cell(case.cell).states]
     if settings.contender == "torch.nn":
         cell = SINGLE[case.cell](case.I, case.H, **options_of(case.cell))
@@ -224,7 +227,7 @@ def _train(module: nn.Module, forward: Callable[[Tensor], Tensor], tensors: dict
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            y = forward(x)  # held, so that no storage is freed and counted again under another's address
+            y = forward(x)  # held, so that no storage is freed and its address counted for another
         del y
         return sum(size for pointer, size in kept.items() if pointer not in given)
 

@@ -1,5 +1,5 @@
-"""Proves the kernels on a GPU, within minutes: ``python -m benchmarks prove``.
+"""Proves the kernels on a GPU within minutes: ``python -m benchmarks prove``.
 
-`command` runs `items` in `workers` and keeps each result by `record` as it comes; `tables` tells them. `stub_gpu` stands for the GPU
-where everything but the GPU is rehearsed. All of it needs torch and Triton alone.
+`command` runs the `items` in `workers`. `record` keeps each result as it comes, and `tables` shows them. `stub_gpu`
+takes the place of the GPU in a rehearsal on a machine without one. The package needs only torch and Triton.
 """

@@ -1,4 +1,4 @@
-"""``python -m benchmarks prove``; see ``--help``."""
+"""Implements ``python -m benchmarks prove``; see ``--help``."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ torch and Triton alone (--tests: pytest too)."""
 STATUS = """Exit status: 0 where all that was reached agrees, 1 where anything disagrees, fails, crashes or hangs, 2 where nothing can be
 proven, 130 where it was interrupted (143 by SIGTERM)."""
 LEAST_MINUTES = 0.5  # to start processes and compile the first kernels
-TESTS_SHARE = 0.5  # of the time, where --tests asks for them; they have more where the rest ends early
+TESTS_SHARE = 0.5  # of the time, with --tests; the tests get more if the rest ends early
 
 
 def prove(arguments: list[str]) -> int:
-    """Run the command, and return the exit status."""
+    """Run the command and return its exit status."""
     options = _parse(arguments)
     try:
         return _prove(options, ["python", "-m", "benchmarks", "prove", *arguments])
@@ -91,7 +91,7 @@ def _positive(text: str) -> int:
 
 def _prove(options: argparse.Namespace, command: list[str]) -> int:
     began = time.monotonic()
-    # once the arguments are known to be right, as these take seconds to import
+    # imported only after the arguments are checked, as it takes seconds
     from benchmarks.prove import gpu, stub_gpu
     from benchmarks.prove.items import phases
     from benchmarks.prove.proof import Proof
@@ -135,7 +135,7 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
             proof.run_tests()
     except KeyboardInterrupt:
         status, why = interrupted_status(), "interrupted; the same command with the same --output resumes"
-    except (BackendError, DataError) as error:  # what was reached is told below
+    except (BackendError, DataError) as error:  # the results so far are printed below
         status, why = 2, str(error)
     try:
         proof.conclude()

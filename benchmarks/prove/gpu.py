@@ -1,4 +1,4 @@
-"""Tells whether anything can be proven on the GPU that is here, and what a reader of the results has to know of it."""
+"""Tells whether anything can be proven on this machine's GPU, and describes the GPU to readers of the results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def refuse(jobs: int) -> None:
-    """Raise unless a proof can run here, in so many processes.
+    """Raise unless a proof can run here in `jobs` processes.
 
     Raises:
-        BackendError: it cannot; the message says why, and the way out.
+        BackendError: It cannot run; the message says why, and what to do.
     """
     if not torch.cuda.is_available():
         raise BackendError(
@@ -49,7 +49,7 @@ def refuse(jobs: int) -> None:
 
 
 def surroundings() -> dict[str, Any]:
-    """Describe the GPU, the versions and the source in JSON types. With the stub installed, the GPU is the stub."""
+    """Return the GPU, the versions and the source in JSON types. With the stub installed, the GPU is the stub."""
     properties = torch.cuda.get_device_properties(0)
     known = store.surroundings(torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
     free, total = torch.cuda.mem_get_info()

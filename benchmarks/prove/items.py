@@ -1,4 +1,4 @@
-"""Lists what is proven, the most valuable first: a run stops when its time is over."""
+"""Lists what is proven, the most valuable first, because a run stops when its time is over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.prove.work import CELLS, DTYPES, MODES, Shape, check, compile_la
 from benchmarks.prove.workers import Task
 
 SCHEDULES = ("resident", "tiled")
-SIZES = {"lstm": 64, "gru": 100, "light": 70}  # H of what is checked; the last two are no power of two
+SIZES = {"lstm": 64, "gru": 100, "light": 70}  # H of the checked cells; the last two are no powers of two
 
 # From what users train to what bounds the kernels
 SHAPES = [
@@ -28,7 +28,7 @@ SHAPES = [
 ]
 REHEARSED = [Shape("lstm", "bf16", 3, 2, 16, 16), Shape("light", "tf32", 3, 2, 16, 16)]
 
-FIRST = 12  # checks before anything is compiled for later: all cells and schedules in one dtype, inference and training
+FIRST = 12  # checks that come before compilations for later: all cells and schedules in one dtype, in both modes
 
 
 class Phase(NamedTuple):
@@ -39,13 +39,13 @@ class Phase(NamedTuple):
 
 
 def phases(rehearsed: bool) -> list[Phase]:
-    """Return the phases, in order. A rehearsal takes few and small ones, with every line that the others run."""
+    """Return the phases, in order. A rehearsal has few and small items, which run every line that the others run."""
     shapes = REHEARSED if rehearsed else SHAPES
     checks = _checks(rehearsed)
-    # what is compiled depends on neither of the other sizes
+    # what is compiled does not depend on these sizes
     kernels = dict.fromkeys(shape._replace(T=1, B=1, I=1, layers=1) for shape in shapes)
     compiled = [Task(f"compile {shape.kernels}", compile_layer, (shape,), 90) for shape in kernels]
-    # inference first, in bfloat16; what is compiled for the other phases runs beside the rest
+    # the first checks are in bfloat16; compilations for the other phases run beside the other checks
     first = [*checks[:FIRST], *compiled, *checks[FIRST:], *variants.compilations(rehearsed)]
     return [
         Phase("checks", first, parallel=True, share=0.45),
@@ -57,7 +57,7 @@ def phases(rehearsed: bool) -> list[Phase]:
 
 
 def _checks(rehearsed: bool) -> list[Task]:
-    """Return the checks, inference first: it is the smaller kernel, and the one that users meet first."""
+    """Return the checks. In each dtype inference comes first: its kernel is smaller, and users meet it first."""
     named = [
         (cell, dtype, schedule, 16 if rehearsed else SIZES[cell], mode)
         for dtype in DTYPES

@@ -1,4 +1,4 @@
-"""A proof as it runs: what is to do, how much time is left, and what is kept after every item."""
+"""Runs a proof: knows what is left to do and how much time is left, and keeps the results after every item."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from benchmarks.prove.record import BROKEN, Record
 from benchmarks.prove.workers import run
 from seqnets.errors import BackendError
 
-ENOUGH = 8  # items that went wrong, and none right, to give up
+ENOUGH = 8  # the run gives up if its first items, this many, all go wrong
 
 
 class Proof:
-    """One call of the command on one folder.
+    """Runs one call of the command on one folder.
 
     Args:
-        tell: is called with each item, as it comes.
-        began: `time.monotonic` at which the time began to count.
+        record: The results of the folder.
+        phases: What is to be proven, in order; items that `record` knows are skipped.
+        command: The command line, to record it.
+        minutes: The time of the run.
+        tell: Called with a line for each item, as its result comes.
+        began: The `time.monotonic` at which the time began to count.
     """
 
     def __init__(
@@ -47,10 +51,15 @@ class Proof:
         return time.monotonic() - self.began
 
     def run(self, jobs: int, setup: Callable[[], None], share: float) -> None:
-        """Run all phases, one after the other, in that share of the time.
+        """Run all phases, one after the other, in a share of the time.
+
+        Args:
+            jobs: The number of processes in parallel phases.
+            setup: Called first in each process.
+            share: The share of the run's time, from 0 to 1.
 
         Raises:
-            BackendError: the first items all went wrong, so that the rest would.
+            BackendError: The first items all went wrong, so the rest would too.
         """
         self.keep()
         outcomes_so_far: list[str] = []
@@ -68,7 +77,7 @@ class Proof:
                             raise BackendError(f"the first {ENOUGH} items all went wrong, the last by: {item['why']}")
 
     def run_tests(self) -> None:
-        """Run the tests for GPUs, in the time that is left."""
+        """Run the tests for GPUs in the time that is left."""
         left = max(0.0, self.seconds - self.elapsed)
         self.tell(f"{self.elapsed:6.1f} s  tests/gpu, at most {left:.0f} s")
         self.record.results["tests"] = suite.run_tests(left, self.record.results["rehearsed"])

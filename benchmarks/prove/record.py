@@ -1,4 +1,7 @@
-"""Keeps a run in ``proof.json``, written anew after every item: whatever ends a run loses nothing. schema.json says its form."""
+"""Keeps a run in ``proof.json``, which schema.json defines.
+
+The file is rewritten after every item, so that nothing is lost, whatever ends the run.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,16 @@ from seqnets.errors import DataError
 SCHEMA = Path(__file__).with_name("schema.json")
 NAME = "proof.json"
 FORMAT = 1
-# A run goes on only where all of these are as they were
+# A run is resumed only if all of these are unchanged
 SAME = ("format", "rehearsed", "gpu", "driver", "torch", "triton", "cuda", "commit", "source")
-BROKEN = ("failed", "crashed", "hung", "no memory")  # what may have been another's fault
+BROKEN = ("failed", "crashed", "hung", "no memory")  # what the item itself may not have caused
 
 
 class Record:
-    """The results of one folder.
+    """Holds the results of one folder.
 
     Raises:
-        DataError: the folder cannot be written, or holds what is no proof, or the proof of something else.
+        DataError: The folder cannot be written, or holds something that is no proof, or a proof of something else.
     """
 
     def __init__(self, folder: Path, surroundings: dict[str, Any], rehearsed: bool) -> None:
@@ -38,7 +41,7 @@ class Record:
         except OSError as error:
             raise DataError(f"{folder} cannot be used: {error.strerror}; name another folder by --output") from error
         if known is not None:
-            if known.get("commit") is None or self.results["commit"] is None:  # the source's digest tells
+            if known.get("commit") is None or self.results["commit"] is None:  # the digest of the source tells instead
                 known["commit"] = self.results["commit"] = known.get("commit") or self.results["commit"]
             other = [name for name in SAME if known.get(name) != self.results.get(name)]
             if other:
@@ -65,11 +68,11 @@ class Record:
         return any(item["name"] == name for item in self.results["items"])
 
     def forget_broken(self) -> None:
-        """Drop the items that failed, crashed, hung or had no memory, so that they are done anew."""
+        """Drop the items that failed, crashed, hung or had no memory, so that they are done again."""
         self.results["items"] = [item for item in self.results["items"] if item["status"] not in BROKEN]
 
     def add(self, phase: str, outcome: Outcome) -> dict[str, Any]:
-        """Add an outcome, which `write` keeps; return it as it is told in JSON."""
+        """Add an outcome, which `write` keeps, and return it in JSON types."""
         item = {
             "phase": phase,
             "name": outcome.task.name,
@@ -86,10 +89,10 @@ class Record:
         self.save(NAME, json.dumps(self.results, indent=1, allow_nan=False) + "\n")
 
     def save(self, name: str, text: str) -> None:
-        """Replace a file of the folder, whole.
+        """Replace a file of the folder atomically.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: The file cannot be written.
         """
         path = self.path.with_name(name)
         temporary = path.with_name(name + ".tmp")
@@ -101,7 +104,7 @@ class Record:
 
 
 def status(outcome: Outcome) -> str:
-    """Name what became of an item."""
+    """Return in a word or two what became of an item."""
     if outcome.status != "done":
         return "no memory" if "out of memory" in (outcome.why or "") else outcome.status
     verdicts = [told["agrees"] for told in verdicts_of(outcome.found)]
@@ -109,10 +112,10 @@ def status(outcome: Outcome) -> str:
         return "disagrees"
     if "not_served" in outcome.found:
         return "not served"
-    return "agrees" if True in verdicts else "done"  # nothing is judged where nothing was computed
+    return "agrees" if True in verdicts else "done"  # where nothing was computed, nothing is judged
 
 
 def verdicts_of(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return all that was judged, wherever it is in what was found."""
+    """Return all verdicts in what was found, however deeply nested: the mappings that have ``agrees``."""
     nested = [each for value in found.values() if isinstance(value, dict) for each in verdicts_of(value)]
     return [found, *nested] if "agrees" in found else nested

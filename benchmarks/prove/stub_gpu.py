@@ -1,8 +1,8 @@
-"""A GPU that does nothing: Triton's own compiler, launcher and driver run over a libcuda whose functions only return success.
+"""Stubs a GPU that does nothing: Triton's own compiler, launcher and driver run on a libcuda that only returns success.
 
-It rehearses, on a machine without a GPU, every line that a run on a GPU takes: `install` replaces the driver that Triton talks to,
-the clocks and graphs of `torch.cuda`, and what seqnets asks of the device. Tensors are on the CPU, kernels are compiled for
-`ARCH` and launched, and nothing is computed: results are garbage, and nothing may judge them.
+On a machine without a GPU, the stub rehearses every line that a run on a GPU takes. `install` replaces the driver that
+Triton talks to, the clocks and graphs of `torch.cuda`, and what seqnets asks of the device. Tensors are on the CPU.
+Kernels are compiled for `ARCH` and launched, but nothing is computed: results are garbage, and must not be judged.
 
 The stub needs a C compiler, as Triton's launcher does.
 """
@@ -26,9 +26,9 @@ from seqnets.kernels.triton.planning.arch import ARCHS
 
 ARCH = "sm_90"
 DEVICE = torch.device("cpu")
-MEMORY = 8 << 30  # bytes that it says it has: no test may take more of the host's
+MEMORY = 8 << 30  # bytes that the stub reports, which bound what a test takes of the host's memory
 
-# These are the functions that Triton's driver.c calls. The numbers are those of cuda.h, and the answers those of an H100.
+# The functions that Triton's driver.c calls. The numbers come from cuda.h, and the returned values from an H100.
 SOURCE = """
 typedef int R;
 static int value(int attribute) {
@@ -84,13 +84,13 @@ def _load_library() -> None:
     library = folder / "libcuda.so.1"
     make_private(folder)
     if not (library.exists() and is_trusted(library.lstat())):
-        with tempfile.TemporaryDirectory(dir=folder) as building:  # several processes may be at it
+        with tempfile.TemporaryDirectory(dir=folder) as building:  # several processes may build it at once
             source, built = Path(building, "stub.c"), Path(building, library.name)
             source.write_text(SOURCE, encoding="utf-8")
             command = ["cc", "-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", str(built), str(source)]
             subprocess.run(command, check=True)
             built.replace(library)
-    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)  # what is linked against libcuda.so.1 finds this one loaded
+    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)  # libraries linked against libcuda.so.1 get this one
     knobs.nvidia.libcuda_path = str(folder)
 
 
@@ -117,7 +117,7 @@ def _replace_driver() -> None:
 
 
 class _Event:
-    """The host's clock in place of the GPU's."""
+    """Stands in for a CUDA event, with the host's clock."""
 
     def __init__(self, enable_timing: bool = False) -> None:
         self.at = 0.0
@@ -163,7 +163,7 @@ def _answer_for_the_device() -> None:
     cuda.get_device_capability = lambda device=None: (9, 0)
     cuda.get_device_name = lambda device=None: properties.name
     cuda.mem_get_info = lambda device=None: (MEMORY, MEMORY)
-    clocks.alike = lambda expected, found: True  # a graph that is replayed here computes nothing
-    cuda.is_available = lambda: False  # what asks would go on to a GPU of torch's own
+    clocks.alike = lambda expected, found: True  # a replayed graph computes nothing here
+    cuda.is_available = lambda: False  # callers would go on to use a real GPU
     backend.why_unavailable = lambda device: None
     select.arch_here = lambda device: ARCHS[ARCH]

@@ -1,4 +1,4 @@
-"""Runs the tests for GPUs by pytest, in as many processes as there are cores."""
+"""Runs the tests for GPUs with pytest, in as many processes as there are cores."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from typing import Any
 from seqnets.cores import cores
 
 ROOT = Path(__file__).parents[2]
-GRACE = 20  # seconds, to report after it was told to stop
-# pytest, which an interrupt stops also where a shell has started this in the background, and ignores them
+GRACE = 20  # seconds for pytest to report after it was told to stop
+# Makes an interrupt stop pytest even where a shell started this process in the background, with interrupts ignored.
 PYTEST = """
 import signal, sys, pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(pytest.main(sys.argv[1:]))
 """
-MOST_FAILURES = 40  # after so many the rest tells nothing new
+MOST_FAILURES = 40  # after so many, the rest tells nothing new
 
 
 def run_tests(seconds: float, rehearsed: bool) -> dict[str, Any]:
-    """Run tests/gpu within that time, and return what became of them in JSON types. A rehearsal runs one case of each test, on the stub."""
+    """Run tests/gpu within so many seconds, and return the results in JSON types.
+
+    A rehearsal runs one case of each test, on the stub.
+    """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -53,13 +56,13 @@ def run_tests(seconds: float, rehearsed: bool) -> dict[str, Any]:
 
 
 def _wait(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
-    """Return how it ended, and what it printed. Whatever happens, none of its processes is left."""
+    """Return how the process ended and what it printed. Whatever happens, none of its processes is left."""
     try:
         try:
             output, _ = process.communicate(timeout=seconds)
             return f"exit status {process.returncode}", output
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # upon which pytest still reports what it has
+            process.send_signal(signal.SIGINT)  # pytest then still reports what it has
         try:
             output, _ = process.communicate(timeout=GRACE)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Tells a proof in short tables, each with a header and rows of words."""
+"""Turns a proof into short tables, each with a header and rows of strings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tables(results: Found) -> list[Table]:
 
 
 def heading(results: Found) -> list[str]:
-    """Say what ran where, in lines."""
+    """Return what ran where, in lines."""
     r = results
     where = f"{r['gpu']}, capability {r['capability']}, {r['multiprocessors']} multiprocessors, {r['memory_gib']:g} GiB ({r['free_gib']:g} free)"
     versions = ", ".join(
@@ -65,7 +65,7 @@ def _cell(text: str) -> str:
 
 
 def _checks(results: Found) -> Table:
-    """Tabulate the error over what is allowed: cell, dtype and mode down, schedules across."""
+    """Tabulate the error over what is allowed: a row for each cell, dtype and mode, a column for each schedule."""
     found: dict[tuple[str, str, str], dict[str, str]] = {}
     for item in results["items"]:
         if match := re.fullmatch(r"check (\w+) (\w+) (\w+) (H=\d+) (\w+)", item["name"]):
@@ -104,7 +104,7 @@ def _times(results: Found, phase: str) -> Table:
 
 
 def _rehearsed(item: Found, mode: str) -> list[str]:
-    """Say that it was launched, with no figure that could be taken for a GPU's."""
+    """Say that the item was launched, with no time that could be mistaken for a GPU's."""
     others = [LAUNCHED] * 3 if "torch.nn" in item["found"]["times"][mode] else [""] * 3
     return [*[LAUNCHED] * 3, *others, "", "", LAUNCHED]
 
@@ -132,7 +132,7 @@ def _ratio(times: Found) -> str:
 
 
 def _steps(name: str) -> int:
-    """Count the time steps that follow one another: those of every layer."""
+    """Return the number of time steps that run one after another: those of all layers."""
     steps, layers = re.search(r"T=(\d+)", name), re.search(r"layers=(\d+)", name)
     return int(steps[1] if steps else 1) * int(layers[1] if layers else 1)
 
@@ -158,7 +158,7 @@ def _persistent(results: Found) -> Table:
 
 
 def _others(results: Found) -> Table:
-    """List all that is neither right nor a time, and what pytest said."""
+    """Tabulate what was not served, failed or was not reached, and what pytest reported."""
     rows = [
         [item["name"], item["status"], item["why"] or ""]
         for item in results["items"]

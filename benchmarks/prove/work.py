@@ -1,4 +1,4 @@
-"""Does the work of one worker: judges a kernel, compiles what is timed later, times a layer beside cuDNN."""
+"""Does the work of a worker: judges a kernel, compiles what is timed later, and times a layer beside cuDNN."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from seqnets.tolerance import Error, verdict
 
 CELLS = {"lstm": seqnets.CELLS["lstm"], "gru": seqnets.CELLS["gru"], "light": light}
 TORCH = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-# "tf32" is float32 with products in TF32; "fp32" has them in full
+# "tf32" is float32 with products in TF32; in "fp32" they have full precision
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
 MODES = ("infer", "train")
 TURNS = 5
-TURN_SECONDS = 0.02  # calls of about so long make a turn
+TURN_SECONDS = 0.02  # about how long the calls of a turn take
 
 
 class Shape(NamedTuple):
-    """A layer on one batch. T B I H: time steps, batch, input size, hidden size."""
+    """Describes a layer on one batch. T: time steps, B: batch, I: input size, H: hidden size."""
 
     cell: str
     dtype: str
@@ -52,7 +52,7 @@ class Shape(NamedTuple):
 
     @property
     def kernels(self) -> str:
-        """Name what its kernels depend on."""
+        """Return what the layer's kernels depend on, in words."""
         return f"{self.cell} {self.dtype} H={self.H}" + " bidirectional" * self.bidirectional
 
     def case(self, mode: str) -> LayerCase:
@@ -61,21 +61,21 @@ class Shape(NamedTuple):
 
 
 class Here(NamedTuple):
-    """Says where a worker works."""
+    """Holds where a worker runs, and whether it judges results."""
 
     device: str
-    judged: bool  # not with the stub, which computes nothing
+    judged: bool  # False with the stub, which computes nothing
 
 
 here = Here("cuda", True)
 
 
 def prepare(stub: bool) -> None:
-    """Set up the process: the stub in place of a GPU, and no check of first uses, as the checks are these."""
+    """Set up the process: install the stub if asked to, and turn off self-checks at first use, which are done here."""
     global here
     os.environ[CHECK] = "0"
-    warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which nothing here needs
-    torch.set_num_threads(1)  # as many processes as cores run at once
+    warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # nothing here needs NumPy
+    torch.set_num_threads(1)  # there are as many processes as cores
     here = Here("cpu" if stub else "cuda", not stub)
     if stub:
         from benchmarks.prove.stub_gpu import install
@@ -90,7 +90,13 @@ def set_precision(dtype: str) -> None:
 
 
 def check(cell: str, dtype: str, schedule: str, H: int, mode: str) -> dict[str, Any]:
-    """Judge the kernels of a schedule step by step, by the project's tolerance policy; see `seqnets.kernels.triton.agreement`."""
+    """Judge the kernels of a schedule step by step, by the project's tolerance policy.
+
+    See `seqnets.kernels.triton.agreement`.
+
+    Returns:
+        The verdict and what was compiled; or ``not_served``, the reason why the schedule cannot be used.
+    """
     set_precision(dtype)
     found, device, own = DTYPES[dtype], torch.device(here.device), CELLS[cell]
     compiled: list[Compilation] = []
@@ -104,7 +110,11 @@ def check(cell: str, dtype: str, schedule: str, H: int, mode: str) -> dict[str, 
 
 
 def compile_layer(shape: Shape) -> dict[str, Any]:
-    """Compile what `time_layer` runs, as ``python -m seqnets.kernels compile`` does; nothing is launched."""
+    """Compile what `time_layer` runs, as ``python -m seqnets.kernels compile`` does, without launching anything.
+
+    Returns:
+        The numbers of kernels needed and compiled, and the seconds that took; or ``not_served``, the reason why not.
+    """
     from seqnets.kernels.triton.compiling import Refused, compile_one, missing, place_here, plan_variant
 
     set_precision(shape.dtype)
@@ -127,9 +137,13 @@ def compile_layer(shape: Shape) -> dict[str, Any]:
 
 
 def time_layer(shape: Shape) -> dict[str, Any]:
-    """Time inference and training beside torch.nn (cuDNN): on the GPU in turns, on the host, and at last in CUDA graphs.
+    """Time inference and training beside torch.nn (cuDNN): on the GPU in turns, on the host, and last in CUDA graphs.
 
-    What is timed is judged first, beside cuDNN in float64.
+    What is timed is judged first, against float64; see `judge`.
+
+    Returns:
+        The verdict, the times in seconds by mode and contender, cuDNN's algorithms, the clocks and what was compiled;
+        or ``not_served``, the reason why not.
     """
     set_precision(shape.dtype)
     compiled: list[Compilation] = []
@@ -142,7 +156,7 @@ def time_layer(shape: Shape) -> dict[str, Any]:
             for mode in MODES:  # last, as a capture that fails spoils the process
                 for name, call in _calls(layers, mode).items():
                     times[mode][name] |= graph_seconds(call)
-    except BackendError as error:  # this GPU is too small for it, say
+    except BackendError as error:  # for example, this GPU is too small
         return {"not_served": str(error)}
     found |= {"times": times, "cudnn": _algorithms(shape) if shape.cell in TORCH else None}
     spent = any("why_no_graph" in told for contenders in times.values() for told in contenders.values())
@@ -150,7 +164,7 @@ def time_layer(shape: Shape) -> dict[str, Any]:
 
 
 def _times(layers: _Layers, mode: str) -> dict[str, dict[str, Any]]:
-    """Return the times of each contender on the GPU, turn by turn, and on the host."""
+    """Return the seconds per call of each contender, on the GPU turn by turn, and on the host."""
     competitors = _calls(layers, mode)
     turns = _in_turns(competitors)
     return {
@@ -188,7 +202,10 @@ def _placed(layers: _Layers, dtype: torch.dtype) -> _Layers:
 
 
 def _calls(layers: _Layers, mode: str) -> dict[str, Callable[[], Any]]:
-    """Return what each contender does in a mode, which its layer is set to: cuDNN keeps nothing for backward in inference."""
+    """Return the call of each contender in a mode, and set its layer to the mode.
+
+    In inference, cuDNN then keeps nothing for backward.
+    """
     contenders = {"seqnets": layers.ours} | ({} if layers.theirs is None else {"torch.nn": layers.theirs})
     for layer in contenders.values():
         layer.train(mode == "train")
@@ -208,10 +225,10 @@ def outputs_and_gradients(layer: torch.nn.Module, x: Tensor, d_y: Tensor) -> lis
 
 
 def judge(layers: _Layers, shape: Shape) -> dict[str, Any]:
-    """Judge the output and all gradients, beside torch.nn (or the cell's own steps) in the same dtype and in float64.
+    """Judge the output and all gradients against torch.nn (or the cell's own steps) in float64 and in the same dtype.
 
-    It is stricter than `check` in one way, as whole sequences are compared, at the size that is timed; a step with a kink could
-    fail it for rounding alone, and none of the cells here has one.
+    This is stricter than `check` in one way: whole sequences are compared, at the size that is timed. A step with a
+    kink could fail it for rounding alone, but none of the cells here has one.
     """
     names = ["y", "gradient of x", *(f"gradient of {name}" for name, _ in layers.ours.named_parameters())]
     actual = outputs_and_gradients(layers.ours, layers.x, layers.d_y)
@@ -229,7 +246,7 @@ def judge(layers: _Layers, shape: Shape) -> dict[str, Any]:
 
 
 def _by_steps(layers: _Layers, shape: Shape) -> torch.nn.Module:
-    """Make the same layer, run by the cell's own steps."""
+    """Return the same layer, run by the cell's own steps."""
     reference = seqnets.Recurrent(
         CELLS[shape.cell], shape.I, shape.H, shape.layers, bidirectional=shape.bidirectional, backend="reference"
     )
@@ -238,7 +255,7 @@ def _by_steps(layers: _Layers, shape: Shape) -> torch.nn.Module:
 
 
 def _in_turns(competitors: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Time a call on the GPU, turn by turn; each competitor makes calls for as long in each turn."""
+    """Return the seconds per call on the GPU, turn by turn; in a turn, all competitors get about the same time."""
     numbers = {name: _calls_of_a_turn(call) for name, call in competitors.items()}
     turns: dict[str, list[float]] = {name: [] for name in competitors}
     for _ in range(TURNS):
@@ -264,7 +281,7 @@ def _algorithms(shape: Shape) -> dict[str, str]:
 
 
 def judged(errors: list[Error]) -> dict[str, Any]:
-    """Tell the worst of the errors, and whether it is within what is allowed."""
+    """Return the worst of the errors, and whether it is within what is allowed; None for both with the stub."""
     worst = max(errors, key=lambda error: error.ratio)
     if not here.judged:
         return {"worst": worst.what, "error": None, "allowed": None, "error_over_allowed": None, "agrees": None}
@@ -273,10 +290,10 @@ def judged(errors: list[Error]) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    return value if value < float("inf") else None  # JSON has no infinity; nan is none either
+    return value if value < float("inf") else None  # JSON has neither infinity nor nan
 
 
 def compilations(seen: list[Compilation]) -> dict[str, Any]:
-    """Count the kernels that were needed and those that were compiled, and add up for how long."""
+    """Return how many kernels were needed, how many of them were compiled, and the total seconds of compilation."""
     new = [c.seconds for c in seen if not c.cached]
     return {"kernels": len(seen), "compiled": len(new), "compile_seconds": sum(new)}

@@ -1,7 +1,7 @@
-"""Runs tasks in processes that may crash, hang or spoil their GPU: each costs its own task alone.
+"""Runs tasks in isolated processes, which may crash, hang or spoil their GPU context at the cost of one task only.
 
-A standard pool of processes is broken as a whole when one of them dies. Here a process that died, ran over its time, failed or says
-that it is spent is replaced: after an error of CUDA everything else in that process would fail too.
+A standard process pool breaks as a whole when one of its processes dies. Here a process that died, took too long,
+failed or says that it is spent is replaced: after a CUDA error, everything else in that process would fail too.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 SPAWN = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
-SPENT = "spent"  # what a function returns under this name says whether its process is fit for nothing else
-TOLD = 3000  # characters of what a process printed
+SPENT = "spent"  # a function returns under this name whether its process must not be reused
+TOLD = 3000  # characters that are kept of what a process printed
 
 
 class Task(NamedTuple):
-    """One call in a worker: `function`, a module-level function, of `arguments`."""
+    """Describes one call in a worker: `function`, a module-level function, is called with `arguments`."""
 
     name: str
     function: Callable[..., dict[str, Any]]
     arguments: tuple[Any, ...]
-    seconds: float  # after which it is given up
+    seconds: float  # after which the task is given up
     group: str = ""  # tasks of different groups share no process
 
 
 class Outcome(NamedTuple):
-    """Says what became of a task."""
+    """Holds what became of a task."""
 
     task: Task
     status: str  # "done", "failed", "crashed" or "hung"
@@ -49,7 +49,8 @@ class _Worker:
         self.group, self.output = group, folder / f"worker_{number}.log"
         self.connection, theirs = SPAWN.Pipe()
         self.process = SPAWN.Process(target=_serve, args=(theirs, setup, str(self.output)), daemon=True)
-        # an interrupt is the parent's affair, also while the process still imports: it unblocks what it ignores by then
+        # Interrupts are for the parent only, even while the process still imports. The process unblocks them once it
+        # ignores them.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()
@@ -62,7 +63,7 @@ class _Worker:
     def begin(self, task: Task) -> None:
         self.task, self.began = task, time.monotonic()
         self.printed = self.output.stat().st_size if self.output.exists() else 0
-        with contextlib.suppress(OSError):  # a process that died meanwhile: `end` tells how
+        with contextlib.suppress(OSError):  # the process died meanwhile, which `end` reports
             self.connection.send(task)
 
     @property
@@ -71,7 +72,7 @@ class _Worker:
         return self.began + self.task.seconds
 
     def end(self) -> Outcome:
-        """Return the outcome of the task, once the connection is ready or the task is over its time."""
+        """Return the outcome of the task, once the connection is ready or the task has run out of time."""
         assert self.task is not None
         task, self.task = self.task, None
         took = time.monotonic() - self.began
@@ -98,12 +99,14 @@ class _Worker:
 def run(
     tasks: Iterable[Task], number: int, setup: Callable[[], None], folder: Path, until: float
 ) -> Generator[Outcome, None, None]:
-    """Do tasks in `number` processes, the first ones first; yield outcomes as they come. What is not done by then is left out.
+    """Run tasks in up to `number` processes, in order, and yield outcomes as they come.
 
     Args:
-        setup: called first in each process.
-        folder: for what the processes print.
-        until: `time.monotonic` at which all ends.
+        tasks: The tasks, in order.
+        number: The number of tasks that run at once.
+        setup: Called first in each process.
+        folder: The folder for what the processes print.
+        until: The `time.monotonic` at which all processes end. Tasks that are not done by then have no outcome.
     """
     waiting = list(reversed(list(tasks)))
     idle: dict[str, list[_Worker]] = {}
@@ -136,7 +139,7 @@ def run(
 
 
 def _end(workers: list[_Worker]) -> None:
-    """End processes: all are told before any is waited for, as to give a GPU back takes a while."""
+    """Kill processes. All are killed before any is waited for, because releasing a GPU takes a while."""
     for worker in workers:
         worker.process.kill()
     for worker in workers:
@@ -148,7 +151,7 @@ def _serve(connection: Connection, setup: Callable[[], None], output: str) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(file, sys.stdout.fileno())  # of what is written in C too
+    os.dup2(file, sys.stdout.fileno())  # also redirects what C code writes
     os.dup2(file, sys.stderr.fileno())
     ready = False
     while True:
@@ -162,7 +165,7 @@ def _serve(connection: Connection, setup: Callable[[], None], output: str) -> No
                 setup()
                 ready = True
             answer = "done", task.function(*task.arguments), None, None
-        except Exception as error:  # of whatever kind: it is the result
+        except Exception as error:  # any error is a result
             lines = [line for line in str(error).splitlines() if line.strip()]
             why = f"{type(error).__name__}: {lines[0] if lines else ''}"
             answer = "failed", {}, why[:500], traceback.format_exc()[-6000:]

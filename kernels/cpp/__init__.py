@@ -1,1 +1,1 @@
-"""Generated cells on the CPU: compiled C++ and the one schedule that runs it."""
+"""Runs generated cells on the CPU, as compiled C++ with a single schedule."""

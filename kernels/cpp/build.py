@@ -1,4 +1,4 @@
-"""Compiles generated cells with the C++ compiler that is there, once per machine: what it made is kept on disk."""
+"""Compiles generated C++ with the installed compiler and keeps the libraries on disk, so once per machine."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ HEADERS = (
 )  # fmt: skip
 INCLUDE = Path(__file__).parent / "include"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
-CODE = (".so", ".dll", ".sha256", ".json")  # what a folder of kernels holds; the printed cells in JSON are source
-SECONDS = 120  # that a compiler may take
+CODE = (".so", ".dll", ".sha256", ".json")  # suffixes of code; JSON holds printed cells
+SECONDS = 120  # time limit of the compiler
 
 
 class CompilationError(RuntimeError):
-    """The compiler failed; the message is a clause."""
+    """Raised when there is no compiler or it fails; the message is a clause."""
 
 
 @cache
 def find_compiler() -> tuple[str, ...] | None:
-    """The command: ``CXX``, else g++, clang++ or c++; None where there is none."""
+    """Return the compiler command: ``CXX``, or else g++, clang++ or c++; None if there is none."""
     if named := os.environ.get("CXX"):
         return tuple(shlex.split(named))
     found = (shutil.which(name) for name in ("g++", "clang++", "c++"))
@@ -47,10 +47,16 @@ def find_compiler() -> tuple[str, ...] | None:
 
 
 def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
-    """The library made of a C++ source, which may include the headers of this folder; and a key of all that it depends on.
+    """Return the library compiled from a C++ source, and a key of everything that the library depends on.
+
+    The library is loaded from disk if it is there. Where it cannot be kept, it is compiled for this process alone.
+
+    Args:
+        name: The first part of the file name.
+        source: C++ code, which may include the headers in ``include/``.
 
     Raises:
-        CompilationError: there is no compiler, or it failed.
+        CompilationError: There is no compiler, it failed, or the library cannot be kept or loaded.
     """
     command = find_compiler()
     if command is None:
@@ -60,7 +66,7 @@ def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
         folder = own_folder()
         if folder is None:
             return _load_from_temporary(command, source, file), key
-        if not os.access(folder, os.W_OK):  # as a cache of root's
+        if not os.access(folder, os.W_OK):  # such as a cache that belongs to root
             library = _load(folder / file)
             return library or _load_from_temporary(command, source, file), key
         with locked(folder / f"{file}.lock", SECONDS):
@@ -68,7 +74,7 @@ def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
             if library is None:
                 try:
                     _compile(command, source, folder / file)
-                except OSError as error:  # the disk is full, say
+                except OSError as error:  # for example, the disk is full
                     log.warning(
                         "%s cannot be written (%s); kernels are compiled for this process alone.", folder, error
                     )
@@ -80,13 +86,13 @@ def compiled(name: str, source: str) -> tuple[ctypes.CDLL, str]:
 
 
 def is_compiled(name: str, source: str) -> bool:
-    """Whether `compiled` would find the library, or that nothing can be compiled."""
+    """Return True if `compiled` need not compile: the library is on disk, or there is no compiler."""
     command, folder = find_compiler(), own_folder()
     return command is None or (folder is not None and (folder / _key_and_file(command, name, source)[1]).exists())
 
 
 def _key_and_file(command: tuple[str, ...], name: str, source: str) -> tuple[str, str]:
-    """The key of all that a library depends on, and the name of its file."""
+    """Return a hash of everything that a library depends on, and the name of its file."""
     key = hashlib.sha256(
         "\0".join([source, *_headers(), *command, _version(command), *FLAGS, _cpu()]).encode()
     ).hexdigest()
@@ -94,10 +100,11 @@ def _key_and_file(command: tuple[str, ...], name: str, source: str) -> tuple[str
 
 
 def own_folder() -> Path | None:
-    """Return the folder where libraries are kept, which only the user and root can write: libraries are code.
+    """Return the folder where libraries are kept, or None with a warning if there is no safe one.
 
-    None where there is no such folder, with a warning. One of the user's that others can write is closed to them, and emptied of code.
-    A folder of root's serves though the user cannot write it.
+    Libraries are code, so only the user and root may be able to write the folder. If it belongs to the user but others
+    can write it, their access is removed and all code in it is deleted. A folder that belongs to root is accepted even
+    if the user cannot write it.
     """
     folder = cache_directory() / "kernels"
     try:
@@ -120,7 +127,7 @@ def own_folder() -> Path | None:
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
-    """Load a library that is whole, as its checksum says; None where there is none."""
+    """Load a library if its checksum matches and only the user and root can write it; otherwise return None."""
     checksum = path.with_suffix(".sha256")
     try:
         if not all(is_file_trusted(each) for each in (path, checksum)):
@@ -139,13 +146,13 @@ def _load(path: Path) -> ctypes.CDLL | None:
 
 
 def is_file_trusted(path: Path) -> bool:
-    """Tell whether a file, itself and not what a link leads to, can be written by the user and root alone."""
+    """Return True if the path is a regular file, not a link, that only the user and root can write."""
     found = path.lstat()
     return stat.S_ISREG(found.st_mode) and is_trusted(found)
 
 
 def _compile(command: tuple[str, ...], source: str, path: Path) -> None:
-    """Make the library appear, whole, or not at all."""
+    """Compile the library and put it at `path` atomically, followed by its checksum."""
     with tempfile.TemporaryDirectory(prefix="seqnets-") as temporary:
         made = Path(temporary, path.name)
         _run(command, source, made)
@@ -190,13 +197,13 @@ def _run(command: tuple[str, ...], source: str, made: Path) -> None:
 
 
 def compiler_version() -> str | None:
-    """What the compiler calls itself; None where there is none."""
+    """Return the first line of the compiler's ``--version``, or None if there is no compiler."""
     command = find_compiler()
     return None if command is None else _version(command)
 
 
 def cpu_name() -> str:
-    """As the system has it."""
+    """Return the CPU's name as the system reports it."""
     return _cpu().partition("\n")[0].partition(":")[2].strip() or _cpu()
 
 
@@ -218,7 +225,7 @@ def _headers() -> tuple[str, ...]:
 
 @cache
 def _cpu() -> str:
-    """What `-march=native` depends on."""
+    """Return a description of the CPU with everything that ``-march=native`` depends on."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
         return "\n".join(line for line in lines if re.match(r"(model name|flags|Features|CPU part)\b", line))

@@ -1,7 +1,7 @@
 """Prints a step and its gradient as C++: a struct ``Cell``, whose functions compute a vector of units of one row.
 
-Where a value depends on its whole row, a function has stages: each sums up what the later ones read, and keeps for them what
-they would have to compute again.
+Where a value depends on its whole row, a function has several stages. Each stage computes the sums that later stages
+read, and keeps values that later stages would otherwise compute again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from seqnets.kernels.ir.expressions import INFIX, Writer
 from seqnets.kernels.ir.graph import COMPARISONS, REDUCTIONS, Graph, Node
 from seqnets.kernels.ir.partition import Split
 
-CALLS = {"where": "select", "pow": "power"}  # the others are called as they are
-# What the groups of inputs and outputs are called in C++
+CALLS = {"where": "select", "pow": "power"}  # other operations have the same name in C++
+# The C++ names of the groups of inputs and outputs
 NAMES = {"state": "old", "new": "now", "d_state": "incoming"}
 RESULTS = {"state": "now", "d_state": "d_old"}
 ARGUMENTS = {
@@ -38,7 +38,7 @@ rsqrt abs sign maximum minimum t"""
 
 
 def print_cell(cell: Cell, split: Split) -> str:
-    """The struct, for `recurrence.hpp`."""
+    """Return the source of the struct ``Cell``, which `recurrence.hpp` uses."""
     forward, backward = _Passes(split.forward, "forward"), _Passes(split.backward, "backward")
     saved = split.forward.outputs["saved"]
     d_x, d_r = (split.backward.outputs[group] for group in ("d_x", "d_r"))
@@ -62,7 +62,7 @@ def print_cell(cell: Cell, split: Split) -> str:
 
 
 def _chosen(values: list[str], index: str) -> str:
-    """An expression for ``values[index]``."""
+    """Return a C++ expression for ``values[index]``."""
     if len(set(values)) <= 1:
         return values[0] if values else "0"
     return f"{index} == 0 ? {values[0]} : " + _chosen_after(values, index, 1)
@@ -75,7 +75,7 @@ def _chosen_after(values: list[str], index: str, first: int) -> str:
 
 
 class _Passes:
-    """A graph, cut into the stages of a function."""
+    """Holds a graph that is cut into the stages of a function."""
 
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph, self.name = graph, name
@@ -92,7 +92,7 @@ class _Passes:
                 self._need(root, stage)
 
     def _depth(self, node: Node) -> int:
-        """The stage in which a value can be computed."""
+        """Return the first stage in which a value can be computed."""
         below = max(map(self.depth, node.args), default=0)
         return below + (node.op in REDUCTIONS)
 
@@ -114,7 +114,10 @@ class _Passes:
         self.needs[stage][node] = None
 
     def _is_kept_before(self, node: Node, stage: int) -> bool:
-        """Values per unit are; those of a row, or of the parameters alone, are computed again."""
+        """Return True if an earlier stage computes the value and keeps it for this stage.
+
+        That holds for values per unit. Values per row, or of the parameters alone, are computed again.
+        """
         per_unit = node.rows and node.columns and not node.logical and node.op != "input"
         return per_unit and self.depth(node) < stage
 
@@ -191,7 +194,7 @@ class _Stage(Writer):
         return super().expression(node)
 
     def vector(self, node: Node) -> str:
-        """The value, where a number will not do."""
+        """Return the value as a vector, for places where a plain number is not allowed."""
         if node.value is not None:
             return "V{}" if node.value == 0 else f"splat({self.text.get(node) or self.number(node.value)})"
         return self.text[node]

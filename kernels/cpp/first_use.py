@@ -1,6 +1,7 @@
-"""The first use of a compiled cell: a small random problem, judged against the cell's own step.
+"""Checks a compiled cell on first use: compares it with the cell's own step on small random problems.
 
-A compiler, a CPU or flags that nobody tried may make something else of the source. What disagrees is refused.
+An untested compiler, CPU or set of flags may compile the source into something wrong. Kernels that disagree are
+refused.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ from seqnets.tolerance import Error, verdict
 
 log = logging.getLogger(__name__)
 
-# Time steps and batch: more rows than a tile of sums, and a single step of a few. More units than a vector, and not a multiple of one.
+# (T, B) pairs: one with more rows than a tile of sums, and a single step of a few rows. H is longer than a vector and
+# not a multiple of its length.
 SIZES, I, H = ((4, 11), (1, 3)), 3, 21
 
 
 @once
 def why_disagrees(cell: Cell, dtype: torch.dtype) -> str | None:
-    """What is wrong with the compiled cell, as a clause, or None. Kept for the process, and on disk for the library."""
+    """Return the reason, as a clause, why the compiled cell cannot be trusted, or None if it agrees with the step.
+
+    The result is kept for the process and, unless the kernels raised an error, on disk for the library.
+    """
     own = library(cell, dtype)
     assert isinstance(own, Library)
     key = {"library": own.key, "torch": torch.__version__}
@@ -38,7 +43,7 @@ def why_disagrees(cell: Cell, dtype: torch.dtype) -> str | None:
     if known is None:
         try:
             known = {"why": apart(_judge, cell, dtype)}
-        except Exception as error:  # told in full, and a reason for another backend
+        except Exception as error:  # log it in full, and let another backend serve
             log.warning("The compiled kernels of %r failed on their first use.", cell.name, exc_info=True)
             return f"on first use its kernels failed ({type(error).__name__}: {error}); the log has the traceback"
         store.write("check", key, known)
@@ -60,16 +65,21 @@ def _judge(cell: Cell, dtype: torch.dtype) -> str | None:
 
 
 def worst_error(cell: Cell, dtype: torch.dtype, hidden: int = H, backward: bool = True) -> Error | None:
-    """The worst of the errors of a cell's kernels on a random problem, relative to what is allowed; or None in bfloat16 for
-    a step with kinks: rounding may take a right kernel to the other side of one, and float32 stands for this.
+    """Return the worst error, relative to what is allowed, of a cell's kernels on random problems.
+
+    Returns None in bfloat16 for a step with kinks: rounding may move a correct kernel to the other side of a kink.
+    There the check in float32 must do.
 
     Args:
-        backward: judge gradients too.
+        cell: The cell to check.
+        dtype: The dtype of the problems.
+        hidden: The hidden size.
+        backward: Check gradients too.
 
     Raises:
-        BackendError: the step has no finite values on random numbers, so there is nothing to compare.
+        BackendError: The step has no finite values on random numbers, so there is nothing to compare.
     """
-    for positive in (False, True):  # a step that takes logarithms, say, has values for positive numbers only
+    for positive in (False, True):  # a step with logarithms, say, has finite values for positive numbers only
         errors = []
         for steps, batch in SIZES:
             given = _random_problem(cell, dtype, (steps, batch, hidden), positive)
@@ -87,7 +97,7 @@ def worst_error(cell: Cell, dtype: torch.dtype, hidden: int = H, backward: bool 
 
 
 def _random_problem(cell: Cell, dtype: torch.dtype, sizes: tuple[int, int, int], positive: bool) -> tuple[Any, ...]:
-    """Arguments of `layer`: two directions, ragged, with biases."""
+    """Return arguments of `layer` up to `lengths`: two directions, ragged, with biases."""
     T, B, H = sizes
     generator = torch.Generator().manual_seed(0)
     D, G = 2, cell.gates
@@ -98,7 +108,7 @@ def _random_problem(cell: Cell, dtype: torch.dtype, sizes: tuple[int, int, int],
 
     return (
         normal(T, B, I),
-        [normal(D, B, H).abs() for _ in cell.states],  # some are never negative, such as normalisers
+        [normal(D, B, H).abs() for _ in cell.states],  # some states are never negative, such as normalizers
         [normal(G * H, I) for _ in range(D)],
         [normal(G * H, H, scale=H**-0.5) for _ in range(D)],
         [normal(G * H) for _ in range(D)],

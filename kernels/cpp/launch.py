@@ -1,4 +1,4 @@
-"""One layer, all of its directions, by compiled kernels: what they are given, and the memory for what they make."""
+"""Runs a layer in all its directions by compiled kernels: prepares their inputs and allocates their outputs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from seqnets.kernels.cpp.openmp import count_threads
 from seqnets.kernels.cpp.pool import pool
 from seqnets.recurrence import arithmetic_dtype
 
-ROWS = 64  # of a task at most
-CACHE = 1 << 17  # bytes of projections that a task should have in its cache
+ROWS = 64  # most rows of a task
+CACHE = 1 << 17  # bytes of projections that a task should keep in its cache
 
 
 class Inputs(NamedTuple):
-    """Of one dtype, on the CPU. Lists are by direction, of params and masks by direction and then by name.
+    """Holds the inputs of a layer, all of one dtype and on the CPU.
+
+    Lists are ordered by direction; `params` and `masks` by direction and then by name.
 
     Shape legend: T time steps, B batch, I input size, D directions, H units in heads of K, G gates, S states.
     """
 
-    x: Tensor  # (T, B, I), of which each row is contiguous
-    state: Sequence[Tensor]  # S × (D, B, H), contiguous as is all that follows
+    x: Tensor  # (T, B, I), each row contiguous
+    state: Sequence[Tensor]  # S × (D, B, H); this and all that follow are contiguous
     weight_ih: Sequence[Tensor]  # D × (G·H, I)
     weight_hh: Sequence[Tensor]  # D × (G·H, K)
     bias_ih: Sequence[Tensor]  # D × (G·H,), or none
@@ -37,27 +39,44 @@ class Inputs(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What backward starts from."""
+    """Holds what the forward pass keeps for the backward pass."""
 
-    states: Sequence[Tensor]  # S × (T, B, D·H), of which the first is the output
+    states: Sequence[Tensor]  # S × (T, B, D·H); the first is the output
     saved: Tensor  # (D, T, B, saved·H)
-    columns: Tensor  # (D, T, B, columns), in the dtype of arithmetic
+    columns: Tensor  # (D, T, B, columns), in the arithmetic dtype
 
 
 def prepare(x: Tensor, *lists: Sequence[Tensor], lengths: Tensor | None) -> Inputs:
-    """What lies otherwise is copied."""
+    """Return the inputs in the memory layout that kernels read; copy only tensors in another layout."""
     contiguous = [[t.resolve_neg().contiguous() for t in tensors] for tensors in lists]
     return Inputs._make([rows(x), *contiguous, None if lengths is None else lengths.contiguous()])
 
 
 def rows(tensor: Tensor) -> Tensor:
-    """With contiguous rows: the other dimensions may lie anyhow, as where the batch comes first."""
+    """Return the tensor with contiguous rows, copied only if needed.
+
+    The other dimensions may have any strides, as in a batch-first tensor.
+    """
     tensor = tensor.resolve_neg()
     return tensor if tensor.stride(-1) == 1 or not tensor.numel() else tensor.contiguous()
 
 
 def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tuple[Kept, list[Tensor]]:
-    """What is kept, of which the output always is, and the last states, S × (D, B, H)."""
+    """Run the forward pass of a layer.
+
+    Args:
+        cell: The cell of the layer.
+        inputs: The inputs, as `prepare` returns them.
+        keep_states: Keep all states of every step, as the backward pass needs them, instead of the output alone.
+        keep: Keep what else the backward pass needs.
+
+    Returns:
+        What is kept, which always includes the output, and the last states, S × (D, B, H).
+
+    Raises:
+        BackendError: No compiled kernel serves the cell.
+        MemoryError: There is no memory left for the work space of the kernels.
+    """
     own = _library(cell, inputs.x.dtype)
     x, state, D, dtype = inputs.x, inputs.state, len(inputs.weight_hh), inputs.x.dtype
     T, B, _ = x.shape
@@ -87,7 +106,23 @@ def run_backward(
     d_finals: Sequence[Tensor | None],
     want_input: bool = True,
 ) -> list[Tensor]:
-    """The gradients of x (if wanted, else empty), state, weight_ih, weight_hh, bias_ih, bias_hh and params, in this order and by their order."""
+    """Run the backward pass of a layer.
+
+    Args:
+        cell: The cell of the layer.
+        inputs: The inputs of the forward pass.
+        kept: What the forward pass kept.
+        d_states: Gradients of the states of all steps, S × (T, B, D·H) each or None.
+        d_finals: Gradients of the last states, S × (D, B, H) each or None.
+        want_input: Compute the gradient of x.
+
+    Returns:
+        The gradients of x (empty if not wanted), state, weight_ih, weight_hh, bias_ih, bias_hh and params, as one list.
+        Within each group they have the order of the inputs.
+
+    Raises:
+        MemoryError: There is no memory left for the work space of the kernels.
+    """
     own = loaded(cell, inputs.x.dtype)
     x, state, D, dtype = inputs.x, inputs.state, len(inputs.weight_hh), inputs.x.dtype
     T, B, _ = x.shape
@@ -102,7 +137,7 @@ def run_backward(
     d_initial = [torch.empty_like(s) for s in state]
     d_weights = [[pool.empty(tuple(t.shape), dtype) for t in tensors] for tensors in inputs[2:6]]
     d_params = [torch.empty_like(p) for p in inputs.params]
-    # for the time of the call: the gradients of all gates, and of the parameters by rows of the batch
+    # needed during the call only: gradients of all gates, and of the parameters per row of the batch
     d_x = pool.empty((D, T, B, cell.gates * H), dtype)
     d_r = pool.empty((D, T, B, sum(own.printed.differs) * H), dtype)
     d_rows = pool.empty((D * P, B, H), arithmetic_dtype(dtype))
@@ -131,7 +166,7 @@ def _call(function: Callable[[Any], int], given: list[int]) -> None:
         raise MemoryError("no memory is left for what kernels work with: packed weights, and some rows of each task")
 
 
-# ---- numbers and addresses, as `Problem`, `Forward` and `Backward` read them
+# ---- numbers and addresses, in the order in which `Problem`, `Forward` and `Backward` (C++) read them
 
 
 def _common(inputs: Inputs) -> list[int]:
@@ -144,7 +179,16 @@ def _common(inputs: Inputs) -> list[int]:
 
 
 def count_blocks(B: int, D: int, threads: int, row_bytes: int) -> int:
-    """Into how many tasks the rows of each direction are divided: small ones for the cache, and enough for all threads."""
+    """Return the number of tasks into which the rows of each direction are divided.
+
+    Tasks are small enough for the cache, and numerous enough to keep all threads busy.
+
+    Args:
+        B: The batch size.
+        D: The number of directions.
+        threads: The number of threads.
+        row_bytes: The bytes of the projections of one row.
+    """
     most = max(8, min(ROWS, CACHE // row_bytes))
     blocks = -(-B // most)
     while blocks < B and D * blocks % threads and D * blocks < 4 * threads:
@@ -163,7 +207,7 @@ def _side(inputs: Inputs, d: int) -> list[int]:
 
 
 def _sequences(tensors: Sequence[Tensor | None], d: int, D: int, count: int) -> list[int]:
-    """A direction's part of ``(T, B, D·H)`` each: addresses, 0 where there is none, and strides."""
+    """Return addresses (0 for None), then strides of T and B, of a direction's part of each ``(T, B, D·H)`` tensor."""
     found, strides = [0] * count, [0] * (2 * count)
     for k, t in enumerate(tensors):
         if t is not None:
@@ -173,7 +217,7 @@ def _sequences(tensors: Sequence[Tensor | None], d: int, D: int, count: int) -> 
 
 
 def _of_direction(tensors: Sequence[Tensor | None], d: int, D: int) -> list[int]:
-    """Addresses of a direction's part of ``(D, …)`` each, contiguous; 0 where there is none."""
+    """Return the address (0 for None) of a direction's part of each contiguous ``(D, …)`` tensor."""
     return [0 if t is None else t.data_ptr() + d * (t.numel() // D) * t.element_size() for t in tensors]
 
 

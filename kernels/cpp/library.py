@@ -1,4 +1,4 @@
-"""A cell's compiled functions, and how they are called."""
+"""Compiles a cell into a library of C functions, and prepares the arguments of calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seqnets.once import once
 
 log = logging.getLogger(__name__)
 
-# How values are stored, and computed with
+# C++ types of stored values, and of arithmetic
 TYPES = {
     torch.float32: ("float", "float"),
     torch.float64: ("double", "double"),
@@ -28,17 +28,17 @@ TYPES = {
 
 
 class Library(NamedTuple):
-    call: ctypes.CDLL  # forward and backward, of the files of those names
+    call: ctypes.CDLL  # `forward` and `backward`, of the headers of those names
     printed: Printed
-    numbers: dict[str, float]  # that the step read from outside
-    key: str  # of what it was compiled from, by and for
+    numbers: dict[str, float]  # the numbers that the step read from outside
+    key: str  # hash of the source, the compiler and the CPU
 
 
 def source(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
-    """The C++ of the cell, as it computes now.
+    """Return the C++ source of the cell, as its step computes now.
 
     Raises:
-        CellError: it cannot be generated; see `trace`.
+        CellError: The source cannot be generated; see `trace`.
     """
     stored, real = TYPES[dtype]
     return f"""using real = {real};
@@ -52,14 +52,14 @@ using stored = {stored};
 
 
 def library(cell: Cell, dtype: torch.dtype) -> Library | str:
-    """The cell's functions for a dtype, compiled on first use; or why there are none, as a clause."""
+    """Return the cell's functions for a dtype, compiled on first use, or a clause that says why there are none."""
     found = _library(cell, dtype)
     outdated = None if isinstance(found, str) else cell.why_outdated(found.numbers)
     return outdated or found
 
 
 def loaded(cell: Cell, dtype: torch.dtype) -> Library:
-    """Return the functions that a forward pass ran by, whatever numbers the step reads by now."""
+    """Return the functions that the forward pass ran, even if numbers that the step reads have changed since then."""
     found = _library(cell, dtype)
     assert isinstance(found, Library)
     return found
@@ -85,7 +85,7 @@ def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
 
 
 def is_compiled(cell: Cell, dtype: torch.dtype) -> bool:
-    """Whether `library` has nothing to compile: it was, or it cannot be."""
+    """Return True if `library` need not compile: the cell is compiled already, or cannot be."""
     try:
         return build.is_compiled(_name(cell), source(cell, dtype))
     except CellError:
@@ -97,5 +97,5 @@ def _name(cell: Cell) -> str:
 
 
 def arguments(numbers: list[int]) -> Any:
-    """As `Arguments` in problem.hpp reads them."""
+    """Return the numbers as the C array that `Arguments` in problem.hpp reads."""
     return (ctypes.c_int64 * len(numbers))(*numbers)

@@ -1,4 +1,7 @@
-"""The OpenMP runtime that torch has loaded. Kernels use its threads: another pool would fight with it for the same cores."""
+"""Finds the OpenMP runtime that torch has loaded.
+
+Kernels use its threads, because a second pool of threads would compete with it for the same cores.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 @cache
 def runtime() -> tuple[Any, ...] | None:
-    """Its functions `SYMBOLS`, of GNU's binary interface, which LLVM's and Intel's have too; None where none is found."""
+    """Return the functions `SYMBOLS` of the loaded runtime, or None if none is found.
+
+    They belong to GNU's binary interface, which the runtimes of LLVM and Intel have too.
+    """
     for path in _loaded():
         try:
             library = ctypes.CDLL(path)
@@ -29,23 +35,23 @@ def runtime() -> tuple[Any, ...] | None:
 
 
 def count_threads() -> int:
-    """Return how many threads the kernels use: as many as torch's operations, but one in a forked child.
+    """Return the number of threads that kernels use: as many as torch's operations, but one in a forked child.
 
-    There OpenMP would wait forever for the threads of the parent, which did not survive the fork.
+    In a forked child, OpenMP would wait forever for the threads of the parent, which did not survive the fork.
     """
     return 1 if is_forked() else torch.get_num_threads()
 
 
 def release() -> None:
-    """End the threads that the runtime keeps for the calling thread, until it needs some again.
+    """End the threads that the runtime keeps for the calling thread. It starts new ones when it needs them.
 
-    Kept ones count: where there are more than cores, as when another thread has some too, the runtime no longer waits by spinning,
-    and whatever meets often becomes several times as slow.
+    Idle threads count too. If there are more threads than cores, for example because another thread keeps some of its
+    own, the runtime stops waiting by spinning. Work that synchronizes often then becomes several times slower.
     """
     for path in _loaded():
         try:
             ctypes.CDLL(path).omp_pause_resource_all(HARD)
-        except (OSError, AttributeError):  # before OpenMP 5
+        except (OSError, AttributeError):  # the runtime is older than OpenMP 5
             continue
 
 

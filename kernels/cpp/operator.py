@@ -1,4 +1,4 @@
-"""A layer on the CPU as operators of PyTorch: what autograd, torch.compile and torch.export see of the compiled kernels."""
+"""Defines a CPU layer as PyTorch operators, so that autograd, torch.compile and torch.export can use the kernels."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ def layer(
     keep_states: bool,
     keep: bool,
 ) -> list[Tensor]:
-    """One layer, all of its directions.
+    """Run one layer in all of its directions.
 
     Args:
         x: ``(T, B, I)``, on the CPU.
-        state: initial states, S × ``(D, B, H)``.
-        weight_ih, weight_hh, bias_ih, bias_hh: D each, as in torch.nn; biases D or none.
-        params, masks: D × those of the cell; ``(H,)``, and ``(B, H)`` or ``(T, B, H)``.
-        lengths: ``(B,)`` int64.
-        cell: `Cell.key`.
-        keep_states: whether all states are returned at every step, as backward needs them, or the output alone.
-        keep: whether what else backward needs is returned.
+        state: Initial states, S × ``(D, B, H)``.
+        weight_ih, weight_hh, bias_ih, bias_hh: D each, as in torch.nn. Biases: D each, or none.
+        params, masks: Those of the cell for each direction. Parameters are ``(H,)``; masks ``(B, H)`` or ``(T, B, H)``.
+        lengths: ``(B,)`` int64, or None if all sequences have length T.
+        cell: The `Cell.key`.
+        keep_states: Return all states of every step, as backward needs them, instead of the output alone.
+        keep: Return what else backward needs.
 
     Returns:
-        The output ``(T, B, D·H)``, zero at and beyond the lengths; the last states ``(D, B, H)``; with `keep_states` the other
-        states, shaped as the output and zero where it is; with `keep` what the step saved.
+        One list: the output ``(T, B, D·H)``, zero at and beyond the lengths; the last states ``(D, B, H)``; with
+        `keep_states` the other states of every step, shaped as the output and zero where it is; with `keep` what the
+        step saved, as two tensors.
     """
     from seqnets.kernels.cpp import launch
 
@@ -88,7 +89,20 @@ def layer_backward(
     cell: str,
     want_input: bool,
 ) -> list[Tensor]:
-    """The gradients of x (if wanted, else empty), state, weight_ih, weight_hh, bias_ih, bias_hh and params, in this order and by their order."""
+    """Run the backward pass of `layer`.
+
+    Args:
+        x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, cell: The inputs of `layer`.
+        states: All states of every step, S × ``(T, B, D·H)``.
+        saved, columns: What the step saved.
+        d_states: Gradients of `states`, or None each.
+        d_finals: Gradients of the last states, or None each.
+        want_input: Compute the gradient of x.
+
+    Returns:
+        The gradients of x (empty if not wanted), state, weight_ih, weight_hh, bias_ih, bias_hh and params, as one list.
+        Within each group they have the order of the inputs.
+    """
     from seqnets.kernels.cpp import launch
 
     inputs = launch.prepare(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths=lengths)
@@ -129,7 +143,7 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
 
 
 def _gradients(ctx: Any, grads: Sequence[Tensor | None], run: Callable[..., list[Tensor]]) -> list[Tensor | None]:
-    """Those of x and of all lists, one after another."""
+    """Return the gradients of x and of all lists as one flat list, with None for x if not wanted and for masks."""
     found: Sequence[Tensor | None]
     x, lengths, *rest = ctx.saved_tensors
     lists, rest = grouped(rest, ctx.sizes), rest[sum(ctx.sizes) :]
@@ -150,11 +164,11 @@ def _gradients(ctx: Any, grads: Sequence[Tensor | None], run: Callable[..., list
     else:
         *states, saved, columns = rest
         d_x, *found = run(*given, states, saved, columns, d_states, d_finals, ctx.cell, ctx.wants_input)
-    return [d_x if ctx.wants_input else None, *found, *(None for _ in lists[-1])]  # of masks there are none
+    return [d_x if ctx.wants_input else None, *found, *(None for _ in lists[-1])]  # masks have no gradients
 
 
 def grouped(tensors: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
-    """Divide one sequence into lists of these sizes; what is beyond them is left out."""
+    """Split a sequence into lists of these sizes, without the elements beyond them."""
     lists, start = [], 0
     for size in sizes:
         lists.append(tensors[start : start + size])
@@ -163,7 +177,7 @@ def grouped(tensors: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
 
 
 class _Eager(torch.autograd.Function):
-    """The same without the dispatcher, which takes longer than a short sequence."""
+    """Runs the operators without the dispatcher, which takes longer than a short sequence does."""
 
     @staticmethod
     def forward(ctx: Any, cell: str, sizes: list[int], lengths: Tensor | None, x: Tensor, *tensors: Tensor) -> Any:
@@ -181,7 +195,7 @@ class _Eager(torch.autograd.Function):
 
 
 def run_layer(x: Tensor, *arguments: Any) -> Sequence[Tensor]:
-    """`layer`, by the shortest way to it."""
+    """Run `layer` without the dispatcher, unless tracing, a dispatch mode or a tensor subclass needs it."""
     *lists, lengths, cell, _, keep = arguments
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return layer(x, *arguments)
@@ -197,7 +211,12 @@ def run_steps(
     cell: Any, x: Tensor, state: list[Tensor], weight_ih: list[Tensor], weight_hh: list[Tensor], bias_ih: list[Tensor],
     bias_hh: list[Tensor], params: list[Tensor], masks: list[Tensor], lengths: Tensor | None,
 ) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
-    """The states at every step, S × ``(T, B, D·H)``, the first zero beyond the lengths, and the last ones, by the step itself."""
+    """Run one layer with the cell's own step instead of kernels.
+
+    Returns:
+        The states of every step, S × ``(T, B, D·H)``, and the last states, S × ``(D, B, H)``. Of the former, the first
+        is zero at and beyond the lengths.
+    """
     D = len(weight_hh)
     P, M = len(params) // D, len(masks) // D
     active = None if lengths is None else active_steps(lengths, x.shape[0], x.device)

@@ -1,4 +1,7 @@
-"""Memory for large tensors that come and go at every step: kept, since the system hands out fresh pages one fault at a time."""
+"""Keeps memory for large tensors that are allocated and freed at every training step.
+
+Fresh memory from the system is slow, because each of its pages costs a page fault.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,21 @@ from torch import Tensor
 
 from seqnets.forking import Lock
 
-SMALLEST = 1 << 17  # bytes; smaller tensors are allocated as any other
-KEPT = 1 << 31  # bytes that are kept at most while nobody uses them
+SMALLEST = 1 << 17  # bytes; smaller tensors are allocated by torch
+KEPT = 1 << 31  # most bytes that are kept while unused
 
 
 class Pool:
-    """Lends memory to tensors, which give it back as they are freed."""
+    """Lends memory to tensors and takes it back when they are freed."""
 
     def __init__(self, most: int = KEPT) -> None:
-        self._lock = Lock()  # re-entrant: a tensor may be freed, by the garbage collector, while another is made
+        self._lock = Lock()  # re-entrant: the garbage collector may free a tensor while another is allocated
         self._free: dict[int, list[Tensor]] = defaultdict(list)
         self._most = most
         self.idle = 0  # bytes
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """As `torch.empty` on the CPU."""
+        """Return an uninitialized tensor on the CPU, as `torch.empty` does."""
         size = math.prod(shape) * dtype.itemsize
         if size < SMALLEST:
             return torch.empty(shape, dtype=dtype, device="cpu")
@@ -41,7 +44,7 @@ class Pool:
         weakref.finalize(loan, self._take_back, owner).atexit = False
         tensor = torch.frombuffer(loan, dtype=dtype, count=size // dtype.itemsize).view(shape)
         if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:  # type: ignore[attr-defined]
-            tensor.fill_(math.nan)  # as torch.empty does then
+            tensor.fill_(math.nan)  # as torch.empty does in this mode
         return tensor
 
     def _take_back(self, owner: Tensor) -> None:
@@ -51,7 +54,7 @@ class Pool:
                 self.idle += owner.numel()
 
     def clear(self) -> None:
-        """Give what nobody uses back to the system."""
+        """Return all unused memory to the system."""
         with self._lock:
             self._free.clear()
             self.idle = 0
@@ -59,11 +62,11 @@ class Pool:
 
 @cache
 def _array(size: int) -> type[ctypes.Array[ctypes.c_char]]:
-    return ctypes.c_char * size  # to make a type takes longer than all else here
+    return ctypes.c_char * size  # cached, because creating the type takes longer than everything else here
 
 
 def _rounded(size: int) -> int:
-    """Up to an eighth more, so that batches of nearly the same length share their memory."""
+    """Round up by at most an eighth, so that batches of nearly the same length can reuse the same memory."""
     step = 1 << max(0, size.bit_length() - 4)
     return -(-size // step) * step
 

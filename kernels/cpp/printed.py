@@ -1,4 +1,7 @@
-"""A cell as C++, and what must be known to call it. Of the cells of this library it is kept on disk: to trace one takes a second."""
+"""Returns a cell as C++, together with what callers must know about it.
+
+For the cells of this library the result is kept on disk, because tracing a cell takes about a second.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ from seqnets.once import once
 
 
 class Printed(NamedTuple):
-    source: str  # the struct `Cell` of cpp_printer.py
-    saved_per_unit: int  # values that a step saves for its gradient
-    saved_per_row: int
-    differs: tuple[bool, ...]  # for each gate, whether the gradients of x and of r do
-    jumps: bool  # the step or its gradient compares, or rounds
+    source: str  # the struct `Cell` that codegen.py prints
+    saved_per_unit: int  # number of values that a step saves for its gradient, per unit
+    saved_per_row: int  # the same, per row
+    differs: tuple[bool, ...]  # for each gate, whether the gradients of x and r differ
+    jumps: bool  # whether the step or its gradient compares or rounds
 
 
 @once
 def printed(cell: Cell) -> Printed:
-    """The cell as it computes now.
+    """Return the cell in C++, as its step computes now.
 
     Raises:
-        CellError: it cannot be generated; see `trace`.
+        CellError: The C++ cannot be generated; see `trace`.
     """
-    if cell not in CELLS.values() or own_folder() is None:  # it is code: kept and taken where libraries are
+    if cell not in CELLS.values() or own_folder() is None:  # it is code, so it is only kept where libraries are
         return apart(_print, cell)
     key = {**store.surroundings(torch.device("cpu")), "cell": cell.name, "cells": _source_of_cells()}
     known = store.read("printed", key, lambda value: Printed(**value | {"differs": tuple(value["differs"])}))

@@ -1,4 +1,4 @@
-"""Why compiled kernels do not serve a call, all considered."""
+"""Decides whether compiled kernels can serve a call, and gives the reason if not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from seqnets.kernels.availability import constant
 
 @constant
 def why_refused(cell: str, dtype: torch.dtype) -> str | None:
-    """A clause, or None where they serve. Plain values in and out: torch.compile asks while it traces, and keeps the answer."""
+    """Return the reason, as a clause, why compiled kernels cannot serve the cell, or None if they can.
+
+    Arguments and result are plain values, because torch.compile calls this while it traces and keeps the result.
+    """
     from seqnets.kernels.availability import is_checked
     from seqnets.kernels.cpp.first_use import why_disagrees
     from seqnets.kernels.cpp.library import library

@@ -1,1 +1,1 @@
-"""From a cell to a graph that no target shapes: trace the step and its gradient, simplify, choose what to save."""
+"""Turns a cell into target-neutral graphs: traces the step and its gradient, simplifies, and chooses what to save."""

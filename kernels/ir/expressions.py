@@ -1,4 +1,4 @@
-"""Writes the nodes of a graph as statements: what Triton, that is Python, and C++ have in common."""
+"""Writes the nodes of a graph as statements: what C++ and Python, in which Triton is written, have in common."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ INFIX = {
 }  # fmt: skip
 PREFIX = {"neg": "-", "not": "~"}
 PRECEDENCE = {"add": 1, "sub": 1, "mul": 2, "div": 2}  # the rest of INFIX is always bracketed
-WIDTH = 100  # of an expression; a longer one is named
+WIDTH = 100  # of an expression in columns; a longer one is assigned to a name
 
 
 class Writer:
-    """A value that is used once stands where it is used; the others are named, after the cell's author where possible."""
+    """Writes values as source text: those that are used once where they are used, the others under names.
+
+    Names are those that the cell's author chose, where possible.
+    """
 
     def __init__(self, graph: Graph, nodes: Iterable[Node], results: Iterable[Node], taken: Iterable[str]) -> None:
         self.graph = graph
@@ -28,7 +31,7 @@ class Writer:
         self.inlined: set[Node] = set()
 
     def statements(self, nodes: Iterable[Node]) -> list[str]:
-        """What computes the nodes, of which each comes after those it needs."""
+        """Return the statements that compute the nodes, which must be ordered: each after those that it needs."""
         lines = []
         for node in nodes:
             if node in self.text:
@@ -74,7 +77,7 @@ class Writer:
         return text if inner > outer or (inner == outer and first) else f"({text})"
 
     def fresh(self, name: str) -> str:
-        """The name, or the first of ``name_1``, ``name_2`` that is not taken; ``t1``, ``t2`` for "t"."""
+        """Return the name, or the first of ``name_1``, ``name_2`` that is not taken; ``t1``, ``t2`` for "t"."""
         candidate, number = name, 0
         while candidate in self.taken:
             number += 1

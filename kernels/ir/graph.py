@@ -1,7 +1,7 @@
-"""The target-neutral graph of a cell's step, or of its gradient: what is printed as Triton, and can be as C++.
+"""Defines the target-neutral graph of a cell's step, or of its gradient, which is printed as Triton and as C++.
 
-Values are tiles ``(B, H)`` or broadcast to them: a parameter is a row, a mean over H a column. A node is simplified as it
-is made, and made once: a graph holds no common subexpressions.
+Values are tiles ``(B, H)`` or broadcast to them: a parameter is a row, a mean over H a column. A node is simplified
+when it is made, and equal nodes are made only once, so a graph has no common subexpressions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-# Elementwise operations are called, and do, what they do in torch
+# Elementwise operations have the names and the meaning that they have in torch
 UNARY = {
     "neg", "exp", "exp2", "log", "log1p", "expm1", "sqrt", "rsqrt", "abs", "sign", "erf", "sigmoid", "tanh", "sin", "cos",
     "floor",
@@ -20,20 +20,20 @@ UNARY = {
 BINARY = {"add", "sub", "mul", "div", "pow", "maximum", "minimum"}
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
 JUMPS = {"sign", "floor"}
-CONNECTIVES = {"and", "or", "not"}  # of truth values
+CONNECTIVES = {"and", "or", "not"}  # operations on truth values
 REDUCTIONS = {"row_sum", "row_max"}  # over H
 COMMUTATIVE = {"add", "mul", "maximum", "minimum", "eq", "ne", "and", "or"}
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One value. Nodes of one graph are equal only where they are the same."""
+    """Represents one value. Nodes of one graph are equal only if they are the same object."""
 
     op: str  # one of the above, or "where", "input", "constant", "hidden" (H, as a number)
     args: tuple[Node, ...] = ()
     literal: str | float = ""  # an input's name, a constant's value
-    rows: bool = False  # whether it differs from row to row of the batch
-    columns: bool = False  # whether it differs from unit to unit
+    rows: bool = False  # whether the value differs between rows of the batch
+    columns: bool = False  # whether the value differs between units
 
     @property
     def logical(self) -> bool:
@@ -46,15 +46,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A function of the cell's arguments."""
+    """Represents a function of the cell's arguments."""
 
     name: str
-    inputs: Mapping[str, tuple[Node, ...]]  # argument -> what the tuple passed for it holds
-    outputs: Mapping[str, tuple[Node, ...]]  # what is returned: a tuple for each
-    names: Mapping[Node, str]  # of values: the cell's author's, and those of outputs
+    inputs: Mapping[str, tuple[Node, ...]]  # for each argument, the nodes of the tuple that is passed
+    outputs: Mapping[str, tuple[Node, ...]]  # for each result, the nodes of the tuple that is returned
+    names: Mapping[Node, str]  # of values: those that the cell's author chose, and those of outputs
 
     def order(self) -> list[Node]:
-        """The nodes that the outputs need, each after those it needs itself."""
+        """Return the nodes that the outputs need, each after those that it needs itself."""
         ordered: dict[Node, None] = {}
         stack = [(node, False) for group in self.outputs.values() for node in group][::-1]
         while stack:
@@ -67,7 +67,7 @@ class Graph:
         return list(ordered)
 
     def computes_as(self, other: Graph) -> bool:
-        """Whether the other graph does the same in float32."""
+        """Tell whether the other graph computes the same in float32."""
         return self._signature() == other._signature()
 
     def _signature(self) -> list[tuple[str, ...]]:
@@ -76,11 +76,11 @@ class Graph:
         return [(node.op, *map(_in_float32, node.args)) for node in nodes] + [tuple(map(_in_float32, results))]
 
     def reduces_rows(self) -> bool:
-        """Whether a value depends on its whole row, so that one program must hold all of H."""
+        """Tell whether a value depends on its whole row, so that one program must hold all of H."""
         return any(node.op in REDUCTIONS for node in self.order())
 
     def jumps(self) -> bool:
-        """Whether a value may change at once where an input hardly does."""
+        """Tell whether a value may change abruptly where an input hardly changes."""
         return any(node.op in COMPARISONS or node.op in JUMPS for node in self.order())
 
 
@@ -89,7 +89,7 @@ def _in_float32(node: Node) -> str:
 
 
 class Builder:
-    """Makes the nodes of one graph."""
+    """Builds the nodes of one graph."""
 
     def __init__(self) -> None:
         self._made: dict[object, Node] = {}
@@ -104,11 +104,11 @@ class Builder:
         return self._make("hidden")
 
     def copy(self, node: Node, args: Sequence[Node]) -> Node:
-        """A node of another graph, with these arguments."""
+        """Return a copy of another graph's node, with the arguments `args`."""
         return self._make(node.op, tuple(args), literal=node.literal, rows=node.rows, columns=node.columns)
 
     def node(self, op: str, *operands: Node | float) -> Node:
-        """`op` of the operands, simplified."""
+        """Return the node of `op` applied to the operands, simplified."""
         args = list(map(self.lift, operands))
         if op in REDUCTIONS:
             return self._reduce(op, self.number(args[0]))
@@ -124,11 +124,11 @@ class Builder:
         return operand if isinstance(operand, Node) else self.constant(operand)
 
     def number(self, node: Node) -> Node:
-        """0 or 1 for a truth value, as where one meets arithmetic in torch."""
+        """Convert a truth value to 0 or 1, as torch does in arithmetic; return a number as it is."""
         return self.node("where", node, 1, 0) if node.logical else node
 
     def truth(self, node: Node) -> Node:
-        """Whether a number is not 0."""
+        """Convert a number to whether it is not 0; return a truth value as it is."""
         if node.op == "where" and [arg.value for arg in node.args[1:]] == [1, 0]:
             return node.args[0]
         return node if node.logical else self.node("ne", node, 0)
@@ -149,7 +149,10 @@ class Builder:
         return self.constant(getattr(torch, op)(*(torch.tensor(value, dtype=torch.float64) for value in values)).item())
 
     def _identity(self, op: str, *args: Node) -> Node | None:
-        """A simpler node of the same value, by algebra that holds for finite numbers, up to the sign of a zero."""
+        """Return a simpler node of the same value, or None.
+
+        The algebra holds for finite numbers, up to the sign of a zero.
+        """
         a, b = args[0], args[-1]
         value = b.value
         match op:
@@ -192,7 +195,7 @@ class Builder:
         return None
 
     def _power(self, a: Node, exponent: float) -> Node:
-        """Products and roots for exponents such as 2, -1 or 1.5; logarithms for others."""
+        """Return ``a ** exponent``: products and roots for exponents such as 2, -1 or 1.5, logarithms for others."""
         whole, part = divmod(abs(exponent), 1)
         if exponent == -0.5:
             return self.node("rsqrt", a)

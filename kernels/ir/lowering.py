@@ -1,4 +1,4 @@
-"""What the operations of a traced step become in the graph. An entry in `HANDLERS` supports one more."""
+"""Lowers the operations of a traced step to the graph. A new entry in `HANDLERS` supports one more operation."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ SUPPORTED = (
 
 
 class Unsupported(Exception):
-    """Says of an operation why kernels cannot have it, as the rest of a sentence."""
+    """Raised when kernels cannot have an operation. The message is the rest of a sentence that says why."""
 
 
 class Size:
-    """The batch size, or a number made of sizes: allowed where a shape is meant, in no arithmetic."""
+    """Stands for the batch size, or for a number computed from sizes: allowed in shapes, but not in arithmetic."""
 
 
 class Call(NamedTuple):
-    """One operation of the traced module, for its handler."""
+    """Holds one operation of the traced module, for its handler."""
 
     node: fx.Node
     builder: Builder
-    batch: torch.SymInt  # the sizes of the example tensors
-    hidden: torch.SymInt
-    dtype: torch.dtype  # their dtype
+    batch: torch.SymInt  # B of the example tensors
+    hidden: torch.SymInt  # H of the example tensors
+    dtype: torch.dtype  # of the example tensors
     summed: set[fx.Node] | None  # in a gradient, the sums over the batch so far
 
     def make(self, op: str, *args: Any) -> Any:
@@ -46,13 +46,17 @@ class Call(NamedTuple):
 
     @property
     def result(self) -> Any:
-        """What tracing saw: a tensor without values, or a size."""
+        """Return what tracing saw as the result: a tensor without values, or a size."""
         return self.node.meta.get("val")
 
     def over_hidden(self, dim: Any) -> bool:
-        """Whether a reduction over `dim` goes over H; over the batch only a sum may go, and in the gradient alone.
+        """Tell whether a reduction over `dim` goes over H.
 
-        There it comes from broadcasting, and is left to whoever adds up the gradients of all rows: see `_check_linear`.
+        Over the batch, only a sum is allowed, and only in the gradient, where it comes from broadcasting. It is not
+        computed here, but noted: whoever adds up the gradients of all rows takes the sum. See `_check_linear`.
+
+        Raises:
+            Unsupported: another reduction goes over the batch.
         """
         shape = self.node.args[0].meta["val"].shape  # type: ignore[union-attr]
         dims = range(len(shape)) if dim is None or dim == [] or not shape else [dim] if isinstance(dim, int) else dim
@@ -64,16 +68,16 @@ class Call(NamedTuple):
 
 
 def convert(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """The graph's node for one operation of the traced module.
+    """Return the graph's node, or a `Size`, for one operation of the traced module.
 
     Raises:
-        Unsupported: there is none.
+        Unsupported: kernels cannot have the operation.
     """
     name, result = name_of(call.node.target), call.result
     if name == "sym_size" and _is(result, call.hidden):
         return call.builder.hidden()
     if isinstance(result, torch.Tensor) and not _is_tile(result.shape, call):
-        own = name == name_of(call.node.meta.get("original_aten"))  # else a step of torch's way to compute something
+        own = name == name_of(call.node.meta.get("original_aten"))  # else a decomposition made it
         raise Unsupported("with a result of another shape than (B, H), (H,) or (B, 1)" * own)
     if isinstance(result, torch.Tensor) and result.dtype is torch.bool:
         name = {"add": "logical_or", "mul": "logical_and"}.get(name, name)
@@ -92,9 +96,13 @@ def convert(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 def _check_linear(call: Call, args: tuple[Any, ...]) -> None:
-    """What follows a sum over the batch must be linear in it, for the sum to be taken last.
+    """Refuse an operation on a sum over the batch that is not linear in it, because the sum is taken last.
 
-    All that torch derives is; the backward of somebody's `torch.autograd.Function` need not be.
+    All that torch derives is linear, but the backward of a user's `torch.autograd.Function` need not be. The result of
+    a linear operation counts as a sum over the batch too.
+
+    Raises:
+        Unsupported: the operation is not linear.
     """
     sums = [isinstance(arg, fx.Node) and arg in (call.summed or ()) for arg in call.node.args]
     if call.summed is None or not any(sums):
@@ -113,7 +121,14 @@ def _check_linear(call: Call, args: tuple[Any, ...]) -> None:
 
 
 def _check_dtype(call: Call, result: torch.Tensor) -> None:
-    """Kernels compute in one dtype. Truth values and small whole numbers are exact in it, unless they come by rounding."""
+    """Refuse a result whose values may not be exact in the one dtype that kernels compute in.
+
+    Truth values and small whole numbers are exact in that dtype. Converting floating-point numbers to integers would
+    round, so it is refused too.
+
+    Raises:
+        Unsupported: the result has such a dtype.
+    """
     of = [node.meta["val"] for node in call.node.all_input_nodes if isinstance(node.meta.get("val"), torch.Tensor)]
     if result.dim() and result.dtype not in (torch.float32, call.dtype, torch.bool, torch.int32, torch.int64):
         raise Unsupported(f"in {result.dtype}: kernels compute in float32, or float64 where the layer does")
@@ -135,7 +150,7 @@ def _is_tile(shape: torch.Size, call: Call) -> bool:
 
 
 def name_of(target: Any) -> str:
-    """``aten.add.Tensor`` -> ``add``; ``operator.sub`` -> ``sub``."""
+    """Return the name of an operation: ``add`` for ``aten.add.Tensor``, ``sub`` for ``operator.sub``."""
     if isinstance(target, torch._ops.OpOverload):
         return target._schema.name.split("::")[1]
     return str(getattr(target, "__name__", target))
@@ -146,7 +161,7 @@ def _op(op: str) -> Callable[..., Node]:
 
 
 def _scaled(op: str) -> Callable[..., Node]:
-    """add and sub, with torch's alpha."""
+    """Return the handler of ``add`` or ``sub``, with torch's `alpha`."""
     return lambda call, a, b, *, alpha=1: call.make(op, a, call.make("mul", b, alpha))
 
 
@@ -221,7 +236,7 @@ def _trunc(call: Call, a: Any) -> Node:
 
 
 def _round(call: Call, a: Any, decimals: int = 0) -> Node:
-    """Halves to even."""
+    """Round to the nearest whole number, and halves to even."""
     if decimals:
         raise Unsupported("to decimals")
     below = call.make("floor", a)

@@ -1,8 +1,9 @@
-"""What a step keeps for its gradient: the fewest values from which the rest follows, without x and r.
+"""Chooses what a step keeps for its gradient: the fewest values from which the rest follows, without x and r.
 
-An LSTM's gradient, traced alone, computes all gates again from x and r, and both would have to be kept. Of all sets of values
-that separate the gradient from x and r in the graph this finds the cheapest, a minimum cut, and of these the one nearest to
-the gradient, which leaves least to be computed twice: the four activated gates. States cost nothing: they are kept anyway.
+An LSTM's gradient, traced alone, computes all gates again from x and r, so both would have to be kept. Of all sets of
+values that separate the gradient from x and r in the graph, this module finds the cheapest: a minimum cut. Of several,
+it takes the one nearest to the gradient, which leaves the least to be computed twice. For an LSTM, that set has the
+four activated gates. States cost nothing, because they are kept anyway.
 """
 
 from __future__ import annotations
@@ -10,26 +11,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import networkx as nx  # which torch brings
+import networkx as nx  # a dependency of torch
 
 from seqnets.kernels.ir.graph import Builder, Graph, Node
 from seqnets.kernels.ir.tracing import Graphs
 
-TILE, COLUMN = 1000, 1  # what it costs to keep a value per unit, or one per row
+TILE, COLUMN = 1000, 1  # the cost of keeping one value per unit, and one per row
 
 
 class Split(NamedTuple):
-    """A step and its gradient that share what the step saves."""
+    """Holds a step and its gradient, which takes what the step saves."""
 
     forward: Graph  # (x, r, state, params, masks) -> state, saved
-    backward: (
-        Graph  # (saved, new, state, params, masks, d_state) -> as before; `new` are the states that the step returned
-    )
+    # (saved, new, state, params, masks, d_state) -> as in `Graphs`; `new` are the states that the step returned
+    backward: Graph
 
 
 def split(graphs: Graphs) -> Split:
-    """Choose what is saved, and have the gradient take it."""
-    joint = Builder()  # where what both graphs compute is one node
+    """Choose what the step saves, and rebuild the gradient so that it takes that in place of x and r."""
+    joint = Builder()  # in which a value that both graphs compute is one node
     ours: dict[Node, Node] = {}
     for graph in graphs:
         for node in [*(n for group in graph.inputs.values() for n in group), *graph.order()]:
@@ -77,8 +77,11 @@ def _translate(groups: Mapping[str, tuple[Node, ...]], nodes: Mapping[Node, Node
 
 
 def _cheapest_cut(backward: Graph, free: set[Node]) -> tuple[Node, ...]:
-    """The values to save: all paths from x and r to what is computed with d_state lead through one, or through a free one."""
-    late = set(backward.inputs["d_state"])  # known in backward alone
+    """Return the values to save, a cheapest cut of the graph.
+
+    Every path from x and r to what is computed with d_state leads through a saved value or through a free one.
+    """
+    late = set(backward.inputs["d_state"])  # known only in backward
     order = backward.order()
     for node in order:
         if late.intersection(node.args):
@@ -90,12 +93,12 @@ def _cheapest_cut(backward: Graph, free: set[Node]) -> tuple[Node, ...]:
     flow.add_nodes_from(("projections", "gradient"))
     cut = [node for node in order if node not in late and node not in free]
     for node in cut:
-        limit = {} if node.logical else {"capacity": TILE if node.columns else COLUMN}  # truth values cannot be kept
+        # truth values cannot be kept, so they have no limit
+        limit = {} if node.logical else {"capacity": TILE if node.columns else COLUMN}
         flow.add_edge((node, "in"), (node, "out"), **limit)
         flow.add_edges_from(((arg, "out"), (node, "in")) for arg in node.args)
     flow.add_edges_from(("projections", (node, "in")) for group in ("x", "r") for node in backward.inputs[group])
     flow.add_edges_from(((node, "out"), "gradient") for node in wanted if node not in free)
-    _, (_, near) = nx.minimum_cut(
-        flow, "projections", "gradient"
-    )  # of the cheapest, it finds that nearest to the gradient
+    # of the cheapest cuts, this finds the one nearest to the gradient
+    _, (_, near) = nx.minimum_cut(flow, "projections", "gradient")
     return tuple(node for node in cut if (node, "in") not in near and (node, "out") in near)

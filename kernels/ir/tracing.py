@@ -1,7 +1,7 @@
-"""From a cell's step to its graph, and to the graph of its gradient, by `make_fx` over `torch.func.vjp`.
+"""Traces a cell's step to its graph and to the graph of its gradient, by `make_fx` over `torch.func.vjp`.
 
-Sizes are traced as symbols: a number that stood for H would be baked into the kernels. What torch can decompose into the
-operations of `operations.HANDLERS` is supported; everything else is refused by name.
+Sizes are traced as symbols: a number in place of H would be baked into the kernels. What torch can decompose into the
+operations of `lowering.HANDLERS` is supported. Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -27,27 +27,24 @@ from seqnets.errors import CellError
 from seqnets.kernels.ir.graph import Builder, Graph
 from seqnets.kernels.ir.lowering import HANDLERS, SUPPORTED, Call, Unsupported, convert, name_of
 
-BATCH, HIDDEN = (
-    11,
-    13,
-)  # sizes of the example tensors: symbols while tracing, and different, so that they are told apart
+# Sizes of the example tensors. They are symbols while tracing, and differ so that tracing can tell them apart.
+BATCH, HIDDEN = 11, 13
 
 
 class Graphs(NamedTuple):
-    """All that kernels are generated from."""
+    """Holds everything that kernels are generated from."""
 
     forward: Graph  # (x, r, state, params, masks) -> state
-    backward: (
-        Graph  # (x, r, state, params, masks, d_state) -> d_x, d_r, d_prev, d_params; the last per row of the batch
-    )
+    # (x, r, state, params, masks, d_state) -> d_x, d_r, d_state (before the step), d_params (per row of the batch)
+    backward: Graph
 
 
 def trace(cell: Cell) -> Graphs:
-    """The graphs of the cell's step and of its gradient.
+    """Return the graphs of the cell's step and of its gradient.
 
     Raises:
-        CellError: the step uses an operation that kernels cannot be generated from; the message names it, the line it
-            stands in and what is supported.
+        CellError: kernels cannot be generated from the step. If it uses an unsupported operation, the message names it,
+            its line and what is supported.
     """
     try:
         forward = _trace(cell, torch.float64, backward=False)
@@ -73,7 +70,7 @@ def _trace(cell: Cell, dtype: torch.dtype, backward: bool) -> Graph:
     def step(*arguments: Any) -> tuple[Any, list[Tensor]]:
         with author:
             new = cell(*arguments)
-        return tuple(new), list(author.named.values())  # the author's variables come back behind the outputs
+        return tuple(new), list(author.named.values())  # the author's variables are returned after the outputs
 
     def joint(x: Any, r: Any, state: Any, params: Any, masks: Any, *d_state: Tensor) -> Any:
         if not backward:
@@ -112,13 +109,13 @@ def _record(
     function: Callable[..., Any], *arguments: Any, decompositions: dict[Any, Callable[..., Any]] | None = None
 ) -> fx.GraphModule:
     table = _decompositions() if decompositions is None else decompositions
-    with preserve_node_meta():  # so that nodes tell which call of the author's they come from
+    with preserve_node_meta():  # so that each node records the author's call that it comes from
         return make_fx(function, table, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
 
 
 @cache
 def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """How to take apart what has no handler."""
+    """Return the decompositions of the operations that have no handler."""
     table = global_decomposition_table["post_autograd"]
     return {op: f for op, f in table.items() if isinstance(op, torch._ops.OpOverload) and name_of(op) not in HANDLERS}
 
@@ -128,7 +125,7 @@ def _is_mutable(target: Any) -> bool:
 
 
 class _Conversion:
-    """A traced module on its way to a graph."""
+    """Converts a traced module to a graph."""
 
     def __init__(
         self, cell: Cell, names: dict[str, list[str]], module: fx.GraphModule, dtype: torch.dtype, backward: bool
@@ -148,7 +145,7 @@ class _Conversion:
             }
 
     def graph(self, named: Sequence[str]) -> Graph:
-        """The graph, whose values are called as the author's variables `named`: the module's last outputs."""
+        """Return the graph, with its values named after the author's variables `named`, the module's last outputs."""
         *nodes, output = self.module.graph.nodes
         returned = tree_leaves(output.args)
         results, variables = returned[: len(returned) - len(named)], returned[len(returned) - len(named) :]
@@ -170,7 +167,7 @@ class _Conversion:
         return Graph(f"{self.cell.name}_{direction}", self.inputs, outputs, names)
 
     def _values(self, nodes: list[fx.Node], results: list[fx.Node]) -> dict[fx.Node, Any]:
-        """What becomes of the nodes that the results need."""
+        """Return the graph's node, or a `Size`, for each traced node that the results need."""
         placeholders = [node for node in nodes if node.op == "placeholder"]
         values: dict[fx.Node, Any] = dict(
             zip(placeholders, (v for group in self.inputs.values() for v in group), strict=True)
@@ -204,7 +201,10 @@ ADVICE_ON_SIZES = (
 
 
 def _sizes(module: fx.GraphModule) -> tuple[dict[Any, str], Any]:
-    """The symbols of B and H, or the numbers they were fixed to; and what tracing had to assume of them."""
+    """Return the names of the symbols of B and H, and the guards: what tracing had to assume about them.
+
+    A size that was fixed to a number is that number instead of a symbol.
+    """
     batch, hidden = (size.node for size in next(iter(module.graph.nodes)).meta["val"].shape)
     return {batch.expr: "B", hidden.expr: "H"}, batch.shape_env.guards
 
@@ -235,14 +235,14 @@ def _own_number(node: fx.Node, tensor: Tensor) -> float:
 
 
 class _Author(TorchFunctionMode):
-    """Watches a step run: its calls into torch, which are noted on the nodes traced, and in the end its variables."""
+    """Watches a step run: notes its calls into torch on the traced nodes and, at the end, keeps its variables."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
-        step = getattr(cell.step, "func", cell.step)  # of a partial
+        step = getattr(cell.step, "func", cell.step)  # a functools.partial has its function here
         self.code: CodeType | None = getattr(step, "__code__", getattr(type(step).__call__, "__code__", None))
         self.named: dict[str, Tensor] = {}
-        self.call = ""  # the call that runs, or raised
+        self.call = ""  # the call that is running, or that raised
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = (resolve_name(func) or "").removesuffix(".__get__")
@@ -253,7 +253,7 @@ class _Author(TorchFunctionMode):
         try:
             result = func(*args, **(kwargs or {}))
         finally:
-            set_stack_trace([""])  # none: an empty list leaves torch 2.11's as it was
+            set_stack_trace([""])  # no call: an empty list would leave the old one in torch 2.11
         self.call = ""
         return result
 
@@ -271,7 +271,7 @@ class _Author(TorchFunctionMode):
             self.named = {name: value for name, value in frame.f_locals.items() if isinstance(value, Tensor)}
 
     def explain(self, error: Exception) -> str:
-        """The end of a sentence on what the step did that could not be traced."""
+        """Return the end of a sentence on what the step did that could not be traced."""
         if advice := _advice(self.call):
             return f"uses {self.call}{advice}"
         lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is self.code]
@@ -295,12 +295,12 @@ ADVICE = {
 
 
 def _advice(call: str) -> str:
-    method = call.partition(" ")[0].rpartition(".")[2]  # of ``torch.Tensor.cumsum (cells.py, line 3)``
+    method = call.partition(" ")[0].rpartition(".")[2]  # cumsum of ``torch.Tensor.cumsum (cells.py, line 3)``
     return next((f"; {advice}" for pattern, advice in ADVICE.items() if re.fullmatch(pattern, method)), "")
 
 
 def _sentence(node: fx.Node, reason: str) -> str:
-    """The end of a sentence on what the step does that kernels cannot."""
-    operation = name_of(node.meta.get("original_aten") or node.target)  # as called, before torch took it apart
+    """Return the end of a sentence on what the step does that kernels cannot do."""
+    operation = name_of(node.meta.get("original_aten") or node.target)  # as called, before torch decomposed it
     call = node.stack_trace or f"the operation {operation!r}"
     return f"uses {call} {reason}" if reason else f"uses {call}{_advice(call)}. Supported are {SUPPORTED}"

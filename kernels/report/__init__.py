@@ -1,1 +1,1 @@
-"""What a compiled kernel costs, counted from its disassembly without a GPU, and a roofline model on top of the counts."""
+"""Counts what compiled kernels cost from their disassembly, without a GPU, and feeds a roofline model."""

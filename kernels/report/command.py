@@ -1,4 +1,4 @@
-"""``python -m seqnets.kernels report``: what the compiler makes of the kernels, for GPUs that need not be there."""
+"""Implements ``python -m seqnets.kernels report``, which reports on compiled kernels for GPUs that may be absent."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def report_command(arguments: argparse.Namespace) -> int:
-    """The exit status."""
+    """Compile the kernels, print the report, and return the exit status.
+
+    Returns:
+        0 if every planned kernel compiles without spills and fits, 1 if one does not, 2 if nothing can be compiled.
+    """
     why = why_nothing_compiles(arguments.hidden, arguments.heads)
     if why is not None:
         print(f"nothing can be compiled: {why}", file=sys.stderr)
@@ -75,7 +79,7 @@ def report_command(arguments: argparse.Namespace) -> int:
 
 
 def _cases(arguments: argparse.Namespace) -> Iterator[tuple[Cell, Case, Demand, Arch, str | None]]:
-    from seqnets.kernels.triton.cases import Case  # it needs Triton
+    from seqnets.kernels.triton.cases import Case  # imported late, because it needs Triton
     from seqnets.kernels.triton.planning.select import demand_of
 
     for own in arguments.cell:
@@ -95,7 +99,7 @@ def _cases(arguments: argparse.Namespace) -> Iterator[tuple[Cell, Case, Demand, 
 
 
 def describe(own: Cell, case: Case, demand: Demand, arch: Arch, schedule: str | None = None) -> dict[str, Any]:
-    """One row: JSON types, None for what is not known."""
+    """Compile one kernel and return its row of the report, in JSON types, with None for unknown values."""
     from seqnets.kernels.report.compiled import examine
 
     plan = choose(demand, arch, schedule)
@@ -138,7 +142,7 @@ def describe(own: Cell, case: Case, demand: Demand, arch: Arch, schedule: str | 
 
 
 def _floor(demand: Demand, plan: Plan, arch: Arch, barriers: int) -> float:
-    """Nanoseconds: a model."""
+    """Return the least nanoseconds per time step, according to the roofline model."""
     from seqnets.kernels.report.roofline import floors, gpu
 
     inner = plan.block_u if plan.schedule == "resident" else demand.units
@@ -172,7 +176,7 @@ def _print(rows: list[dict[str, Any]], markdown: bool) -> None:
 
 
 def line_of(row: dict[str, Any]) -> list[str]:
-    """What the table has of a row of `describe`, in the order of `HEADER`."""
+    """Return the table cells of a row of `describe`, in the order of `HEADER`."""
     hidden = f"{row['hidden']} in {row['heads']}" if row["heads"] > 1 else str(row["hidden"])
     dtype = row["dtype"] if row["precision"] is None else f"{row['dtype']} {row['precision']}"
     about = [row["cell"], row["pass"], hidden, dtype, row["arch"]]

@@ -1,4 +1,4 @@
-"""What Triton compiles, and how long that takes."""
+"""Records what Triton compiles and how long that takes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 class Compilation(NamedTuple):
     kernel: str
     seconds: float
-    cached: bool  # read from Triton's cache on disk instead
+    cached: bool  # read from Triton's cache on disk instead of compiled
 
 
 @contextmanager
 def watch_compilations(seen: list[Compilation]) -> Iterator[None]:
-    """Add to a list what is compiled within a ``with`` block; nothing in the interpreter."""
+    """Append each compilation within a ``with`` block to `seen`. The interpreter compiles nothing."""
     import triton
 
     before = triton.knobs.compilation.listener
 
     def listen(*, src: Any, times: Any, cache_hit: bool, **more: Any) -> None:
-        seen.append(Compilation(src.name, times.total / 1e6, cache_hit))  # it counts microseconds
+        seen.append(Compilation(src.name, times.total / 1e6, cache_hit))  # Triton reports microseconds
         if before is not None:
             before(src=src, times=times, cache_hit=cache_hit, **more)
 

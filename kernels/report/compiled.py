@@ -1,4 +1,4 @@
-"""One pass over one cell, compiled ahead of time as the plan for a GPU says, and what can be counted in it."""
+"""Compiles one pass of a cell ahead of time, by the plan for a GPU, and counts what is in the result."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Compiled(NamedTuple):
 
 
 def compile_case(cell: Cell, case: Case, plan: Plan, arch: Arch) -> Any:
-    """Triton's compiled kernel."""
+    """Return Triton's compiled kernel of the case."""
     return compile_ahead(first_launch(cell, case, plan), target_of(arch))
 
 
 def examine(cell: Cell, case: Case, plan: Plan, arch: Arch) -> Compiled:
-    """Compile and count."""
+    """Compile the case, and count its resources and its instructions per time step."""
     start = time.perf_counter()
     kernel = compile_case(cell, case, plan, arch)
     seconds = time.perf_counter() - start

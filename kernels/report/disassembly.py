@@ -1,4 +1,4 @@
-"""Registers, spills, shared memory, and instructions per time step of a compiled kernel, counted without a GPU."""
+"""Counts registers, spills, shared memory and instructions per time step of a compiled kernel, without a GPU."""
 
 from __future__ import annotations
 
@@ -32,20 +32,23 @@ WAITING = r"SYNCS\.PHASECHK.*TRYWAIT|NANOSLEEP"
 
 
 class Resources(NamedTuple):
-    """What a kernel occupies."""
+    """Holds the resources that a kernel occupies."""
 
-    registers: int  # per thread; on AMD the vector registers, accumulation registers among them
-    spills: int  # bytes of local (AMD: scratch) memory per thread; Triton's kernels have nothing but spills there
-    shared_memory: int  # bytes per block, static and dynamic, without what the driver reserves for itself
+    registers: int  # per thread; on AMD the vector registers, including accumulation registers
+    spills: int  # bytes of local (AMD: scratch) memory per thread; Triton's kernels use it for spills only
+    shared_memory: int  # bytes per block, static and dynamic, without what the driver reserves
     scalar_registers: int | None = None  # per wavefront, AMD only
     accumulation_registers: int | None = None  # AMD only
     scalar_spills: int | None = None  # scalar registers kept in vector registers instead, AMD only
 
 
 class Step(NamedTuple):
-    """What one warp (AMD: wavefront) issues in one time step. A copy from global to shared memory counts as both."""
+    """Counts what one warp (AMD: wavefront) issues in one time step.
 
-    barriers: int  # of the block, named ones among them
+    A copy from global to shared memory counts as a global load and as a shared store.
+    """
+
+    barriers: int  # of the block, including named barriers
     instructions: int
     tensor_core: int
     shared_loads: int
@@ -55,14 +58,14 @@ class Step(NamedTuple):
 
 
 class Count(NamedTuple):
-    """A `Step`, or the reason why none can be given."""
+    """Holds a `Step`, or else the reason why there is none."""
 
     step: Step | None
     reason: str | None = None
 
 
 def resources(kernel: Any) -> Resources:
-    """The registers, spills and shared memory of a `triton.compiler.CompiledKernel`; takes milliseconds."""
+    """Return the registers, spills and shared memory of a `triton.compiler.CompiledKernel`. Takes milliseconds."""
     if "cubin" not in kernel.asm:
         (entry,) = re.findall(r"\.agpr_count.*?\.wavefront_size", kernel.asm["amdgcn"], re.S)
         fields = {name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)", entry)}
@@ -78,25 +81,28 @@ def resources(kernel: Any) -> Resources:
     usage = re.search(rf"Function {re.escape(kernel.name)}:\s+(.*)", listing)
     assert usage is not None, "a cubin of Triton's holds the kernel under its own name"
     fields = {name: int(value) for name, value in re.findall(r"(\w+):(\d+)", usage[1])}
-    reserved = 1024 if kernel.metadata.target.arch >= 90 else 0  # listed from there on, not counted against the limit
+    reserved = 1024 if kernel.metadata.target.arch >= 90 else 0  # listed since sm_90, but not counted against the limit
     return Resources(
         fields["REG"], fields["STACK"] + fields["LOCAL"], fields["SHARED"] - reserved + kernel.metadata.shared
     )
 
 
 def per_step(kernel: Any, *, time_loop: bool, trips: int | None = None) -> Count:
-    """Count the instructions of one time step in the disassembly; takes some tenths of a second.
+    """Count the instructions of one time step in the disassembly. Takes some tenths of a second.
+
+    Instructions under a branch that may be skipped count once, and so do the retries of a wait. Out-of-line slow paths
+    of arithmetic (``CALL`` of a division in float64) do not count. The number of runs of a loop in the disassembly
+    follows from the products that the dots must compute (see `work.py`), even if the loop was unrolled, peeled or
+    pipelined.
 
     Args:
-        kernel: a `triton.compiler.CompiledKernel`, compiled ahead of time or not.
-        time_loop: whether the time loop is in the kernel (a step is what the loop around its dots holds) or a launch
-            is one time step (a step is all of the kernel).
-        trips: iterations per time step of a loop around the dots (over K), where its bounds are not constants.
+        kernel: A `triton.compiler.CompiledKernel`, compiled ahead of time or not.
+        time_loop: True if the time loop is in the kernel, so that a step is the body of the loop around the dots. False
+            if a launch is one time step, so that a step is the whole kernel.
+        trips: Iterations per time step of a loop around the dots (over K), if its bounds are not constants.
 
-    Instructions under a branch that a launch may go around count as once, the retries of a wait too, and out-of-line slow
-    paths of arithmetic (``CALL`` of a division in float64) not at all. How often a loop of the disassembly runs follows
-    from the products that the dots must compute (see `work.py`), whether it was unrolled, peeled or pipelined or not.
-    Where that does not give one answer, there is none but a reason.
+    Returns:
+        The counts, or the reason why they cannot be told with certainty.
     """
     try:
         asked, code = dots(kernel), regions(kernel)
@@ -130,13 +136,17 @@ def _time_loop(code: Region[str], asked: Dots) -> tuple[Region[str], Region[int]
     loop = _only([loop for loop in code.loops if _work(loop, asked) >= least])
     wanted = _only([loop for loop in asked.region.loops if any(loop)])
     if not asked.exact and (wanted.trips is not None or loop.exits > 1 or _work(code.once, asked) >= least):
-        # a loop that runs as often as a launch says can only be unrolled with more exits or a remainder
+        # a loop whose trip count comes from the launch can only be unrolled with more exits or a remainder
         raise Unclear("the time loop may have been unrolled")
     return _settled(loop, asked), wanted
 
 
 def _settled(region: Region[str], asked: Dots) -> Region[str]:
-    """The region with its dot loops only: retries of a wait count as straight code, other loops are not understood."""
+    """Return the region with only its dot loops; the retries of a wait become straight code.
+
+    Raises:
+        Unclear: There is another kind of loop, or the dots lie more than one loop deep.
+    """
     settled = Region(list(region.once), [], region.maybe)
     for loop in region.loops:
         inner = _settled(loop, asked)
@@ -152,7 +162,11 @@ def _settled(region: Region[str], asked: Dots) -> Region[str]:
 
 
 def _runs(region: Region[str], wanted: Region[int], asked: Dots, trips: int | None) -> int:
-    """How often the region's loop runs in a time step, 0 where there is none."""
+    """Return how often the loop of the region runs in a time step, or 0 if it has no loop.
+
+    Raises:
+        Unclear: The number cannot be told with certainty.
+    """
     if any(loop.loops for loop in wanted.loops):
         raise Unclear("the dots of a time step lie more than one loop deep")
     times = {trips if loop.trips is None else loop.trips for loop in wanted.loops} or {0}
@@ -170,7 +184,7 @@ def _runs(region: Region[str], wanted: Region[int], asked: Dots, trips: int | No
         raise Unclear(f"{straight} multiply-adds where a time step needs {total}: a loop was unrolled or peeled")
     if not asked.exact:
         if len(region.loops) == 1 and per_trip <= looped < 2 * per_trip and straight < sum(wanted.once) + per_trip:
-            return trips  # neither unrolled nor peeled, or there would be more arithmetic
+            return trips  # neither unrolled nor peeled, otherwise there would be more arithmetic
         raise Unclear("without tensor cores, copies of a dot cannot be told from the arithmetic of the step")
     if straight > sum(wanted.once) and _work(region.maybe, asked):
         raise Unclear("copies of a loop's dots lie under a branch outside of it")

@@ -1,4 +1,4 @@
-"""The loops of a compiled kernel, read from its disassembly (SASS of NVIDIA, the assembly of AMD)."""
+"""Finds the loops of a compiled kernel in its disassembly (SASS for NVIDIA, assembly for AMD)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ END = -1
 
 
 class Unclear(ValueError):
-    """What was asked for cannot be counted with certainty; the message is the reason."""
+    """Raised when something cannot be counted with certainty; the message is the reason."""
 
 
 class Instruction(NamedTuple):
     opcode: str
-    next: tuple[int, ...]  # the positions where control may go, `END` among them
+    next: tuple[int, ...]  # positions where control may go, including `END`
 
 
 @dataclass
 class Region(Generic[T]):
-    """A stretch of a program: what lies in it but in no loop of it, and the loops."""
+    """Holds a stretch of a program: what is outside of its loops, and the loops."""
 
     once: list[T]
     loops: list[Region[T]]
-    maybe: list[T] = field(default_factory=list)  # of `once`, what some path goes around
-    trips: int | None = None  # of a loop, where known
-    exits: int = 0  # of a loop: the places where it may be left
+    maybe: list[T] = field(default_factory=list)  # the part of `once` that some path skips
+    trips: int | None = None  # iterations of a loop, if known
+    exits: int = 0  # number of places where a loop may be left
 
     def __iter__(self) -> Iterator[T]:
         yield from self.once
@@ -43,7 +43,7 @@ class Region(Generic[T]):
 
 
 def tool(name: str, cubin: bytes, *options: str) -> str:
-    """What one of the CUDA tools in Triton's wheel (``cuobjdump``, ``nvdisasm``) prints about a cubin."""
+    """Return what a CUDA tool in Triton's wheel (``cuobjdump`` or ``nvdisasm``) prints about a cubin."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -52,10 +52,10 @@ def tool(name: str, cubin: bytes, *options: str) -> str:
 
 
 def regions(kernel: Any) -> Region[str]:
-    """The opcodes of a `triton.compiler.CompiledKernel`, nested by loop.
+    """Return the opcodes of a `triton.compiler.CompiledKernel`, nested by loop.
 
     Raises:
-        Unclear: control flow that cannot be followed (an indirect branch, a loop with two entries).
+        Unclear: The control flow cannot be followed, because of an indirect branch or a loop with two entries.
     """
     code = _sass(kernel) if "cubin" in kernel.asm else _amdgcn(kernel)
     graph = nx.DiGraph((here, there) for here, instruction in enumerate(code) for there in instruction.next)
@@ -114,12 +114,12 @@ def _sass(kernel: Any) -> list[Instruction]:
         opcode, operands = line["opcode"], line.get("operands", "").split(",")
         mnemonic, attributes = opcode.partition(".")[0], line.get("other-attributes", {})
         follow: tuple[int, ...] = (here + 1,)
-        # a function that is called by name returns; the nvdisasm of Triton 3.6 does not mark such calls
+        # a function called by name returns; the nvdisasm of Triton 3.6 does not mark such calls as subroutine calls
         returns = "subroutine-call" in attributes or (mnemonic == "CALL" and operands[-1] in named)
         if "control-flow" in attributes and not returns and mnemonic not in SEQUENTIAL:
             conditional = "predicate" in line or len(operands) > 1  # a uniform predicate is an operand
             if mnemonic in JUMPS:
-                target = (int(operands[-1], 16) - function["start"]) // 16  # bytes an instruction, since sm_70
+                target = (int(operands[-1], 16) - function["start"]) // 16  # 16 bytes per instruction since sm_70
                 follow = (target, here + 1) if conditional or mnemonic == "CALL" else (target,)
             elif mnemonic in ENDS:
                 follow = (END, here + 1) if conditional else (END,)

@@ -1,7 +1,7 @@
-"""The multiply-adds of a kernel's dots: how many there must be, and how many an instruction does.
+"""Counts the multiply-adds of a kernel's dots: how many the dots need, and how many one instruction does.
 
 The compiler may unroll, peel or pipeline a loop, but it does not change how much there is to multiply. So the products
-that the intermediate representation asks for tell how often a loop of the disassembly runs in a time step.
+in the intermediate representation tell how often a loop of the disassembly runs in a time step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DOT = re.compile(
 
 
 class Dots(NamedTuple):
-    """The dots of a kernel, each as the multiply-adds it needs of one warp (tensor cores) or thread (otherwise)."""
+    """Holds a kernel's dots, each as the multiply-adds it needs of one warp (tensor cores) or thread (otherwise)."""
 
     region: Region[int]
     measure: Callable[[str], int]  # the multiply-adds of one instruction, in the same unit
@@ -30,10 +30,10 @@ class Dots(NamedTuple):
 
 
 def dots(kernel: Any) -> Dots:
-    """What the intermediate representations of a `triton.compiler.CompiledKernel` say about its dots.
+    """Read the dots of a `triton.compiler.CompiledKernel` from its intermediate representations.
 
     Raises:
-        Unclear: a kind of dot, a layout or a loop that this reader does not know.
+        Unclear: There is a kind of dot, a layout or a loop that this reader does not know.
     """
     if re.search(r"tt\.loop_unroll_factor = (?!1 )", kernel.asm["source"]):
         raise Unclear("the kernel itself asks for an unrolled loop (loop_unroll_factor), so iterations cannot be told")
@@ -56,7 +56,7 @@ def _in_order(ttir: str, needs: dict[Tile, list[tuple[bool, int]]]) -> Iterator[
         same, times = needs.get(tile, []), tiles.count(tile)
         if len(set(same)) == 1:
             yield same[0][1] * depth
-        elif same and same == same[:times] * (len(same) // times):  # a peeled loop has its dots again, in order
+        elif same and same == same[:times] * (len(same) // times):  # a peeled loop repeats its dots in order
             yield same[tiles[:at].count(tile)][1] * depth
         else:
             raise Unclear(f"the dots of {tile[0]} x {tile[1]} are not told apart")
@@ -69,7 +69,7 @@ def _dot_lines(text: str) -> list[str]:
 
 
 def _parse(line: str) -> tuple[Tile, int, str]:
-    """Result, depth and layout; the compiler may split a dot in depth."""
+    """Return the result's tile, the depth and the layout of a dot. The compiler may split a dot in depth."""
     found = DOT.search(line)
     if found is None:
         raise Unclear(f"a dot that this reader does not know: {line.strip()[:80]}")
@@ -99,7 +99,7 @@ def _nest(ttir: str, amounts: Iterator[int]) -> Region[int]:
 
 
 def _trips(loop: str, ttir: str) -> int | None:
-    """Iterations of a loop whose bounds are constants."""
+    """Return the iterations of a loop whose bounds are constants, or None for other loops."""
     bounds = re.search(r" = (%\S+) to (%\S+) step (%\S+)", loop)
     constants = dict(re.findall(r"(%\S+) = arith\.constant (-?\d+) : i", ttir))
     if bounds is None or not constants.keys() >= set(bounds.groups()):
@@ -109,7 +109,10 @@ def _trips(loop: str, ttir: str) -> int | None:
 
 
 def _need(tile: Tile, layout: str, ttgir: str) -> tuple[bool, int]:
-    """Whether the dot is on tensor cores, and the multiply-adds of one warp (or else one thread) per unit of depth."""
+    """Return whether the dot is on tensor cores, and its multiply-adds per unit of depth.
+
+    The multiply-adds are those of one warp on tensor cores, and otherwise those of one thread.
+    """
     found = re.search(rf"^{layout} = #ttg\.(\w+)<{{(.*)}}>", ttgir, re.M)
     if not layout or found is None:
         raise Unclear(f"a dot in an unknown layout {layout}")
@@ -135,7 +138,7 @@ def _need(tile: Tile, layout: str, ttgir: str) -> tuple[bool, int]:
 
 
 def tensor_work(opcode: str) -> int:
-    """The multiply-adds that a tensor-core instruction does for one warp, from the shape in its name; 0 for others."""
+    """Return the multiply-adds of a tensor-core instruction for one warp, by the shape in its name; 0 for others."""
     if opcode.startswith("v_mfma"):
         shape = re.match(r"v_mfma_[a-z]+\d+_(\d+)x(\d+)x(\d+)_?(?:(\d+)b)?", opcode)
     elif re.match(r"[A-Z]+MMA\.", opcode):
@@ -149,7 +152,7 @@ def tensor_work(opcode: str) -> int:
 
 
 def scalar_work(opcode: str) -> int:
-    """The floating-point multiplications and additions of a thread in an instruction, fused ones once."""
+    """Return how many floating-point multiplications and additions an instruction does per thread, fused pairs once."""
     if found := re.match(r"[FD](?:FMA|MUL|ADD)(2?)(?:\.|$)", opcode):
         return 2 if found[1] else 1
     if found := re.match(r"v_(pk_)?(?:fma|fmac|mul|add)_f(?:32|64)", opcode):

@@ -1,8 +1,9 @@
-"""How far kernels are from the cell's step in float64, and how far they may be.
+"""Measures how far kernels are from the cell's step in float64, and how far they may be.
 
-They are judged step by step, from what they kept themselves (teacher forcing): their recurrent projections must be those of
-the states that they kept, and these must be what the step makes of the ones before. A step may have kinks and jumps: judged
-by the end of a sequence, a right kernel would be off as soon as rounding takes it to the other side of one.
+Kernels are judged step by step, from what they kept themselves (teacher forcing): their recurrent projections must be
+those of the states that they kept, and each of these states must be what the step computes from the state before. A
+step may have kinks and jumps. Judged by the end of a sequence, a correct kernel would look wrong as soon as rounding
+takes it to the other side of one.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from seqnets.kernels.triton.trial import (
 )
 from seqnets.tolerance import FLOOR, Error, verdict
 
-# Time steps and batch: on a GPU, rows enough for two tiles, the second not full; the interpreter is slow
+# Time steps and batch. On a GPU the rows take several tiles of 16, the last of them not full; the interpreter is slow
 SIZES = {"cuda": (5, 33), "cpu": (3, 5)}
-FEW = 0.05
+FEW = 0.05  # the part of the entries that may be left out as undecided
 
 
 def variants(cell: Cell, N: int, U: int, dtype: torch.dtype, differentiated: bool) -> list[Variant]:
-    """Two that have as little in common as they can, to stand for all."""
+    """Return two variants that have as little in common as possible, to stand for all."""
     M, both = len(cell.masks), differentiated
     return [
         Variant(cell.key, N, U, 1, False, (False,) * M, dtype, True, both, False, False),
@@ -48,10 +49,13 @@ def variants(cell: Cell, N: int, U: int, dtype: torch.dtype, differentiated: boo
 def worst_error(
     cell: Cell, variants: Iterable[Variant], device: torch.device, sizes: tuple[int, int] | None = None
 ) -> Error:
-    """The worst of the errors of their kernels, on random problems, relative to what is allowed.
+    """Return the error of the variants' kernels, on random problems, that is largest relative to what is allowed.
 
     Args:
-        sizes: time steps and batch.
+        cell: the cell whose kernels are checked.
+        variants: at least one.
+        device: where the kernels run.
+        sizes: time steps and batch; by default `SIZES`.
 
     Raises:
         BackendError: the step has no finite values on random numbers, so there is nothing to compare.
@@ -61,7 +65,7 @@ def worst_error(
 
 
 def _errors(cell: Cell, variant: Variant, device: torch.device, sizes: tuple[int, int]) -> list[Error]:
-    for positive in (False, True):  # a step that takes logarithms, say, has values for positive numbers only
+    for positive in (False, True):  # a step that takes logarithms, for example, has values for positive numbers only
         found = errors(cell, variant, device, sizes, positive)
         if found:
             return found
@@ -71,15 +75,18 @@ def _errors(cell: Cell, variant: Variant, device: torch.device, sizes: tuple[int
 def errors(
     cell: Cell, variant: Variant, device: torch.device, sizes: tuple[int, int], positive: bool = False
 ) -> list[Error]:
-    """Of each output and gradient on one random problem, as far as PyTorch's own values are finite; none if no output is."""
+    """Return the errors of all outputs, recurrent projections and gradients on one random problem.
+
+    Only entries count where PyTorch's own values are finite. If no entry of the output y is, the list is empty.
+    """
     problem = random_problem(cell, variant, *sizes, positive)
     tf32 = device.type == "cuda" and precision_of(variant.dtype) == "tf32"
     with torch.inference_mode(False), torch.set_grad_enabled(variant.differentiated):
         given = place(problem, variant, device, variant.dtype)
         kept = actual = before = run_kernels(cell, given, keep_states=True, keep_r=True)
-        if not variant.keep_r:  # they keep less, and are other kernels
+        if not variant.keep_r:  # other kernels, which keep less
             actual = run_kernels(cell, given, variant.differentiated or variant.all_states, keep_r=False)
-            before = kept._replace(r=recompute(given, kept))  # from which backward starts
+            before = kept._replace(r=recompute(given, kept))  # what backward starts from
         runs = [outputs(cell, variant, given, actual) | projections(given, kept, before)]
         if variant.differentiated:
             runs[0] |= gradients(variant, given, actual)
@@ -106,16 +113,17 @@ def errors(
 def _undecided(
     cell: Cell, variant: Variant, given: Problem, kept: Values, oracle: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Where a step that jumps may do so or not: kernels carry states unrounded, and what they kept is rounded.
+    """Return masks, by name, of the entries where a step may or may not jump: those that are undecided.
 
-    Not more than a few entries can be that close to a threshold; if more seem to be, all are judged.
+    Kernels carry states unrounded, but what they kept is rounded. Only a few entries can be that close to a threshold:
+    an output where more seem to be has no mask, and all its entries are judged.
     """
     if not generate(cell).jumps or variant.dtype.itemsize > 2:
         return {}
-    # rounding moves a state by half of it; Triton's interpreter cuts, and moves it by all
+    # rounding moves a state by up to eps / 2; Triton's interpreter truncates, and moves it by up to eps
     eps = torch.finfo(variant.dtype).eps
     found = {what: torch.zeros_like(value, dtype=torch.bool) for what, value in oracle.items()}
-    for part in (-1, -0.5, -0.1, 0.1, 0.5, 1):  # of the way: a step may jump there and back
+    for part in (-1, -0.5, -0.1, 0.1, 0.5, 1):  # parts of eps: a step may jump there and back
         nudge = part * eps
         nudged = outputs(cell, variant, given, follow(cell, given, kept, tf32=False, nudge=nudge))
         for what, value in nudged.items():

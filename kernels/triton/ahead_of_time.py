@@ -1,4 +1,4 @@
-"""Compiles a launch for a GPU that need not be there."""
+"""Compiles launches for a GPU that need not be in this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def target_of(arch: Arch) -> GPUTarget:
 
 
 def compile_ahead(launch: Launch, target: GPUTarget) -> Any:
-    """The compiled kernel of a launch, whose tensors may be on ``meta``; the launcher on that GPU finds it in Triton's cache.
+    """Compile the kernel of a launch, whose tensors may be on ``meta``, and return Triton's compiled kernel.
+
+    The launcher on that GPU then finds it in Triton's cache.
 
     Raises:
         RuntimeError: Triton runs as an interpreter, which compiles nothing.
@@ -27,7 +29,11 @@ def compile_ahead(launch: Launch, target: GPUTarget) -> Any:
 
 
 def is_compiled(launch: Launch, target: GPUTarget) -> bool:
-    """Whether Triton's cache has the kernel, so that neither `compile_ahead` nor the launcher would compile it."""
+    """Tell whether Triton's cache has the kernel, so that neither `compile_ahead` nor the launcher would compile it.
+
+    Raises:
+        RuntimeError: Triton runs as an interpreter, which compiles nothing.
+    """
     try:
         _compile(_NeverCompiled, launch, target)
     except _NotCached:
@@ -36,11 +42,11 @@ def is_compiled(launch: Launch, target: GPUTarget) -> bool:
 
 
 class _NotCached(Exception):
-    """What is asked for is not in Triton's cache."""
+    """Raised when a kernel is not in Triton's cache."""
 
 
 class _NeverCompiled(ASTSource):
-    """A source of the same key, which Triton asks for code only where its cache has none."""
+    """Has the cache key of an `ASTSource`, but raises when it is to be compiled, which happens only on a cache miss."""
 
     def make_ir(self, *arguments: Any, **more: Any) -> Any:
         raise _NotCached
@@ -49,7 +55,7 @@ class _NeverCompiled(ASTSource):
 def _compile(source: type[ASTSource], launch: Launch, target: GPUTarget) -> Any:
     if triton.knobs.runtime.interpret:
         raise RuntimeError("with TRITON_INTERPRET=1 Triton compiles nothing; unset it to look at compiled kernels")
-    # The launcher's own binding, which is part of its cache's key, and differs between versions of Triton
+    # Bind the arguments as the launcher does: the result is part of the cache key, and differs between Triton versions
     kernel, backend = launch.kernel, make_backend(target)
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
     given = {**launch.constants, **launch.options}

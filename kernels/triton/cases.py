@@ -1,4 +1,4 @@
-"""Which kernels a layer's calls launch, to be compiled before there is a layer, or a GPU."""
+"""Lists the kernels that a layer's calls launch, so that they can be compiled before there is a layer or a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqnets.kernels.triton.trial import Variant
 
 
 class Case(NamedTuple):
-    """A kernel to be compiled, beside its cell and its plan."""
+    """Describes a kernel to compile, except for its cell and its plan."""
 
     units: int  # per head
     heads: int
@@ -32,21 +32,24 @@ class Case(NamedTuple):
 
 
 def cases_of(cell: Cell, variant: Variant) -> Iterator[Case]:
-    """The kernels of a layer's call, and of the check of its first use, which keeps all that can be kept."""
+    """Yield the kernels of a layer's call and of the check of its first use, which keeps all that can be kept."""
     case = Case(
         variant.U, variant.N, variant.dtype, False, True, variant.ragged, variant.D, False, variant.bias, variant.per_step
     )  # fmt: skip
     yield case
     if not variant.keep_r:
-        kept = (variant.differentiated or variant.all_states) and len(cell.states) > 1  # the first is the output
+        kept = (variant.differentiated or variant.all_states) and len(cell.states) > 1  # the first state is the output
         yield case._replace(kept=kept, recompute=kept)
     if variant.differentiated:
         for all_states in (False, True)[: 1 + variant.all_states]:
-            yield case._replace(backward=True, bias=True, all_states=all_states)  # which reads no bias
+            yield case._replace(backward=True, bias=True, all_states=all_states)  # it reads no bias
 
 
 def first_launch(cell: Cell, case: Case, plan: Plan) -> Launch:
-    """The first launch of the pass, on tensors without memory. Its time steps and batch are no part of what is compiled."""
+    """Return the first launch of the pass, on ``meta`` tensors, which have no memory.
+
+    Their time steps and batch size do not affect what is compiled.
+    """
     generated, inputs = generate(cell), _inputs(cell, case)
     outputs = allocate_outputs(inputs, case.kept, case.kept and not case.recompute)
     if not case.backward:

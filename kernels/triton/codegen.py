@@ -30,7 +30,7 @@ RESERVED = {"t", "one", "cols", "hidden", "tl", "triton", *CALLS.values(), *dir(
 
 
 def print_module(cell: Cell, graphs: Graphs) -> str:
-    """The source of both functions, ``step`` and ``gradient``, with what they import."""
+    """Return the source of a module with both functions, ``step`` and ``gradient``, and their imports."""
     functions = [_Function(graph, name).source() for graph, name in zip(graphs, ("step", "gradient"), strict=True)]
     used = sorted(
         f for f in CALLS.values() if "." not in f and any(re.search(rf"(?<!\.)\b{f}\(", s) for s in functions)
@@ -84,12 +84,15 @@ class _Function(Writer):
         return f"{CALLS[node.op]}({', '.join(args)})"
 
     def _tile(self, node: Node) -> str:
-        """The value, broadcast to a whole tile."""
+        """Return the expression of a value, broadcast to a whole tile."""
         if node.rows and node.columns:
             return self.text[node]
         return "tl.zeros_like(x[0])" + ("" if node.value == 0 else f" + {self.text[node]}")
 
 
 def _of_numbers(node: Node) -> bool:
-    """A choice between two numbers, of which Triton would make a tile of float32 whatever the cell computes in."""
+    """Tell whether a node chooses between two numbers.
+
+    Triton would make a float32 tile of such a choice, whatever dtype the cell computes in.
+    """
     return node.op == "where" and all(arg.value is not None for arg in node.args[1:])

@@ -1,4 +1,4 @@
-"""``python -m seqnets.kernels compile``: Triton's cache filled from the command line."""
+"""Implements ``python -m seqnets.kernels compile``, which fills Triton's cache from the command line."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def add_compile_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compile_command(arguments: argparse.Namespace) -> int:
-    """The exit status."""
+    """Compile the kernels that the arguments ask for, and return the exit status."""
     why = why_nothing_compiles(arguments.hidden, arguments.heads)
     if why is not None:
         return _refuse(why)
-    from seqnets.kernels.triton.compiling import compile_all, missing, seconds_of  # it needs Triton
+    from seqnets.kernels.triton.compiling import compile_all, missing, seconds_of  # needs Triton
 
     start = time.monotonic()
     places = _places(arguments)
@@ -132,7 +132,7 @@ def _plan(arguments: argparse.Namespace, places: list[Place]) -> tuple[list[Requ
 
 
 def _variants(own: Cell, hidden: int, dtype: str, arguments: argparse.Namespace) -> Iterator[Variant]:
-    """Of a layer's calls: in inference, and in training."""
+    """Yield the variants of a layer's calls: in inference and, unless only that is asked for, in training."""
     for differentiated in (False,) if arguments.inference else (False, True):
         yield Variant(
             own.key,

@@ -1,4 +1,4 @@
-"""Compiles kernels before they are needed, in processes side by side: Triton's launcher then finds them in its cache."""
+"""Compiles kernels before they are needed, in parallel processes; Triton's launcher then finds them in its cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from seqnets.kernels.triton.planning.plan import Plan
 from seqnets.kernels.triton.planning.select import demand_of, find_plan_on
 from seqnets.kernels.triton.trial import Variant
 
-# That one kernel, and the start of the processes, took on two cores that others shared: cells of up to 4 gates, H=128
+# Measured for one kernel and for the start of the processes, on two shared cores: cells of up to 4 gates, H=128
 SECONDS, SECONDS_TO_START = 2.0, 5.0
 BROKEN = (
     "a process that compiles was ended from outside, crashed, or could not import the script that started it, which must do so "
@@ -35,15 +35,15 @@ BROKEN = (
 
 
 class Place(NamedTuple):
-    """A GPU that kernels are compiled for."""
+    """Describes a GPU that kernels are compiled for."""
 
-    arch: Arch  # whose plans it has
+    arch: Arch  # the architecture whose plans it uses
     target: GPUTarget
-    device: torch.device | None = None  # where it is in this machine
+    device: torch.device | None = None  # None if it is not in this machine
 
 
 class Request(NamedTuple):
-    """One kernel."""
+    """Describes one kernel to compile."""
 
     cell: Cell
     case: Case
@@ -62,7 +62,7 @@ class Request(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A variant that the capacity rule has no plan for."""
+    """Describes a variant that the capacity rule has no plan for."""
 
     cell: Cell
     variant: Variant
@@ -77,18 +77,18 @@ class Refused(NamedTuple):
 
 class Outcome(NamedTuple):
     request: Request
-    seconds: float = 0.0  # of compilation, in its process
-    cached: bool = False  # it was compiled before
+    seconds: float = 0.0  # of compilation, as measured in the process that compiled
+    cached: bool = False  # whether it was compiled before
     failure: str | None = None
 
 
 def place_of(arch: Arch) -> Place:
-    """A GPU that need not be here."""
+    """Return the place for an architecture, whose GPU need not be in this machine."""
     return Place(arch, target_of(arch))
 
 
 def place_here(device: torch.device) -> Place | str:
-    """The GPU of a device, or why no kernel serves it, as a clause."""
+    """Return the place for a device of this machine, or a clause that says why no kernel serves it."""
     arch = arch_of(device)
     return arch if isinstance(arch, str) else Place(arch, triton.runtime.driver.active.get_current_target(), device)
 
@@ -96,11 +96,17 @@ def place_here(device: torch.device) -> Place | str:
 def plan_variant(
     cell: Cell, variant: Variant, place: Place, schedule: str | None = None, precision: str | None = None
 ) -> list[Request] | Refused:
-    """The kernels of a variant, as they would be planned there.
+    """Plan the kernels of a variant as layers on that GPU would.
 
     Args:
-        schedule: the one that is asked for; by default the rule chooses.
-        precision: of float32 products, ``"ieee"`` or ``"tf32"``; by default as torch is set.
+        cell: the cell whose kernels are planned.
+        variant: the call of a layer.
+        place: the GPU.
+        schedule: the schedule to use; by default the capacity rule chooses.
+        precision: the precision of float32 products, ``"ieee"`` or ``"tf32"``; by default torch's setting.
+
+    Returns:
+        One request per kernel, or the refusal if a pass has no plan.
     """
     plans: list[Plan] = []
     for backward in (False, True)[: 1 + variant.differentiated]:
@@ -115,7 +121,7 @@ def plan_variant(
 
 
 def missing(requests: Iterable[Request]) -> list[Request]:
-    """Those that Triton's cache does not have, each once."""
+    """Return the requests that are not in Triton's cache, without duplicates."""
     return [request for request in dict.fromkeys(requests) if not _is_compiled(request)]
 
 
@@ -125,8 +131,12 @@ def compile_all(
     """Compile each kernel once, unless Triton's cache has it. An interrupt ends the processes.
 
     Args:
-        jobs: processes at a time; by default one for each core that this one may use.
-        done: called with each outcome as it comes, but for those of the cache.
+        requests: the kernels.
+        jobs: the number of processes; by default one for each core that this process may use.
+        done: called with each outcome as it comes, except for kernels that the cache had.
+
+    Returns:
+        One outcome per distinct request, in their order.
     """
     wanted = list(dict.fromkeys(requests))
     found = {request: Outcome(request, cached=True) for request in wanted}
@@ -138,7 +148,7 @@ def compile_all(
 
 
 def seconds_of(kernels: int, jobs: int | None = None) -> float:
-    """About how long so many take to be compiled."""
+    """Estimate how many seconds that many kernels take to compile."""
     return SECONDS_TO_START + SECONDS * kernels / min(jobs or cores(), kernels) if kernels else 0.0
 
 
@@ -146,10 +156,10 @@ def _compile_absent(requests: list[Request], jobs: int) -> Iterator[Outcome]:
     if not requests:
         return
     others = set(multiprocessing.active_children())
-    # spawned: a fork of a process that uses a GPU, or threads, as torch does, cannot
+    # spawned, because a fork of a process that uses a GPU or threads, as torch does, does not work
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin)
     futures: dict[Future[float], Request] = {}
-    # what takes longest first, lest it be alone at the end
+    # the longest first, so that it does not run alone at the end
     by_size = sorted(requests, key=lambda request: (request.case.backward, request.case.units), reverse=True)
     try:
         try:
@@ -167,14 +177,17 @@ def _compile_absent(requests: list[Request], jobs: int) -> Iterator[Outcome]:
                 reason = str(error).partition("\n")[0]
                 yield Outcome(request, failure=f"{type(error).__name__}: {reason}")
         pool.shutdown()
-    finally:  # all have ended, or are to end now
+    finally:  # all processes have ended, or must end now
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
             child.terminate()
 
 
 def _begin() -> None:
-    """In each process: an interrupt is its parent's affair, its end is this one's, and what modules print is no output."""
+    """Set up a process that compiles.
+
+    It leaves interrupts to its parent, ends when the parent ends, and sends what modules print to stderr.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(sys.stderr.fileno(), 1)
@@ -182,7 +195,7 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
-    """However it ends: one that was killed tells nobody."""
+    """End this process when its parent has ended, however that happened: a killed parent notifies nobody."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -194,7 +207,7 @@ def _is_compiled(request: Request) -> bool:
 
 
 def compile_one(request: Request) -> float:
-    """Compile a kernel in this process; the seconds that it took."""
+    """Compile a kernel in this process, and return the seconds that it took."""
     start = time.perf_counter()
     kernel = compile_ahead(first_launch(request.cell, request.case, request.plan), request.place.target)
     if request.place.device is not None:  # some versions of Triton compile a launcher too, in C

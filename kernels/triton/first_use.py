@@ -1,6 +1,6 @@
-"""The first use of a generated kernel on a device: a small random problem, judged against the cell's own step.
+"""Checks the first use of generated kernels on a device: a small random problem, compared with the cell's own step.
 
-A kernel may meet a GPU, a driver or a Triton version that nobody tried. One that disagrees is refused.
+Kernels may meet a GPU, a driver or a Triton version that nobody has tried. Kernels that disagree are refused.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class _OutOfMemory(Exception):
-    """Whether kernels are right was not found out."""
+    """Raised when the check ran out of GPU memory, so that it is not known whether the kernels are right."""
 
 
 def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
-    """What is wrong with the kernels of that variant on that device, by those plans, as a clause, or None.
+    """Return a clause that says what is wrong with the variant's kernels on the device, by those plans, or None.
 
-    The verdict is kept for the process, and on disk for the GPU, the versions and the source that it is about.
+    The verdict is kept for the process, and on disk for the GPU, the versions and the source that it is about. Kernels
+    that failed to run have no verdict on disk: the next process tries them again.
     """
     known = (variant, device, plans) in find_verdict.known
     if not known and device.type == "cuda" and torch.cuda.is_current_stream_capturing():
@@ -40,13 +41,13 @@ def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...
         )
     try:
         return find_verdict(variant, device, plans)
-    except _OutOfMemory:  # it may pass
+    except _OutOfMemory:  # which may pass, so it is not kept as a verdict
         return "the GPU has no memory left for the check of its kernels' first use"
 
 
 @once
 def find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
-    """Return what `why_disagrees` does, or raise where that was not found out."""
+    """Return what `why_disagrees` returns, or raise `_OutOfMemory` if the check could not be done."""
     return apart(_find_verdict, variant, device, plans)
 
 
@@ -63,10 +64,10 @@ def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...
     if known is None:
         try:
             known = {"why": _judge(cell, variant, device)}
-        except Exception as error:  # of the compiler or the driver, say: told in full, and a reason for another backend
-            if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(
-                error
-            ):  # a launch's is no class of its own
+        except Exception as error:
+            # An error, for example of the compiler or driver, is logged in full and is a reason for another backend.
+            # The error of a launch that runs out of memory has no class of its own.
+            if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
                 raise _OutOfMemory from error
             log.warning("The kernels of %r failed on their first use.", cell.name, exc_info=True)
             reason = str(error).partition("\n")[0]

@@ -1,4 +1,4 @@
-"""From tensors to launches: what a pass allocates, and the kernels that it runs, in order."""
+"""Turns tensors into launches: allocates what a pass needs, and runs its kernels in order."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ from seqnets.recurrence import arithmetic_dtype
 
 
 class Inputs(NamedTuple):
-    """One layer's recurrence, all directions of it. Contiguous, of one dtype, on one device.
+    """Holds the inputs of one layer's recurrence, all directions of it.
 
-    Shape legend: T time steps, B batch, D directions, N heads, U units per head, G gates, Q = G·U, packed (see `layout`).
+    They are contiguous, on one device and, except for the lengths, of one dtype.
+
+    Shape legend: T time steps, B batch, D directions, N heads, U units per head, G gates, Q = G·U, packed (see
+    `layout`).
     """
 
     x: Tensor  # (T, B, D, N, Q)
@@ -48,7 +51,7 @@ def prepare(
     masks: Sequence[Tensor],
     lengths: Tensor | None,
 ) -> Inputs:
-    """Inputs as the kernels address them; a tensor that lies otherwise, such as an expanded one, is copied."""
+    """Return the inputs as the kernels address them: contiguous. Other tensors, such as expanded ones, are copied."""
     return Inputs(
         x.contiguous(),
         tuple(s.contiguous() for s in state),
@@ -61,25 +64,26 @@ def prepare(
 
 
 class Outputs(NamedTuple):
-    # (T, B, D, N, U) each: the output, zero beyond the lengths, and those that are kept
+    # (T, B, D, N, U) each: the output, zero beyond the lengths, and the other states, None where they are not kept
     states: tuple[Tensor | None, ...]
     finals: tuple[Tensor, ...]  # (D, B, N, U) each
-    r: Tensor | None  # (T, B, D, N, Q), where it is kept
+    r: Tensor | None  # (T, B, D, N, Q), None where it is not kept
 
 
 class Gradients(NamedTuple):
-    x: Tensor | None  # (T, B, D, N, Q); None where it is that of r
+    x: Tensor | None  # (T, B, D, N, Q); None where it equals that of r
     r: Tensor  # (T, B, D, N, Q)
     state: tuple[Tensor, ...]  # (D, B, N, U) each
     params: tuple[Tensor, ...]  # (D, B, N, U) each, in the dtype of arithmetic: per row of the batch
 
 
-# Triton's interpreter keeps the program that runs, and what it has replaced of Triton, in the process: threads would mix theirs
+# Triton's interpreter keeps the program that runs, and the parts of Triton that it has replaced, per process: threads
+# would mix up theirs
 _one_at_a_time = Lock() if interpreted() else nullcontext()
 
 
 class Launch(NamedTuple):
-    """One kernel with all that it is given: to be run, or compiled ahead of time."""
+    """Holds one kernel with all its arguments, to be run or to be compiled ahead of time."""
 
     kernel: Any
     grid: tuple[int, ...]
@@ -137,7 +141,10 @@ def allocate_gradients(cell: Generated, inputs: Inputs) -> Gradients:
 
 
 def forward(cell: Generated, inputs: Inputs, outputs: Outputs, plan: Plan) -> Iterator[Launch]:
-    """The launches of a forward pass, which fill `outputs`; to be run one by one, as they come."""
+    """Yield the launches of a forward pass, which fill `outputs`.
+
+    Each must be run before the next is taken, and all must be taken: the tiled schedule copies the final states last.
+    """
     x, state, weight, bias, params, masks, lengths = inputs
     (T, B), (D, N, U, _) = x.shape[:2], weight.shape
     constants = {"STEP": cell.step, "spec": specialize(inputs, plan)}
@@ -169,7 +176,10 @@ def backward(
     gradients: Gradients,
     plan: Plan,
 ) -> Iterator[Launch]:
-    """The launches of a backward pass, which fill `gradients`."""
+    """Yield the launches of a backward pass, which fill `gradients`; to be run as those of `forward`.
+
+    A gradient in `d_states` may be None, where no gradient of that state comes in.
+    """
     x, state, weight, _, params, masks, lengths = inputs
     (T, B), (D, N, U, _) = x.shape[:2], weight.shape
     constants = {"GRADIENT": cell.gradient, "spec": specialize(inputs, plan)}
@@ -190,17 +200,18 @@ def backward(
             gradients.x, gradients.r, carried, gradients.params, s, T, B,
         )  # fmt: skip
         yield Launch(tiled.backward, grid, arguments, constants, plan.options)
-    # what the launch after the last would add
+    # what a launch after the last would add
     carried[0].add_(torch.einsum("dbnq,dnuq->dbnu", first_steps(gradients.r, lengths), weight))
     for gradient, value in zip(gradients.state, carried, strict=True):
         gradient.copy_(value)
 
 
 def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep_r: bool) -> Outputs:
-    """Allocate, choose and launch: a whole forward pass.
+    """Run a whole forward pass: allocate its outputs, choose a plan and launch the kernels.
 
     Raises:
-        BackendError: a number that the step reads has changed, after torch.compile asked whether the kernels can serve.
+        BackendError: no kernel can run the recurrence, or a number that the step reads has changed since torch.compile
+            asked whether the kernels can serve.
     """
     outdated = cell.why_outdated(generate(cell).numbers)
     if outdated is not None:
@@ -223,7 +234,7 @@ def run_backward(
     d_states: Sequence[Tensor | None],
     d_finals: Sequence[Tensor | None],
 ) -> Gradients:
-    """A whole backward pass, but for the gradients of weight and bias."""
+    """Run a whole backward pass, except for the gradients of weight and bias."""
     generated = generate(cell)
     gradients = allocate_gradients(generated, inputs)
     incoming = tuple(
@@ -234,7 +245,7 @@ def run_backward(
             gradient.copy_(d)
         return gradients
     outputs = Outputs(tuple(states), (), recompute(inputs, states[0]) if r is None else r)
-    # two kernels at most: with gradients of the output, or of all states
+    # at most two kernels are compiled: for gradients of the output alone, or of all states
     wanted = [k == 0 or any(d is not None for d in d_states[1:]) for k in range(len(states))]
     every = tuple(
         (torch.zeros_like(s) if d is None else d.contiguous()) if want else None
@@ -257,7 +268,10 @@ def _launch(x: Tensor, launches: Iterable[Launch]) -> None:
 
 
 def recompute(inputs: Inputs, h: Tensor) -> Tensor:
-    """The recurrent projections of all steps, from the outputs `h` ``(T, B, D, N, U)``: one product per direction and head."""
+    """Recompute the recurrent projections ``(T, B, D, N, Q)`` of all steps from the outputs `h` ``(T, B, D, N, U)``.
+
+    This takes one product per direction and head, and one for the first steps.
+    """
     _, state, weight, bias, _, _, lengths = inputs
     r = torch.empty_like(inputs.x)
     D, N = weight.shape[:2]

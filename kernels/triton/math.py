@@ -1,4 +1,4 @@
-"""Functions that generated steps call where Triton has none, or none that is accurate: float32 and float64 alike."""
+"""Defines the functions that generated steps call where Triton has none, or none accurate in float32 and float64."""
 
 import triton
 import triton.language as tl
@@ -11,7 +11,10 @@ def sigmoid(x):
 
 @triton.jit
 def tanh(x):
-    """Saturates where ``(1 - e^-2x) / (1 + e^-2x)`` is nan; near 0 a rational approximation (S. L. Moshier, Cephes)."""
+    """Compute tanh without the nan of ``(1 - e^-2x) / (1 + e^-2x)`` for large arguments, where it saturates.
+
+    Near 0 it is a rational approximation in float64 and a polynomial in float32 (S. L. Moshier, Cephes).
+    """
     magnitude = tl.abs(x)
     square = x * x
     if x.dtype == tl.float64:
@@ -27,7 +30,7 @@ def tanh(x):
 
 @triton.jit
 def log1p(x):
-    """W. Kahan's way: the error of 1 + x is divided out again."""
+    """Compute ``log(1 + x)`` by W. Kahan's method, which divides out the rounding error of ``1 + x``."""
     rounded = 1.0 + x
     finite = (rounded != 1.0) & (rounded < float("inf"))
     safe = tl.where(finite, rounded, 2.0)
@@ -36,7 +39,7 @@ def log1p(x):
 
 @triton.jit
 def expm1(x):
-    """W. Kahan's way, for arguments where ``e^x - 1`` loses digits."""
+    """Compute ``e^x - 1``, by W. Kahan's method for arguments where the difference loses digits."""
     power = tl.exp(x)
     near = (tl.abs(x) < 1.0) & (power != 1.0)
     safe = tl.where(near, power, 2.0)
@@ -50,7 +53,7 @@ def sign(x):
 
 @triton.jit
 def power(x, y):
-    """``x ** y`` with the signs of negative bases, and nan where there is no real value. `x` may be a number."""
+    """Compute ``x ** y``, signed for negative bases, and nan where there is no real value. `x` may be a number."""
     x = x + tl.zeros_like(y)
     magnitude = tl.exp(y * tl.log(tl.abs(x)))
     half = 0.5 * y
@@ -62,7 +65,7 @@ def power(x, y):
 
 @triton.jit
 def maximum(x, y):
-    """Of two, the larger; nan where either is, as in torch."""
+    """Return the larger of two values, or nan where either is nan, as torch does."""
     return tl.where((x > y) | (x != x), x, y)
 
 
@@ -73,7 +76,7 @@ def minimum(x, y):
 
 @triton.jit
 def row_sum(x, cols):
-    """Over the units that exist, the columns where `cols` is true."""
+    """Sum each row, as ``(B, 1)``, over the units that exist: the columns where `cols` is true."""
     return tl.sum(tl.where(cols, x, 0.0), axis=1, keep_dims=True)
 
 

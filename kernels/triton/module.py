@@ -1,4 +1,4 @@
-"""Imports generated source as a module. It exists in memory alone: nothing on disk that could be stale, or not ours."""
+"""Imports generated source as a module in memory: no file on disk can be stale or come from someone else."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from seqnets.once import once
 
 
 class Generated(NamedTuple):
-    """A cell as kernels call it."""
+    """Holds a cell's functions in the form that kernels call."""
 
     source: str
-    digest: str  # of the source: what the kernels compute
-    step: Any  # the Triton functions
+    digest: str  # of the source: identifies what the kernels compute
+    step: Any  # the Triton functions: this one and the next
     gradient: Any
     reduces_rows: bool
-    additive: bool  # the gradients of x and of r are the same, for every gate
-    jumps: bool  # the step may: it compares, or rounds
-    numbers: dict[str, float]  # that the step read from outside
+    additive: bool  # whether the gradients of x and of r are the same, for every gate
+    jumps: bool  # whether the step may jump, because it compares or rounds
+    numbers: dict[str, float]  # that the step read from its module and from enclosing functions
 
 
 class _Loader(ExecutionLoader):
-    """Gives the source to the import system and, through it, to `inspect`, where Triton looks, and to tracebacks."""
+    """Gives the source to the import system and, through it, to tracebacks and to `inspect`, where Triton looks."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -44,7 +44,7 @@ class _Loader(ExecutionLoader):
 
 @once
 def generate(cell: Cell) -> Generated:
-    """The cell's functions for Triton kernels.
+    """Return the cell's functions for Triton kernels.
 
     Raises:
         CellError: they cannot be generated; see `trace`.

@@ -1,6 +1,6 @@
-"""The recurrence as operators of PyTorch: what autograd, torch.compile and torch.export see of the kernels.
+"""Defines the recurrence as PyTorch operators: what autograd, torch.compile and torch.export see of the kernels.
 
-Importing this needs no Triton; running does.
+Importing this needs no Triton; running the operators does.
 """
 
 from __future__ import annotations
@@ -30,25 +30,28 @@ def recurrence(
     keep_states: bool,
     keep_r: bool,
 ) -> list[Tensor]:
-    """One layer's recurrence, all of its directions, by the generated forward kernels.
+    """Run one layer's recurrence, all of its directions, by the generated forward kernels.
 
-    Shape legend: T time steps, B batch, D directions, N heads, U units per head, G gates, Q = G·U, packed (see `layout`).
+    Shape legend: T time steps, B batch, D directions, N heads, U units per head, G gates, Q = G·U, packed (see
+    `layout`).
 
     Args:
         x: input projections ``(T, B, D, N, Q)``.
         state: initial states ``(D, B, N, U)`` each.
         weight: recurrent weight ``(D, N, U, Q)``.
-        bias: recurrent bias ``(D, N, Q)``.
-        params: ``(D, N, U)`` each.
+        bias: recurrent bias ``(D, N, Q)``, or None.
+        params: the cell's parameters, ``(D, N, U)`` each.
         masks: ``(D, T or 1, B, N, U)`` each.
-        lengths: ``(B,)`` int64, on x's device.
-        cell: `Cell.key`.
-        keep_states: whether all states are returned at every step, as backward needs them, or the output alone.
-        keep_r: whether the recurrent projections are returned too; without, backward computes them again, in one product.
+        lengths: ``(B,)`` int64, on x's device, or None.
+        cell: the key of the cell, `Cell.key`.
+        keep_states: whether to return all states at every step, as backward needs them, or the output alone.
+        keep_r: whether to return the recurrent projections too. Otherwise, backward computes them again for all steps
+            at once.
 
     Returns:
-        The output ``(T, B, D, N, U)``, zero at and beyond the lengths; with `keep_states` the other states likewise, which
-        hold any value there; the last states ``(D, B, N, U)``; with `keep_r` the recurrent projections, shaped as x.
+        The output ``(T, B, D, N, U)``, zero at and beyond the lengths; with `keep_states`, the other states of the same
+        shape, which may hold any value there; the final states ``(D, B, N, U)``; with `keep_r`, the recurrent
+        projections, shaped like x.
     """
     from seqnets.kernels.triton import launch
 
@@ -81,15 +84,16 @@ def recurrence_backward(
     d_finals: Sequence[Tensor | None],
     cell: str,
 ) -> list[Tensor]:
-    """The gradients of x, the states, the weight, the bias (where there is one) and the params, in this order.
+    """Return the gradients of x, the initial states, the weight, the bias (if any) and the params, in this order.
 
-    The kernels do what is sequential; the gradients of weight and bias are one product and one sum over all steps. No
-    atomic additions: the same input gives the same bits.
+    The kernels do what is sequential. The gradients of weight and bias are a product and a sum over all steps. There
+    are no atomic additions, so the same input gives the same bits.
     """
     from seqnets.kernels.triton import launch
 
     inputs = launch.prepare(x, state, weight, bias, params, masks, lengths)
-    states, r = [s.contiguous() for s in states], None if r is None else r.contiguous()  # hooks on saved tensors may
+    # hooks on saved tensors may have made them non-contiguous
+    states, r = [s.contiguous() for s in states], None if r is None else r.contiguous()
     gradients = launch.run_backward(find_cell(cell), inputs, states, r, d_states, d_finals)
     d_r = gradients.r
     d_bias = [] if bias is None else [d_r.sum((0, 1))]
@@ -105,7 +109,10 @@ def _(x, state, weight, bias, params, masks, lengths, states, r, d_states, d_fin
 
 
 def _weight_gradient(inputs: Any, h: Tensor, d_r: Tensor) -> Tensor:
-    """``h_{t-1}^T d_r_t`` summed over all steps: each direction's first step, which meets the initial state, and the rest."""
+    """Return ``h_{t-1}^T d_r_t`` summed over all steps, ``(D, N, U, Q)``.
+
+    It adds up each direction's first step, whose h is the initial state, and the other steps.
+    """
     if not d_r.numel():
         return torch.zeros_like(inputs.weight)
     first = first_steps(d_r, inputs.lengths)

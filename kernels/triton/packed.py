@@ -1,4 +1,4 @@
-"""The recurrence on packed tensors, computed by the cell's own step: for derivatives of derivatives, and to check kernels."""
+"""Computes the recurrence on packed tensors by the cell's own step, for higher derivatives and to check kernels."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def run_packed(
     masks: list[Tensor],
     lengths: Tensor | None,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The states at every step, ``(T, B, D, H)`` each, and the last ones, ``(D, B, H)``; arguments as of `recurrence`.
+    """Return the states at every step, ``(T, B, D, H)`` each, and the final states, ``(D, B, H)`` each.
 
-    The first of the states is the output: zero at and beyond the lengths.
+    The arguments are those of `recurrence`. The first of the states is the output: zero at and beyond the lengths.
     """
     T, D, G = x.shape[0], x.shape[2], cell.gates
     active = None if lengths is None else active_steps(lengths, T, x.device)

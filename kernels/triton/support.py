@@ -1,4 +1,4 @@
-"""Why kernels do not serve a call, all considered: the cell, the plan, and the check of their first use."""
+"""Decides whether kernels serve a call, by the cell, the plan and the check of their first use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def why_refused(
     cell: str, N: int, U: int, D: int, ragged: bool, per_step: tuple[bool, ...], dtype: torch.dtype, bias: bool,
     differentiated: bool, keep_r: bool, all_states: bool, device: str,
 ) -> str | None:  # fmt: skip
-    """A clause, or None where they serve. Plain values in and out: torch.compile asks while it traces, and keeps the answer."""
+    """Return a clause that says why kernels do not serve a call, or None if they do.
+
+    Arguments and result are plain values, because torch.compile calls this while it traces and keeps the result.
+    """
     from seqnets.kernels.availability import is_checked
     from seqnets.kernels.triton.first_use import why_disagrees
     from seqnets.kernels.triton.module import generate

@@ -1,4 +1,4 @@
-"""A small random problem, solved by kernels and by the cell's own steps: what `agreement` compares."""
+"""Solves a small random problem by kernels and by the cell's own steps, for `agreement` to compare."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from seqnets.recurrence import arithmetic_dtype
 
 
 class Variant(NamedTuple):
-    """What kernels are compiled for, as far as it can differ between two calls of one layer. Plain values only."""
+    """Describes what kernels are compiled for, as far as two calls of one layer can differ in it. Plain values only."""
 
-    cell: str  # its key
+    cell: str  # its `Cell.key`
     N: int
     U: int
     D: int
@@ -26,12 +26,12 @@ class Variant(NamedTuple):
     dtype: torch.dtype
     bias: bool
     differentiated: bool
-    keep_r: bool  # for backward
-    all_states: bool  # are returned, and may be differentiated
+    keep_r: bool  # whether the recurrent projections are kept for backward
+    all_states: bool  # whether all states are returned and may be differentiated
 
 
 class Problem(NamedTuple):
-    """Arguments of the recurrence operator, and cotangents of y and of the states."""
+    """Holds the arguments of the recurrence operator, and the cotangents of its states, of which the first is y."""
 
     x: Tensor
     state: list[Tensor]
@@ -49,15 +49,25 @@ class Problem(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What a recurrence computes."""
+    """Holds what a recurrence computes."""
 
-    states: list[Tensor]  # (T, B, D, N, U) each, the first zero beyond the lengths; perhaps the first alone
+    states: list[Tensor]  # (T, B, D, N, U) each, the first zero beyond the lengths; maybe only the first
     finals: list[Tensor]  # (D, B, N, U) each
     r: Tensor | None  # (T, B, D, N, Q)
 
 
 def random_problem(cell: Cell, variant: Variant, steps: int, batch: int, positive: bool) -> Problem:
-    """Float32 on the CPU, rounded to the dtype; drawn apart from the user's random numbers."""
+    """Sample a random problem on the CPU, rounded to the variant's dtype.
+
+    It has its own generator, so the user's random numbers do not change.
+
+    Args:
+        cell: the cell of the problem.
+        variant: the variant whose arguments it has.
+        steps: T.
+        batch: B.
+        positive: whether all numbers are to be positive.
+    """
     generator = torch.Generator().manual_seed(0)
     _, N, U, D, ragged, per_step, dtype, bias, *_ = variant
     Q = cell.gates * U
@@ -69,7 +79,7 @@ def random_problem(cell: Cell, variant: Variant, steps: int, batch: int, positiv
     lengths = torch.randint(0, steps + 1, (batch,), generator=generator)
     return Problem(
         x=normal(steps, batch, D, N, Q),
-        state=[normal(D, batch, N, U).abs() for _ in cell.states],  # some are never negative, such as normalisers
+        state=[normal(D, batch, N, U).abs() for _ in cell.states],  # some are never negative, such as normalizers
         weight=normal(D, N, U, Q, scale=U**-0.5),
         bias=normal(D, N, Q) if bias else None,
         params=[normal(D, N, U) for _ in cell.params],
@@ -86,10 +96,10 @@ def place(problem: Problem, variant: Variant, device: torch.device, dtype: torch
             return [place(v) for v in value]
         if value is None or not value.is_floating_point():
             return None if value is None else value.to(device)
-        return value.to(device, dtype, copy=True).requires_grad_(variant.differentiated)  # gradients of its own
+        return value.to(device, dtype, copy=True).requires_grad_(variant.differentiated)  # a leaf of its own
 
     placed = Problem(*map(place, problem))
-    return placed._replace(masks=[mask.detach() for mask in placed.masks])  # kernels have no gradients of these
+    return placed._replace(masks=[mask.detach() for mask in placed.masks])  # kernels give them no gradients
 
 
 def run_kernels(cell: Cell, given: Problem, keep_states: bool, keep_r: bool) -> Values:
@@ -100,19 +110,24 @@ def run_kernels(cell: Cell, given: Problem, keep_states: bool, keep_r: bool) -> 
 
 
 def recompute(given: Problem, kept: Values) -> Tensor:
-    from seqnets.kernels.triton import launch  # it needs Triton
+    from seqnets.kernels.triton import launch  # needs Triton
 
     with torch.no_grad():
         return launch.recompute(launch.prepare(*given.arguments), kept.states[0])
 
 
 def follow(cell: Cell, given: Problem, kept: Values, tf32: bool, nudge: float = 0.0) -> Values:
-    """The cell's own steps, each from where the kernels were; gradients flow as if it had come there by itself.
+    """Run the cell's own steps, each from the states that the kernels had reached.
 
-    Products in the dtype of the problem, and steps, as kernels have them, in float32 at least.
+    Gradients flow as if the steps had reached these states by themselves. Products are computed in the dtype of the
+    problem and steps, as in the kernels, in float32 at least.
 
     Args:
-        nudge: states that the kernels reached are taken to be larger by this part of them.
+        cell: the cell whose step is run.
+        given: the problem.
+        kept: what the kernels computed, with all states and r.
+        tf32: whether the factors of products are truncated to TF32.
+        nudge: the relative amount by which the states that the kernels reached are enlarged.
     """
     T, B, D = given.x.shape[:3]
     stored = given.x.dtype
@@ -160,24 +175,24 @@ def follow(cell: Cell, given: Problem, kept: Values, tf32: bool, nudge: float = 
 
 
 def _at(known: Tensor, value: Tensor) -> Tensor:
-    """`known`, with the gradient of `value`."""
+    """Return `known`, with the gradient of `value`."""
     return known.to(value.dtype).detach() + (value - value.detach())
 
 
 def _truncate(tensor: Tensor) -> Tensor:
-    """As tensor cores read float32 for a product in TF32: without the last 13 bits."""
+    """Return float32 values as tensor cores read them for a product in TF32: without the last 13 bits."""
     return _at((tensor.detach().contiguous().view(torch.int32) & -(1 << 13)).view(torch.float32), tensor)
 
 
 def outputs(cell: Cell, variant: Variant, given: Problem, values: Values) -> dict[str, Tensor]:
-    """What the variant returns, by name; y first."""
+    """Return what the variant returns, by name, on the CPU; y is first."""
     found = dict(zip(["y", *cell.states[1:]], _returned(variant, given, values), strict=False))
     found |= {f"final {name}": f for name, f in zip(cell.states, values.finals, strict=True)}
     return _on_cpu(found)
 
 
 def projections(given: Problem, *values: Values) -> dict[str, Tensor]:
-    """Recurrent projections, by name."""
+    """Return the recurrent projections of all `values`, by name, on the CPU."""
     found = {f"r {k}".removesuffix(" 0"): _within(given, v.r) for k, v in enumerate(values) if v.r is not None}
     return _on_cpu(found)
 
@@ -188,7 +203,10 @@ def _returned(variant: Variant, given: Problem, values: Values) -> list[Tensor]:
 
 
 def _within(given: Problem, every: Tensor) -> Tensor:
-    """``(T, B, D, N, ·)``, and zero beyond the lengths, where all but the output may hold any value."""
+    """Return ``(T, B, D, N, ·)`` with zeros beyond the lengths.
+
+    There, everything but the output may hold any value.
+    """
     if given.lengths is None:
         return every
     steps = torch.arange(len(every), device=every.device)
@@ -197,10 +215,10 @@ def _within(given: Problem, every: Tensor) -> Tensor:
 
 
 def gradients(variant: Variant, given: Problem, values: Values) -> dict[str, Tensor]:
-    """By name; of all sums that backward kernels of the variant can be asked for."""
+    """Return the gradients, by name, of all sums that backward kernels of the variant can be asked for, on the CPU."""
     returned = _returned(variant, given, values)
     found = _gradients(given, returned[:1], values.finals)
-    if variant.all_states:  # which is another kernel
+    if variant.all_states:  # another kernel
         more = _gradients(given, returned, values.finals)
         found |= {f"{name}, with those of all states": gradient for name, gradient in more.items()}
     return _on_cpu(found)

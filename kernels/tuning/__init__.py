@@ -1,1 +1,1 @@
-"""Plans of a schedule measured on the user's own GPU."""
+"""Measures the plans of a schedule on the user's own GPU."""

@@ -1,4 +1,4 @@
-"""Measured plans: of all that the capacity rule allows, the fastest on the user's own GPU that computes what it should."""
+"""Measures the plans that the capacity rule allows, and keeps the fastest correct one on the user's own GPU."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from seqnets.kernels.triton.planning.plan import Plan
 from seqnets.kernels.triton.planning.select import arch_here, demand_of, try_plan
 from seqnets.kernels.triton.planning.tuned import keep
 
-MARGIN = 0.02  # by which a plan must beat the rule's, lest noise decide
+MARGIN = 0.02  # fraction of time by which a plan must beat the rule's, so that noise does not decide
 
 
 class Tuned(NamedTuple):
-    """What was found for one pass."""
+    """Holds what was found for one pass."""
 
     backward: bool
-    plan: Plan  # the one that is kept
+    plan: Plan  # the plan that is kept
     default: Plan  # the capacity rule's
-    milliseconds: float  # medians
-    default_milliseconds: float
-    tried: int
-    rejected: dict[Plan, str]  # and why
+    milliseconds: float  # median of `plan`
+    default_milliseconds: float  # median of `default`
+    tried: int  # number of plans
+    rejected: dict[Plan, str]  # with the reason
 
 
 def describe(plan: Plan) -> str:
@@ -56,20 +56,29 @@ def tune(
     device: torch.device | str = "cuda",
     timer: Timer[Plan] | None = None,
 ) -> list[Tuned]:
-    """Measure how fast each plan runs the forward and the backward pass of a layer of one direction, and keep the fastest.
+    """Measure each plan for the forward and the backward pass of a layer of one direction, and keep the fastest.
 
-    What is kept serves that cell, hidden size, number of heads and dtype, at every T and B, until the GPU, its driver, torch,
-    Triton or the kernels change. A plan is kept only if its results agree with the cell's step, by the tolerance policy.
+    The kept plan serves this cell, hidden size, number of heads and dtype at every T and B, until the GPU, its driver,
+    torch, Triton or the kernels change. A plan is kept only if its results agree with the cell's step, by the tolerance
+    policy. Progress is printed on standard error.
 
     Args:
+        cell: The cell of the layer.
         hidden: H, all heads together.
+        dtype: The dtype of the layer.
+        heads: The number of heads.
         batch, steps: B and T of the problem that is measured.
-        timer: takes the times; by default CUDA events do.
+        device: The GPU to measure on.
+        timer: Measures the times; CUDA events by default.
+
+    Returns:
+        What was found for the forward pass, and for the backward pass.
 
     Raises:
-        BackendError: there is no GPU, or no kernel serves the cell on it.
-        CellError: kernels cannot be generated from the cell.
-        ValueError: heads do not divide the hidden size.
+        BackendError: There is no GPU, or no kernel serves the cell on it, or the capacity rule's own plan is wrong
+            there.
+        CellError: Kernels cannot be generated from the cell.
+        ValueError: The number of heads does not divide the hidden size.
     """
     device = torch.device(device)
     if timer is None and not (device.type == "cuda" and torch.cuda.is_available()):
@@ -101,7 +110,7 @@ def _tune_pass(cell: Cell, inputs: launch.Inputs, backward: bool, timer: Timer[P
         print(f"{'backward' if backward else 'forward'} [{number}/{len(plans)}] {describe(plan)}", file=sys.stderr)
         try:
             _run(launches, plan)
-        except (TritonError, RuntimeError) as error:  # a compiler's, or too much of a resource
+        except (TritonError, RuntimeError) as error:  # a compiler error, or the plan needs too much of a resource
             if plan == default:
                 raise
             rejected[plan] = f"{type(error).__name__}: {error}"
@@ -137,7 +146,7 @@ def _why_wrong(
     try:
         with try_plan(plan, backward):
             worst = worst_error(cell, variants(cell, N, U, dtype, differentiated=True), device)
-    except TritonError as error:  # it could run what was measured, but not a ragged batch
+    except TritonError as error:  # the plan ran the measured problem, but fails on a ragged batch
         return f"{type(error).__name__}: {error}"
     return (
         None if worst.ratio <= 1 else f"{worst.what} is off by {worst.error:.2g} where {worst.allowed:.2g} is allowed"
@@ -145,9 +154,9 @@ def _why_wrong(
 
 
 def ranking(times: Mapping[Plan, list[float]], default: Plan) -> list[Plan]:
-    """The plans that beat the default, fastest first, and then the default itself.
+    """Return the plans that beat the default by `MARGIN`, fastest first, followed by the default itself.
 
-    Each turn is a pair: what counts is the median of the ratios to the default's time in the same turn.
+    Plans are compared by the median, over all turns, of the ratio of their time to the default's time in the same turn.
     """
     ratios = {
         plan: statistics.median(time / base for time, base in zip(turns, times[default], strict=True))
@@ -159,7 +168,7 @@ def ranking(times: Mapping[Plan, list[float]], default: Plan) -> list[Plan]:
 def _random_inputs(
     cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, batch: int, steps: int
 ) -> launch.Inputs:
-    """One direction, with a bias, without lengths."""
+    """Return random inputs of one direction, with a bias and without lengths."""
     Q = cell.gates * U
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
@@ -177,7 +186,10 @@ def _random_inputs(
 
 
 def _launches(cell: Cell, inputs: launch.Inputs, backward: bool) -> Callable[[Plan], Iterable[launch.Launch]]:
-    """The launches of one pass, in training, by a plan; the products before and after them are the same for all plans."""
+    """Return a function that maps a plan to the launches of one pass in training.
+
+    Matrix products before and after the launches are left out, because they are the same for all plans.
+    """
     generated = generate(cell)
     if not backward:
         filled = launch.allocate_outputs(inputs, keep_states=True, keep_r=True)

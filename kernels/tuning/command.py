@@ -1,4 +1,4 @@
-"""``python -m seqnets.kernels tune``: measured plans from the command line."""
+"""Implements ``python -m seqnets.kernels tune``, which measures plans and keeps the fastest."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def tune_command(arguments: argparse.Namespace) -> int:
-    """The exit status."""
+    """Tune the cell, print what was found, and return the exit status: 0, or 2 if nothing can be tuned."""
     unavailable = why_unavailable("cuda")
     if unavailable is not None:
         print(f"nothing can be tuned here: {unavailable}", file=sys.stderr)
         return 2
-    from seqnets.kernels.tuning.autotune import tune  # it needs Triton
+    from seqnets.kernels.tuning.autotune import tune  # imported late, because it needs Triton
 
     dtype, sizes = DTYPES[arguments.dtype], (arguments.heads, arguments.batch, arguments.steps)
     try:
@@ -60,7 +60,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
 
 
 def as_dict(found: Tuned) -> dict[str, object]:
-    """In JSON types."""
+    """Return what was found for one pass as JSON types."""
     return {
         "pass": "backward" if found.backward else "forward",
         "plan": found.plan._asdict(),
@@ -73,7 +73,7 @@ def as_dict(found: Tuned) -> dict[str, object]:
 
 
 def summary(found: Tuned) -> str:
-    """A line on what is kept, and one for each plan that was rejected."""
+    """Return a line about the plan that is kept, and a line for each plan that was rejected."""
     from seqnets.kernels.tuning.autotune import describe
 
     kept = f"{'backward' if found.backward else 'forward'}: {describe(found.plan)}: {found.milliseconds:.3f} ms"

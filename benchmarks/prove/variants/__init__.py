@@ -1,7 +1,7 @@
-"""Tries variants to choose between: experiments that are compiled and run on a GPU before they go into the kernels, or do not.
+"""Tries variants of the kernels on a GPU, to decide which of them go into the kernels.
 
-`pieces` are single changes of the kernels, `persistent` is a prototype of a third schedule. What is chosen moves into kernels/, and
-goes from here.
+`pieces` has single changes of the kernels; `persistent` is a prototype of a third schedule. A variant that is chosen
+moves to kernels/, and is removed here.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ def tasks(rehearsed: bool) -> list[Task]:
 
 
 def compilations(rehearsed: bool) -> list[Task]:
-    """Return what fills Triton's cache for `tasks`, and can run beside others."""
+    """Return the tasks that fill Triton's cache for `tasks`, and that can run beside others."""
     return [*try_persistent.compilations(rehearsed), *pieces.compilations(rehearsed)]

@@ -1,4 +1,7 @@
-"""Device functions in place of those of seqnets.kernels; see `pieces`. Triton's interpreter cannot run their assembly."""
+"""Defines device functions that replace those of seqnets.kernels; see `pieces`.
+
+Triton's interpreter cannot run their assembly.
+"""
 
 import triton
 import triton.language as tl
@@ -22,7 +25,7 @@ def pack_gates(gates, keep, dtype: tl.constexpr, spec: tl.constexpr):
     for p in tl.static_range(len(spec.widths)):
         kept = ()
         for k in tl.static_range(len(gates)):
-            if spec.U == spec.BLOCK_U and not spec.ragged:  # rows beyond the batch are never stored
+            if spec.U == spec.BLOCK_U and not spec.ragged:  # padding rows are never stored
                 kept = kept + (gates[k].to(dtype),)
             else:
                 kept = kept + (tl.where(keep, gates[k], 0.0).to(dtype),)

@@ -1,11 +1,14 @@
-"""A prototype of the persistent schedule: an LSTM whose units are split over programs, with the time loop inside the kernel.
+"""Prototypes a persistent schedule: an LSTM with its units split over programs, and the time loop inside the kernel.
 
-Layout as in seqnets.kernels: gates of a unit side by side, Q = 4·U; x and r ``(T, B, Q)``, weight ``(U, Q)``, states ``(T, B, U)``.
-One direction; directions and heads would be a third axis of the grid. Grid: (slices of units, tiles of the batch). Programs that share
-a tile of the batch wait for each other at every step, so all must run at once: the launch is cooperative. There are two ways to wait,
-a counter in global memory (`forward`, `backward`), and data that says itself whether it is there (`forward_ll`).
+The layout is that of seqnets.kernels, with the gates of a unit side by side: x and r ``(T, B, Q)``, weight ``(U, Q)``,
+states ``(T, B, U)``, where T are time steps, B the batch, U units and Q = 4·U. There is one direction; directions and
+heads would be a third axis of the grid.
 
-``t0, t1`` and ``BARRIER=False`` run a step per launch, for Triton's interpreter, which runs programs one after another.
+The grid is (slices of units, tiles of the batch). Programs that share a tile of the batch wait for each other at every
+step, so all must run at once: the launch is cooperative. There are two ways to wait: for a counter in global memory
+(`forward`, `backward`), or for data whose value tells whether it has arrived (`forward_ll`).
+
+``t0, t1`` and ``BARRIER=False`` run one step per launch, for Triton's interpreter, which runs one program at a time.
 """
 
 import triton
@@ -14,12 +17,12 @@ import triton.language as tl
 from seqnets.kernels.triton.math import sigmoid, tanh
 from seqnets.kernels.triton.schedules.device import pack, settle, unpack
 
-LIMIT = tl.constexpr(1 << 22)  # polls before a program gives up, which take seconds
+LIMIT = tl.constexpr(1 << 22)  # polls before a program gives up, after some seconds
 
 
 @triton.jit
 def load_weights(w_ptr, columns, U: tl.constexpr, SPLIT: tl.constexpr):
-    """Load the columns of the weight ``(U, Q)``, a tile for each of SPLIT parts of the inner dimension."""
+    """Load columns of the weight ``(U, Q)``, one tile for each of SPLIT parts of the inner dimension."""
     K: tl.constexpr = U // SPLIT
     weights = ()
     for p in tl.static_range(SPLIT):
@@ -30,7 +33,7 @@ def load_weights(w_ptr, columns, U: tl.constexpr, SPLIT: tl.constexpr):
 
 @triton.jit
 def multiply(h, weight, acc, p: tl.constexpr, PRECISION: tl.constexpr):
-    """Return ``acc + h @ weight``; every other part is a chain of its own."""
+    """Return ``acc + h @ weight``. The product of an odd part is a chain of its own, which does not wait for `acc`."""
     if p % 2 == 0:
         return tl.dot(h, weight, acc, input_precision=PRECISION)
     else:
@@ -39,7 +42,7 @@ def multiply(h, weight, acc, p: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def step(acc, x, c, dtype: tl.constexpr):
-    """Return the recurrent projections in `dtype`, the new h in it, and the new c."""
+    """Return the recurrent projections and the new h in `dtype`, and the new c in float32."""
     r = settle(acc.to(dtype))
     i, f, g, o = unpack(r.to(tl.float32) + x.to(tl.float32), 4)
     c = sigmoid(f) * c + sigmoid(i) * tanh(g)
@@ -48,7 +51,7 @@ def step(acc, x, c, dtype: tl.constexpr):
 
 @triton.jit
 def arrive(flag, BARRIER: tl.constexpr):
-    """All that this program stored is seen by who sees the count."""
+    """Count this program as arrived. A program that sees the count also sees all that this one stored before."""
     if BARRIER:
         tl.debug_barrier()  # every thread's stores come before thread 0's release, which is cumulative
         tl.atomic_add(flag, 1, sem="release", scope="gpu")
@@ -56,7 +59,11 @@ def arrive(flag, BARRIER: tl.constexpr):
 
 @triton.jit
 def await_count(flag, target, alive, error, BARRIER: tl.constexpr):
-    """Each thread acquires for itself, so no barrier of the block is needed. Gives up, and says so, rather than hang."""
+    """Wait until the counter `flag` reaches `target`, and return the limit of polls for later waits.
+
+    Each thread acquires for itself, so no barrier of the block is needed. The limit of this wait is `alive`, which is
+    returned. When it is reached, the wait gives up rather than hang: it stores 1 in `error` and returns 0.
+    """
     if BARRIER:
         seen = tl.inline_asm_elementwise(
             "ld.acquire.gpu.global.u32 $0, [$1];", "=r,l", [flag], dtype=tl.int32, is_pure=False, pack=1
@@ -123,7 +130,7 @@ def forward(
         r, h_new, c = step(acc, x, c, dtype)
         tl.store(hx_ptr + (t % 2) * B.to(tl.int64) * U + rows * U + units, h_new, mask=inside)
         arrive(flag, BARRIER)
-        # what nobody waits for comes after
+        # what no program waits for is stored last
         tl.store(y_ptr + here * U + units, h_new, mask=inside)
         if KEEP:
             tl.store(cs_ptr + here * U + units, c.to(dtype), mask=inside)
@@ -158,8 +165,11 @@ def backward(
     PRECISION: tl.constexpr,
     BARRIER: tl.constexpr,
 ):
-    """From step t1 - 1 down to t0. dh, dc (B, U): gradients of the last state on the way in, of the first (without the last product) on the
-    way out. PARTS: of the inner dimension Q, spread over warps by a batched product; SPLIT: of it, one after another.
+    """Run the backward pass from step t1 - 1 down to t0.
+
+    dh, dc (B, U) hold the gradients of the last state on entry, and those of the first state on exit, where dh still
+    lacks the last product. The inner dimension Q is split into PARTS, which a batched product spreads over warps, and
+    into SPLIT, which are computed one after another.
     """
     start = tl.program_id(0) * BU
     rows = tl.program_id(1).to(tl.int64) * BB + tl.arange(0, BB)[:, None]
@@ -192,7 +202,7 @@ def backward(
         i, f, g, o = unpack(a, 4)
         i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
         tc = tanh(c)
-        # all that needs no product is done by now
+        # everything that needs no product comes before the wait
         alive = await_count(flag, n * tl.num_programs(0), alive, error_ptr, BARRIER)
         dh += dy
         if t + 1 < T:
@@ -216,13 +226,15 @@ def backward(
     tl.store(dh_ptr + rows * U + units, dh.to(dh_ptr.dtype.element_ty), mask=inside)
 
 
-# ---- the same without barriers: what is exchanged says itself whether it is there
+# ---- the same without barriers: the exchanged values tell whether they have arrived
 
 
 @triton.jit
 def when_there(ptr, mask):
-    """Tiles of 16-bit numbers (int16), none of which is -1 any more: read at once, and again where one still is. -1 is a nan that no
-    arithmetic gives (its nans are 0x7fff). After so many polls -1 stays, and what comes of it is nan.
+    """Load a tile of 16-bit numbers (int16), and repeat the load where one of them is still -1.
+
+    As a floating-point number, -1 (0xffff) is a nan that no arithmetic returns: its nans are 0x7fff. After four million
+    polls a -1 stays, and what is computed from it is nan.
     """
     first = tl.load(ptr, mask=mask, other=0, cache_modifier=".cg")
     return tl.inline_asm_elementwise(
@@ -270,7 +282,10 @@ def forward_ll(
     SPLIT: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    """y (T + 1, B, U), int16 that stands for the dtype: first the initial state, then -1 everywhere."""
+    """Run the forward pass, waiting by data.
+
+    y (T + 1, B, U) holds the bits of the dtype as int16: on entry the initial state first, then -1 everywhere.
+    """
     start = tl.program_id(0) * BU
     rows = tl.program_id(1).to(tl.int64) * BB + tl.arange(0, BB)[:, None]
     inside = rows < B

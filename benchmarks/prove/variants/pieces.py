@@ -1,6 +1,7 @@
-"""Single changes of the resident kernels, each meant to save instructions: judged, then timed beside torch.nn.
+"""Judges single changes of the resident kernels, which should save instructions, then times them beside torch.nn.
 
-A piece replaces a device function before any kernel is generated, so each has a process of its own. All are for 16-bit dtypes.
+A piece replaces a device function before any kernel is generated, so each has processes of its own. All are for 16-bit
+dtypes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from benchmarks.prove.workers import Task
 
 
 def _approximate() -> None:
-    """Take the hardware's tanh for tanh and sigmoid: its relative error, about 2^-11, is below what bfloat16 rounds."""
+    """Use the hardware's tanh for tanh and sigmoid. Its relative error, about 2^-11, is below bfloat16's rounding."""
     from benchmarks.prove.variants import device
     from seqnets.kernels.triton import math as kernel_math
 
@@ -21,7 +22,7 @@ def _approximate() -> None:
 
 
 def _unmasked() -> None:
-    """Leave out the select where gates are packed: where a tile has no unit too many, and no row ends early, it changes nothing."""
+    """Leave out the select where gates are packed. It has no effect if a tile has no padding and no row ends early."""
     from benchmarks.prove.variants import device
     from seqnets.kernels.triton.schedules import step
 
@@ -29,7 +30,10 @@ def _unmasked() -> None:
 
 
 def _opaque() -> None:
-    """Put a move between the step and the product, which keeps the compiler from giving the weight a layout of narrow loads."""
+    """Put a move between the step and the product.
+
+    It keeps the compiler from giving the weight a layout with narrow loads.
+    """
     from benchmarks.prove.variants import device
     from seqnets.kernels.triton.schedules import resident
 
@@ -56,12 +60,12 @@ def compilations(rehearsed: bool) -> list[Task]:
 
 
 def _planned(rehearsed: bool) -> list[tuple[str, Shape]]:
-    names = ("all three",) if rehearsed else tuple(PIECES)  # which has every line of the others
+    names = ("all three",) if rehearsed else tuple(PIECES)  # "all three" runs every line of the others
     return [(name, shape) for shape in (REHEARSED if rehearsed else SHAPES) for name in names]
 
 
 def judge(name: str, shape: Shape) -> dict[str, Any]:
-    """Judge the kernels with that piece, and compile what `run` times."""
+    """Judge the kernels with the piece `name`, and compile what `run` times."""
     _apply(name)
     return check(shape.cell, shape.dtype, "resident", shape.H, "train") | compile_layer(shape)
 
@@ -72,6 +76,6 @@ def run(name: str, shape: Shape) -> dict[str, Any]:
 
 
 def _apply(name: str) -> None:
-    """Replace the functions; again does no harm."""
+    """Replace the functions of a piece. Doing so twice is harmless."""
     for change in PIECES[name]:
         change()

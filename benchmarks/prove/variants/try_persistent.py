@@ -1,4 +1,4 @@
-"""Tries the persistent prototype: is it right, does it give the same bits each time, how long does a step take?"""
+"""Tries the persistent prototype: whether it is right, gives the same bits each time, and how long a step takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ CALLS = 10
 
 
 class Case(NamedTuple):
-    """T B H: time steps, batch, hidden size. A program has `rows` of the batch and `units`; its product is taken in `parts`."""
+    """Describes a layer and the tile of a program. T: time steps, B: batch, H: hidden size.
+
+    A program computes `rows` of the batch and `units`, and splits its product into `parts`.
+    """
 
     wait: str  # "counter" or "data"
     T: int
@@ -61,7 +64,10 @@ def compilations(rehearsed: bool) -> list[Task]:
 
 
 def compile_case(case: Case) -> dict[str, Any]:
-    """Compile what `run` launches. Beside other processes nothing is launched, as programs that wait for each other would wait long."""
+    """Compile what `run` launches, without launching it.
+
+    Beside other processes, programs that wait for each other would wait long.
+    """
     compiled: list[Compilation] = []
     problem = Problem(case._replace(T=2), launched=False)
     with watch_compilations(compiled):
@@ -86,7 +92,7 @@ def run(case: Case) -> dict[str, Any]:
         for name, call in problem.passes.items():
             result = "y" if name == "forward" else "d_x"
             found[name] = _pass(result, call, getattr(problem, result), truth[result], plain[result], case)
-    # where data says itself whether it is there, what was given up on is nan
+    # a program that waits by data and gives up leaves nan
     gave_up = bool(problem.gave_up.item()) if case.wait == "counter" else None
     for told in found.values() if gave_up else ():
         told["agrees"] = False
@@ -96,10 +102,10 @@ def run(case: Case) -> dict[str, Any]:
 def _pass(
     name: str, call: Callable[[], None], actual: Tensor, truth: Tensor, plain: Tensor, case: Case
 ) -> dict[str, Any]:
-    """Judge a pass, tell whether it gives the same bits each time, and time it with the small launches that prepare it."""
+    """Judge a pass, compare its bits over repeated runs, and time it with the small launches that prepare it."""
 
     def anew() -> Tensor:
-        actual.fill_(float("nan"))  # programs exchange it: a value that is there already would hide a missing wait
+        actual.fill_(float("nan"))  # programs exchange these values: an old one would hide a missing wait
         call()
         torch.cuda.synchronize()
         return actual.clone()
@@ -117,9 +123,10 @@ class Problem:
     """Holds inputs, outputs filled with nan, and the launches.
 
     Args:
-        together: whether programs wait for each other within one launch; else a launch runs one time step, as Triton's
-            interpreter needs it.
-        launched: or only compiled.
+        case: The layer and the tile of a program.
+        together: Whether programs wait for each other within one launch. Otherwise a launch runs one time step, as
+            Triton's interpreter needs it.
+        launched: Whether kernels are launched, or only compiled.
     """
 
     def __init__(self, case: Case, together: bool = True, launched: bool = True) -> None:
@@ -138,7 +145,7 @@ class Problem:
         self.bias = pack_rows(weights["bias_hh_l0"], 4, 1)[0].contiguous()
         self.c_out, self.h_out = self.c.to(torch.float32, copy=True), torch.empty_like(self.h)
         new = self.gates.new_full
-        # 0xffff is a nan that no arithmetic gives
+        # 0xffff is a nan that no arithmetic returns
         self.every = torch.full((T + 1, B, H), -1, dtype=torch.int16, device=x.device)
         self.states, self.cells = new((T, B, H), float("nan")), new((T, B, H), float("nan"))
         self.r, self.d_x = new(self.gates.shape, float("nan")), new(self.gates.shape, float("nan"))
@@ -155,7 +162,7 @@ class Problem:
 
     @property
     def passes(self) -> dict[str, Callable[[], None]]:
-        """Return the passes that the kernels have; waiting by data has no backward pass yet."""
+        """Return the passes that the kernels have. Waiting by data has no backward pass yet."""
         return {"forward": self.forward} | ({"backward": self.backward} if self.case.wait == "counter" else {})
 
     def _run(self, kernel: Any, *arguments: Any, **options: Any) -> None:
@@ -164,7 +171,7 @@ class Problem:
         else:
             compiled = kernel.warmup(*arguments, grid=self.grid, **options, **self.options)
             if self.case.wait == "data" and "ld.global.cg.v4" not in compiled.asm["ptx"]:
-                # its assembly reads eight numbers by the address of the first
+                # the assembly reads eight numbers from the address of the first
                 raise RuntimeError("the compiler has not given each thread eight numbers that lie side by side")
 
     def _random(self, *shape: int) -> Tensor:
@@ -203,7 +210,7 @@ class Problem:
             )  # fmt: skip
 
     def by_torch(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Return the output and the gradients of the input projections, by steps in that dtype."""
+        """Return the output and the gradients of the input projections, computed step by step in `dtype`."""
         gates = self.gates.to(dtype).requires_grad_()
         weight, bias, h, c = (tensor.to(dtype) for tensor in (self.weight, self.bias, self.h, self.c))
         outputs = []

@@ -1,4 +1,5 @@
-// The backward pass: the gradients of all steps' gates, and then of the input, weights and biases as large products.
+// The backward pass: first the gradients of the gates of all steps, then those of the input, weights and biases as
+// large products.
 #pragma once
 #include "problem.hpp"
 
@@ -10,13 +11,13 @@ struct Backward {
     Sequences<S, const stored> states;
     const stored* saved;
     const real* columns;
-    Sequences<S, const stored> d_states;     // or null
-    Each<const stored*, S> d_finals;         // (B, H), or null
-    stored *d_x, *d_r;                       // (T, B, G·H), and (T, B, DIFFERENT·H) for the gates whose gradients of x and r differ
-    Each<real*, P> d_rows;                   // (B, H) each, of the parameters, per row of the batch
+    Sequences<S, const stored> d_states;     // each may be null
+    Each<const stored*, S> d_finals;         // (B, H) each, or null
+    stored *d_x, *d_r;                       // (T, B, G·H); (T, B, DIFFERENT·H) for gates where the two differ
+    Each<real*, P> d_rows;                   // (B, H) each: gradients of the parameters per row of the batch
     Each<stored*, S> d_initial;              // (B, H) each
-    stored *d_weight_ih, *d_weight_hh;       // as the weights,
-    stored *d_bias_ih, *d_bias_hh;           // and the biases
+    stored *d_weight_ih, *d_weight_hh;       // shaped as the weights
+    stored *d_bias_ih, *d_bias_hh;           // shaped as the biases
     Each<stored*, P> d_params;               // (H,) each
 
     explicit Backward(Arguments& given)
@@ -31,7 +32,7 @@ struct Backward {
 // The recurrent weight of a direction, packed per head, for products with the gradients of all gates
 struct BackwardWeights {
     const Panels panels;
-    const int64_t each;  // the size of a head's
+    const int64_t each;  // size of one head's weight
     real* at;
 
     BackwardWeights(const Problem& p, real* memory) : panels{p.vectors}, each(panels.size(G * p.K)), at(memory) {}
@@ -99,7 +100,8 @@ static void backward_row(const Problem& p, const Backward& d, Range units, int64
     });
 }
 
-// `d_gates` are those of the recurrent gates of the task's rows, 2 × (rows, G·padded): of a step, and of the one before it
+// `d_gates` holds the gradients of the recurrent projections of the task's rows, 2 × (rows, G·padded): one buffer for
+// even steps and one for odd steps.
 static void backward_task(const Problem& p, const Backward& d, const BackwardWeights& weights, real* d_gates, int64_t first, int64_t last, const Team& team) {
     const int64_t rows = last - first, head = weights.panels.padded, width = p.N * head;
     const int64_t together = weights.panels.width, every = weights.panels.padded / L;
@@ -152,7 +154,7 @@ static void backward_task(const Problem& p, const Backward& d, const BackwardWei
 
 // ---- gradients of weights and biases
 
-// The x, or the first state before the step, of each time step and row of the batch
+// Reads what enters each step of each row of the batch: x, or the first state before the step
 struct Entering {
     const Problem& p;
     const Backward& d;
@@ -161,7 +163,7 @@ struct Entering {
         const stored* from = p.input(step / p.B, step % p.B);
         each_column(p.I, [&](int64_t c, auto lanes) { store(to + c, load(from + c, lanes)); });
     }
-    // of the units of a head, or of all
+    // Reads `units` units, from `first` on: those of one head, or all
     void state(int64_t step, real* to, int64_t first, int64_t units) const {
         const int64_t t = step / p.B, b = step % p.B, length = p.length(b), before = d.reverse ? t + 1 : t - 1;
         if (t >= length) {
@@ -173,7 +175,7 @@ struct Entering {
     }
 };
 
-// To one row of a gradient
+// Stores one row of a gradient
 static void put(stored* to, const real* from, int64_t columns) {
     each_column(columns, [&](int64_t c, auto lanes) { store(to + c, load(from + c), lanes); });
 }
@@ -181,12 +183,13 @@ static void put(stored* to, real value) {
     if (to) store_one(to, value);
 }
 
-// Tasks for those of gates first to last, neighbours that have gradients of x and r in common, or not
+// Appends tasks for gates `first` to `last` - 1: for all of these the gradients of x and r are the same, or for all
+// they differ
 static void weight_gradients(Tasks& tasks, const Problem& p, const Backward& d, int first, int last) {
     const Entering entering{p, d};
     const int64_t depth = p.T * p.B, inputs = (p.I + L - 1) / L, units = (p.H + L - 1) / L;
     const int64_t row = first * p.H, rows = (last - first) * p.H;
-    const bool shared = !Cell::differs(first), together = shared && p.N == 1;  // products with x and with the state
+    const bool shared = !Cell::differs(first), together = shared && p.N == 1;  // one product with x and state
     multiply_transposed(
         tasks, d.d_x + row, G * p.H, depth, rows, inputs + together * units, p.threads,
         [=, &p](int64_t step, real* to) {
@@ -200,7 +203,7 @@ static void weight_gradients(Tasks& tasks, const Problem& p, const Backward& d, 
             if (together) put(d.d_weight_hh + (row + r) * p.K, sums + inputs * L, p.K);
         });
     if (together) return;
-    int before = 0;  // among the gates of d_r
+    int before = 0;  // index of the first gate in d_r
     for (int g = 0; g < first; g++) before += Cell::differs(g);
     const stored* d_r = shared ? d.d_x + row : d.d_r + before * p.H;
     const int64_t stride = (shared ? G : DIFFERENT) * p.H, at_once = p.N == 1 ? rows : p.K;  // all, or a gate of a head

@@ -1,22 +1,22 @@
-// The large products after the recurrence. Every sum is taken by one thread in one order: results do not depend on the number of
-// threads, as those of a library may.
+// The large products after the recurrence. One thread takes each sum, always in the same order. So results do not
+// depend on the number of threads, as those of a library may.
 #pragma once
 #include "threads.hpp"
 #include "product.hpp"
 
-constexpr int64_t BLOCK = 48;       // rows at once: several tiles of sums for each panel that is read
-constexpr int64_t DEPTH = 256;      // of an outer product at once,
-constexpr int64_t WIDE = 3 << 17;   // or as much of it as takes so many bytes
-constexpr int64_t PART = 256;       // rows of it for one task
+constexpr int64_t BLOCK = 48;       // rows at a time: several tiles of sums for each panel that is read
+constexpr int64_t DEPTH = 256;      // time steps and rows of the batch per block of an outer product,
+constexpr int64_t WIDE = 3 << 17;   // or as many as fit into this many bytes
+constexpr int64_t PART = 256;       // rows of an outer product for one task
 
-// f(first column, how many) for each vector of columns
+// Calls f(first column, number of lanes) for each vector of columns
 template <class F> INLINE void each_column(int64_t columns, F f) {
     int64_t c = 0;
     for (; c + L <= columns; c += L) f(c, Full{});
     if (c < columns) f(c, int(columns - c));
 }
 
-// out[rows][columns] (+)= some rows of a[rows][depth] · a packed matrix
+// out[rows][columns] = (with `add`: +=) some rows of a[rows][depth] · packed matrix
 static void multiply_rows(const stored* a, Range rows, int64_t depth, const real* packed, const Panels& panels, int64_t columns, stored* out, bool add) {
     const int64_t count = rows.to - rows.from;
     real *result = scratch.take(count * (panels.padded + depth)), *given = result + count * panels.padded;
@@ -28,7 +28,8 @@ static void multiply_rows(const stored* a, Range rows, int64_t depth, const real
     }
 }
 
-// Up to STRIP columns of a[depth][·], side by side: where they lie, lines of the cache would get in each other's way. And their sums.
+// Copies up to STRIP columns of a[depth][·] side by side, because in place their cache lines would evict each other.
+// Adds the sum of each column to `totals`.
 constexpr int STRIP = 8;
 typedef real Strip __attribute__((vector_size(STRIP * sizeof(real))));
 
@@ -37,7 +38,7 @@ static void gather(const stored* a, int64_t stride, int64_t depth, int64_t colum
     const int64_t size = (depth - 1) * stride + columns;
     for (int64_t k = 0; k < depth; k++) {
         Strip row = {};
-        if (std::is_same_v<stored, real> && k * stride + STRIP <= size)  // beyond the columns are others, but for the last
+        if (std::is_same_v<stored, real> && k * stride + STRIP <= size)  // may read other columns, not past the end
             std::memcpy(&row, a + k * stride, sizeof row);
         else
             for (int64_t r = 0; r < columns; r++) row[r] = load_one(a + k * stride + r);
@@ -47,7 +48,8 @@ static void gather(const stored* a, int64_t stride, int64_t depth, int64_t colum
     for (int64_t r = 0; r < columns; r++) totals[r] += sums[r];
 }
 
-// A sum of its own, added to `out` at the end: one long sum over all time steps would round ten times as much
+// Takes a separate sum and adds it to `out` at the end: one long sum over all time steps would have ten times the
+// rounding error
 template <int R, int W>
 static void multiply_outer(const real* a, const real* b, int64_t depth, real* out, int64_t stride, bool add) {
     V sums[R][W] = {};
@@ -67,8 +69,9 @@ using Outer = void (*)(const real*, const real*, int64_t, real*, int64_t, bool);
 template <int W> constexpr std::array<Outer, 2> outer_of_width() { return {multiply_outer<1, W>, multiply_outer<most_rows(W), W>}; }
 static const std::array<Outer, 2> outer_table[] = {{}, outer_of_width<1>(), outer_of_width<2>(), outer_of_width<3>(), outer_of_width<4>()};
 
-// Tasks for a^T b, for a[depth][rows], and b of `columns` vectors whose rows fill(k, where) writes. finish(row, sums, total) is given
-// each row of the result, and the sum over depth of the column of `a` that it belongs to.
+// Appends tasks that compute a^T b, for a[depth][rows] and a matrix b of `columns` vectors. fill(k, where) writes the
+// k-th row of b. finish(row, sums, total) receives each row of the result, and the sum over depth of the matching
+// column of `a`.
 template <class Fill, class Finish>
 static void multiply_transposed(Tasks& tasks, const stored* a, int64_t a_stride, int64_t depth, int64_t rows, int64_t columns, int64_t threads, Fill fill,
                                 Finish finish) {
@@ -89,7 +92,7 @@ static void multiply_transposed(Tasks& tasks, const stored* a, int64_t a_stride,
                 for (int64_t c = 0; c < panels.count; c++) std::memcpy(block + (c * count + k) * panel, row + c * panel, panel * sizeof(real));
             }
             for (int64_t r = first, tile; r < last; r += tile) {
-                tile = r + most <= last ? most : 1;  // the last few one by one
+                tile = r + most <= last ? most : 1;  // the last few rows one by one
                 gather(a + done * a_stride + r, a_stride, count, tile, strip, totals + r - first);
                 for (int64_t c = 0; c < panels.count; c++)
                     outer_table[width][tile > 1](strip, block + c * count * panel, count, result + (r - first) * padded + c * panel, padded, done > 0);

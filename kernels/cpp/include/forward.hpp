@@ -1,16 +1,16 @@
-// The forward pass of one direction. The input's projections are made a few time steps ahead, as many as fill the tiles of a
-// product, and never leave the cache.
+// The forward pass of one direction. The input projections are computed a few time steps ahead, as many as fill the
+// tiles of a product, and never leave the cache.
 #pragma once
 #include "problem.hpp"
 
 struct Forward {
-    bool reverse, keep;                   // for backward
+    bool reverse, keep;                   // keep: what backward needs
     const stored *weight_ih, *weight_hh;  // (G·H, I), (G·H, K)
     const stored *bias_ih, *bias_hh;      // (G·H,), or null
     Each<const stored*, S> initial;       // (B, H) each
     Side side;
-    Sequences<S, stored> states;          // null where not kept
-    stored* saved;                        // (T, B, SAVED·H), where that is kept
+    Sequences<S, stored> states;          // null if not kept
+    stored* saved;                        // (T, B, SAVED·H), if kept
     real* columns;                        // (T, B, COLUMNS)
     Each<stored*, S> finals;              // (B, H) each
 
@@ -20,10 +20,11 @@ struct Forward {
           saved(given.address<stored>()), columns(given.address<real>()), finals(given.addresses<S, stored>()) {}
 };
 
-// Both weights of a direction, packed: per head, panels of units with all their gates; and the biases in the same order
+// Both weights of a direction, packed per head in panels of units with all their gates, and the biases in the same
+// order
 struct ForwardWeights {
     const Panels panels;
-    const int64_t ih, hh, each;  // sizes of a head's
+    const int64_t ih, hh, each;  // sizes for one head
     real* at;
 
     ForwardWeights(const Problem& p, real* memory) : panels{p.vectors * G}, ih(panels.size(p.I)), hh(panels.size(p.K)), each(ih + hh + 2 * panels.size(1)), at(memory) {}
@@ -33,7 +34,7 @@ struct ForwardWeights {
     real* bias_ih(int64_t n) const { return weight_hh(n) + hh; }
     real* bias_hh(int64_t n) const { return bias_ih(n) + panels.size(1); }
 
-    static int64_t unit(int64_t c) { return c / G * L; }  // the first, of a vector of columns; and its row of the weights
+    static int64_t unit(int64_t c) { return c / G * L; }  // first unit of vector c; `row`: its row of the weights
     static int64_t row(const Problem& p, int64_t n, int64_t c) { return c % G * p.H + n * p.K + unit(c); }
     static int lanes(const Problem& p, int64_t c) { return int(std::min<int64_t>(L, p.K - unit(c))); }
 
@@ -53,7 +54,8 @@ struct ForwardWeights {
     }
 };
 
-// A vector of gates by weights as they lie, for one row: of few rows and one step, packing would take most of the time
+// Computes a vector of gates for one row from weights that are not packed. For few rows and a single step, packing
+// would take most of the time.
 static V project_in_place(const Problem& p, int64_t n, int64_t c, const stored* weight, const stored* bias, const stored* a, int64_t depth) {
     const int lanes = ForwardWeights::lanes(p, c);
     const int64_t row = ForwardWeights::row(p, n, c);
@@ -117,12 +119,13 @@ static void forward_row(const Problem& p, const Forward& d, Range units, int64_t
     });
 }
 
-// `entering` are the task's first states as products take them, 2 × (rows, padded): those that enter a step, and those that leave it.
-// `given`, where not null, are the projections of the only step, (B, N·head) of the input and as many of the state.
+// `entering` holds the task's first states as products read them, 2 × (rows, padded): those that enter a step, and
+// those that leave it. `given`, if not null, holds the projections of the only step: (B, N·head) of the input, then as
+// many of the state.
 static void forward_task(const Problem& p, const Forward& d, const ForwardWeights& weights, real* entering, const real* given, int64_t first, int64_t last,
                          const Team& team) {
     const int64_t rows = last - first, head = weights.panels.padded, width = p.N * head, ahead = std::max<int64_t>(1, BLOCK / rows);
-    const int64_t together = std::lcm(weights.panels.width, G);  // columns of whole panels and of whole units
+    const int64_t together = std::lcm(weights.panels.width, G);  // columns that are both whole panels and whole units
     const Range columns{team.share(team.me, weights.panels.padded / L, together), team.share(team.me + 1, weights.panels.padded / L, together)};
     const Range panels{columns.from / weights.panels.width, columns.to / weights.panels.width};
     const Range units{std::min(p.vectors, columns.from / G), std::min(p.vectors, columns.to / G)};
@@ -181,8 +184,8 @@ static void forward_task(const Problem& p, const Forward& d, const ForwardWeight
         });
 }
 
-constexpr int64_t FEW = 16;       // rows
-constexpr int64_t MUCH = 1 << 16;  // multiplications, for more than one thread
+constexpr int64_t FEW = 16;       // most rows of a single step without packed weights
+constexpr int64_t MUCH = 1 << 16;  // multiplications that justify more than one thread
 
 static void forward_step(const Problem& p, const Each<std::unique_ptr<Forward>, 2>& directions) {
     const ForwardWeights weights(p, nullptr);

@@ -1,14 +1,15 @@
-// What both passes are about. The one schedule: a task owns some rows of the batch and one direction for all time steps, so that
-// tasks never meet. Its state stays in the cache beside it; packed weights stream from the next one, once for all rows of the task.
+// What both passes share: the problem and its schedule. There is a single schedule: a task owns some rows of the batch
+// and one direction for all time steps, so tasks never synchronize with each other. The state of a task stays in the
+// nearest cache. Packed weights stream from the next level of cache, once for all rows of the task.
 //
-// Shape legend: T time steps, B batch, I inputs, H units in N heads of K, G gates, D directions; L lanes of a vector. Inside, units
-// are padded: head n has `vectors` vectors, and all have `padded` units.
+// Shape legend: T time steps, B batch, I input size, H units in N heads of K, G gates, D directions; L lanes of a
+// vector. Internally, units are padded: each head has `vectors` vectors, and all heads together have `padded` units.
 #pragma once
 #include <numeric>
 #include <vector>
 #include "dense.hpp"
 
-// Numbers and addresses, in the order in which both sides name them
+// Numbers and addresses, in the order that Python and C++ agree on
 struct Arguments {
     const int64_t* at;
     int64_t number() { return *at++; }
@@ -20,7 +21,7 @@ struct Arguments {
     }
 };
 
-constexpr int64_t ENOUGH = 1 << 13;  // multiplications of a time step, to be worth to meet at its end
+constexpr int64_t ENOUGH = 1 << 13;  // multiplications of a time step that justify synchronizing at its end
 constexpr int G = Cell::G, S = Cell::S, P = Cell::P, MASKS = Cell::MASKS, DIFFERENT = Cell::DIFFERENT;
 
 struct Problem {
@@ -29,7 +30,7 @@ struct Problem {
     const stored* x;                 // (T, B, I)
     int64_t x_t, x_b;                // strides
     int64_t K, vectors, padded;
-    std::vector<int64_t> order;      // where lengths differ, the rows of each block, the longest first
+    std::vector<int64_t> order;      // with lengths: the rows of each block, longest first
 
     explicit Problem(Arguments& given)
         : T(given.number()), B(given.number()), I(given.number()), H(given.number()), N(given.number()), D(given.number()),
@@ -39,7 +40,7 @@ struct Problem {
         std::vector<int64_t> ranked(B);
         std::iota(ranked.begin(), ranked.end(), 0);
         std::stable_sort(ranked.begin(), ranked.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
-        for (int64_t block = 0; block < blocks; block++)  // dealt out, so that they are equally long
+        for (int64_t block = 0; block < blocks; block++)  // dealt out in turn, so that blocks are about equally long
             for (int64_t k = block; k < B; k += blocks) order.push_back(ranked[k]);
     }
 
@@ -48,7 +49,7 @@ struct Problem {
     int64_t time(int64_t s, int64_t b, bool reverse) const { return reverse ? length(b) - 1 - s : s; }
     const stored* input(int64_t t, int64_t b) const { return x + t * x_t + b * x_b; }
 
-    // f(first unit, first unit as padded, how many) for some vectors of the units of each head
+    // Calls f(first unit, first unit in padded storage, number of lanes) for a range of the vectors of each head
     template <class F> INLINE_MEMBER void each_vector(Range which, F f) const {
         for (int64_t n = 0; n < N; n++) {
             int64_t v = which.from;
@@ -57,7 +58,8 @@ struct Problem {
         }
     }
 
-    // Rows of a task that are still running at the s-th step: the first of them
+    // Returns how many rows of a task still run at the s-th step; these are its first rows, since rows are sorted by
+    // length
     int64_t running(int64_t first, int64_t last, int64_t s) const {
         if (!lengths) return last - first;
         int64_t count = 0;
@@ -65,8 +67,9 @@ struct Problem {
         return count;
     }
 
-    // f(direction, first row, beyond the last, team) for each task. Where there are more threads than tasks, and enough to do in a time
-    // step, teams share the units: of a step without row reductions (`stages`), and without heads.
+    // Calls f(direction, first row, one past the last row, team) for each task. If there are more threads than tasks,
+    // and enough work in a time step, a team shares the units of a task. This needs a step without row reductions
+    // (`stages` is 1) and a single head.
     template <class F> void each_block(int stages, int64_t threads, F f) const {
         auto task = [&](int64_t task, const Team& team) {
             const int64_t block = task % blocks, rows = B / blocks, more = B % blocks, first = block * rows + std::min(block, more);
@@ -93,7 +96,7 @@ template <int N> INLINE Each<real*, N> carve(real*& memory, int64_t size) {
     return parts;
 }
 
-// (T, B, ·) tensors, some of which may be null
+// (T, B, ·) tensors; some may be null
 template <int N, class Value> struct Sequences {
     Each<Value*, N> at;
     Each<int64_t, N> t, b;  // strides
@@ -104,7 +107,7 @@ template <int N, class Value> struct Sequences {
     INLINE_MEMBER Value* row(int k, int64_t time, int64_t row) const { return at[k] + time * t[k] + row * b[k]; }
 };
 
-// What a step reads beside x, r and states, in both passes
+// What a step reads besides x, r and the states, in both passes
 struct Side {
     Each<const stored*, P> params;         // (H,) each
     Sequences<MASKS, const stored> masks;  // (B, H), or (T, B, H)

@@ -1,14 +1,14 @@
-// Products of a few rows with a packed matrix: tiles of sums that stay in registers while the matrix streams by.
+// Products of a few rows with a packed matrix: tiles of sums stay in registers while the matrix streams through.
 #pragma once
 #include <algorithm>
 #include <array>
 #include <utility>
 #include "vector.hpp"
 
-constexpr int WIDEST = MOST_SUMS >= 24 ? 4 : 2;  // of panels, in vectors: with few sums, tiles had better be tall
+constexpr int WIDEST = MOST_SUMS >= 24 ? 4 : 2;  // of panels, in vectors; few registers favor tall tiles
 constexpr int most_rows(int width) { return std::min(8, MOST_SUMS / width); }
 
-// How a matrix of `columns` vectors is cut into panels: without waste, or with the least
+// Returns the width, in vectors, of panels for a matrix of `columns` vectors, so that little or no padding is wasted
 static int panel_width(int64_t columns) {
     int best = WIDEST;
     for (int width = WIDEST - 1; width > 0; width--) {
@@ -30,11 +30,11 @@ struct Panels {
 
     Range all() const { return {0, count}; }
 
-    // Room for a matrix of that many rows
+    // Number of elements for a matrix of `depth` rows
     int64_t size(int64_t depth) const { return padded * depth; }
 };
 
-// The rows of `a`, each `segments` runs of `depth` numbers that begin `skip` apart
+// The rows of `a`: each has `segments` runs of `depth` numbers, whose starts are `skip` apart
 struct Rows {
     const real* at;
     int64_t stride;
@@ -42,7 +42,9 @@ struct Rows {
     int64_t depth, skip;
 };
 
-constexpr int64_t LONG = 512;  // products that are summed in one go: a longer sum rounds more than those of libraries, which cut them too
+// Most products in one sum. Longer sums are split, as libraries do: otherwise rounding errors would be larger than
+// theirs.
+constexpr int64_t LONG = 512;
 
 template <int R, int W>
 static void multiply(const Rows& a, const real* panel, const real* start, real* out, int64_t stride) {
@@ -80,8 +82,9 @@ template <int W, int... R> constexpr std::array<Multiply, 9> by_rows(std::intege
 template <int W> constexpr std::array<Multiply, 9> by_rows() { return by_rows<W>(std::make_integer_sequence<int, most_rows(W)>()); }
 static const std::array<Multiply, 9> table[] = {{}, by_rows<1>(), by_rows<2>(), by_rows<3>(), by_rows<4>()};
 
-// out[rows][padded] = start + a · matrix, for some panels of one packed matrix [panels][segments·depth][width][L]. Whoever multiplies
-// by the same matrix time and again goes through it to and fro: where it ended, the matrix is still in the cache.
+// out[rows][padded] = start + a · matrix, for a range of panels of one packed matrix
+// [panels][segments·depth][width][L]. `fro` goes through the panels in reverse. A caller that multiplies by the same
+// matrix repeatedly alternates the direction, because the panels that it used last are still in the cache.
 static void product(Rows a, int64_t rows, const real* matrix, const Panels& panels, Range which, const real* start, real* out, int64_t stride, bool fro = false) {
     if (!rows) return;
     const int width = panels.width;
@@ -100,7 +103,7 @@ static void product(Rows a, int64_t rows, const real* matrix, const Panels& pane
 
 // ---- packing: matrix[panels][depth][width][L]; columns beyond the last are zero
 
-// From rows that lie as they are wanted: vector(k, c) is the c-th vector of row k
+// Packs rows that are contiguous already: vector(k, c) is the c-th vector of row k
 template <class F> static void pack_rows(real* matrix, int64_t depth, const Panels& panels, int64_t panel, F vector) {
     real* at = matrix + panel * panels.size(depth) / panels.count;
     for (int64_t k = 0; k < depth; k++)
@@ -110,7 +113,7 @@ template <class F> static void pack_rows(real* matrix, int64_t depth, const Pane
 template <int STEP, int... K> INLINE V lower(V a, V b, std::integer_sequence<int, K...>) { return V{(K & STEP ? b[(K - STEP) & (L - 1)] : a[K])...}; }
 template <int STEP, int... K> INLINE V upper(V a, V b, std::integer_sequence<int, K...>) { return V{(K & STEP ? b[K] : a[(K + STEP) & (L - 1)])...}; }
 
-// In place, by exchanging ever smaller blocks
+// Transposes in place, by exchanging blocks of decreasing size
 template <int STEP = L / 2> INLINE void transpose(V (&rows)[L]) {
     constexpr auto lanes = std::make_integer_sequence<int, L>{};
     for (int k = 0; k < L; k++)
@@ -121,7 +124,7 @@ template <int STEP = L / 2> INLINE void transpose(V (&rows)[L]) {
     if constexpr (STEP > 1) transpose<STEP / 2>(rows);
 }
 
-// From columns: row(c, lane), or null, is where the numbers for that lane of the c-th vectors lie
+// Packs columns: row(c, lane) points to the numbers for that lane of the c-th vectors, or is null for zeros
 template <class F> static void pack_columns(real* matrix, int64_t depth, const Panels& panels, int64_t panel, F row) {
     real* at = matrix + panel * panels.size(depth) / panels.count;
     const int64_t stride = panels.width * L;

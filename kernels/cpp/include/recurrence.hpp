@@ -1,4 +1,4 @@
-// What is called from outside.
+// The functions that Python calls: `forward`, `backward` and `set_threads`.
 #pragma once
 #include "backward.hpp"
 #include "forward.hpp"

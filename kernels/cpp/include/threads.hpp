@@ -10,14 +10,15 @@
 #include <vector>
 #include "vector.hpp"
 
-// ---- threads: those of the OpenMP that torch has loaded, by its binary interface, so that there are no others
+// ---- threads of the OpenMP runtime that torch has loaded, by its binary interface, so that there is no second pool
 
 using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 using Number = int (*)();
 static Parallel run_parallel = nullptr;
 static Number thread_number = nullptr, thread_count = nullptr;
 
-// What fails for want of memory fails as a whole: nothing may be thrown out of a parallel region, or of C
+// Carries an out-of-memory error of a thread to the caller, because no exception may leave a parallel region or a C
+// function
 struct Failure {
     std::atomic<bool> happened{false};
 
@@ -33,14 +34,14 @@ struct Failure {
     }
 };
 
-// The status that C is given: 0, or 1 where it failed
+// Returns the status for C: 0, or 1 if f failed
 template <class F> static int guarded(F f) {
     Failure failure;
     failure.note(f);
     return failure.happened;
 }
 
-// f(task) for each, dealt out in turn
+// Calls f(task) for each task, dealt out to the threads in turn
 template <class F> static void each_task(int64_t tasks, int64_t threads, F f) {
     if (!run_parallel || threads < 2 || tasks < 2) {
         for (int64_t task = 0; task < tasks; task++) f(task);
@@ -57,14 +58,14 @@ template <class F> static void each_task(int64_t tasks, int64_t threads, F f) {
     job.failure.raise();
 }
 
-// Of different kinds
+// Tasks of different kinds
 using Tasks = std::vector<std::function<void()>>;
 
 static void run(const Tasks& tasks, int64_t threads) {
     each_task(int64_t(tasks.size()), threads, [&](int64_t task) { tasks[task](); });
 }
 
-// Threads that do a task together, and wait for each other
+// Threads that share a task and wait for each other
 struct Team {
     int64_t me = 0, members = 1;
     struct alignas(64) Count {
@@ -72,31 +73,31 @@ struct Team {
     };
     Count* arrived = nullptr;
 
-    // Till all have come as often
+    // Waits until every member has called this `times` times in total
     void wait(int64_t times) const {
         if (members == 1) return;
         arrived->of.fetch_add(1, std::memory_order_acq_rel);
         for (int spins = 0; arrived->of.load(std::memory_order_acquire) < times * members; spins++)
             if (spins > 1000) std::this_thread::yield();  // there may be more threads than cores
     }
-    // Whoever fails lets the others go on
+    // A member that fails calls this, so that the others do not wait for it
     void leave() const {
         if (members > 1) arrived->of.fetch_add(int64_t(1) << 48, std::memory_order_acq_rel);
     }
 
-    // The first of a member's share of `count` things, which is whole multiples of `unit` of them
+    // Returns the start of a member's share of `count` items, a multiple of `unit` or `count` itself
     int64_t share(int64_t member, int64_t count, int64_t unit) const {
         return std::min(count, (count + unit - 1) / unit * member / members * unit);
     }
 };
 
-// f(task, team): in threads of which all run at the same time, several for each task if there are so many
+// Calls f(task, team) in threads that all run at the same time: several threads per task if there are enough
 template <class F> static void each_team(int64_t tasks, int64_t threads, F f) {
     if (!run_parallel || threads < 2 * tasks) return each_task(tasks, threads, [&](int64_t task) { f(task, Team{}); });
     struct Teams { F& f; int64_t tasks; std::vector<Team::Count> arrived; Failure failure; } teams{f, tasks, std::vector<Team::Count>(tasks), {}};
     auto work = [](void* given) {
         auto& own = *static_cast<Teams*>(given);
-        const int64_t number = thread_number(), members = thread_count() / own.tasks;  // it may be fewer than were asked for
+        const int64_t number = thread_number(), members = thread_count() / own.tasks;  // may be fewer than requested
         const auto attempt = [&](int64_t task, const Team& team) {
             own.failure.note([&] {
                 try {
@@ -116,7 +117,7 @@ template <class F> static void each_team(int64_t tasks, int64_t threads, F f) {
     teams.failure.raise();
 }
 
-// Memory of a thread's own, which it keeps
+// Memory that a thread owns and keeps between calls
 struct Memory {
     struct Free {
         void operator()(real* at) { std::free(at); }

@@ -1,5 +1,5 @@
-// Vectors of float or double by the compiler's vector extensions, as wide as the machine has them, and the functions that
-// steps call: GCC and Clang, any CPU.
+// Vectors of float or double, as wide as the machine supports, and the functions that steps call. Uses the vector
+// extensions of GCC and Clang, and works on any CPU.
 #pragma once
 #include <array>
 #include <cmath>
@@ -21,7 +21,7 @@ constexpr int BYTES = 16;
 #if defined(__aarch64__)
 #include <arm_neon.h>
 #endif
-// The largest tile of sums, rows by vectors, that the registers hold beside what is multiplied
+// The largest tile of sums (rows times vectors) that fits into registers along with the operands
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int MOST_SUMS = 24;
 #else
@@ -34,7 +34,7 @@ constexpr int MOST_SUMS = 12;
 typedef real V __attribute__((vector_size(BYTES)));
 constexpr int L = BYTES / sizeof(real);  // lanes
 typedef std::conditional_t<sizeof(real) == 4, int32_t, int64_t> whole;
-typedef whole M __attribute__((vector_size(BYTES)));  // truth values: all bits, or none
+typedef whole M __attribute__((vector_size(BYTES)));  // truth values: all bits set, or none
 
 template <class T, int N> using Each = std::array<T, N ? N : 1>;
 
@@ -43,7 +43,7 @@ INLINE V select(M condition, V yes, V no) { return condition ? yes : no; }
 INLINE M bits(V x) { return (M)x; }
 INLINE V number(M x) { return (V)x; }
 
-// x y + sum. Compilers fuse it or not as they see fit, from one loop to the next; sums must not depend on which loop takes them.
+// x y + sum. Compilers decide loop by loop whether to fuse it, but sums must not depend on the loop that computes them.
 INLINE V multiply_add(V x, V y, V sum) {
     constexpr bool single = sizeof(real) == 4;
 #if defined(__AVX512F__)
@@ -73,10 +73,10 @@ INLINE V load(const real* at) {
 
 INLINE void store(real* at, V value) { std::memcpy(at, &value, sizeof value); }
 
-// Numbers as they are computed with: where they lie, or in `room`
+// Returns numbers in the type of arithmetic: in place, or converted into `room`
 INLINE const real* widened(const real* at, int64_t, real*) { return at; }
 
-#if STORED_BFLOAT16  // and computed with in float32
+#if STORED_BFLOAT16  // stored in bfloat16, computed in float32
 struct bfloat16 {
     uint16_t bits;
 };
@@ -115,14 +115,14 @@ INLINE void store(bfloat16* at, V value) {
 }
 #endif
 
-// How many lanes of a vector exist: all, known when compiled, or the first few of the last one
+// The number of lanes in use is a Full (all, known at compile time), or an int for the first lanes of the last vector
 struct Full {
     constexpr operator int() const { return L; }
 };
 template <class T> INLINE V load(const T* at, Full) { return load(at); }
 template <class T> INLINE void store(T* at, V value, Full) { store(at, value); }
 
-// The first `count` lanes, 1 to L; the others are zero, or not stored
+// Loads or stores the first `count` lanes (1 to L). The other lanes are loaded as zero, and not stored.
 template <class T> INLINE V load(const T* at, int count) {
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<T, float>) return (V)_mm512_maskz_loadu_ps((1u << count) - 1, at);
@@ -141,7 +141,7 @@ template <class T> INLINE void store(T* at, V value, int count) {
     for (int k = 0; k < count; k++) store_one(at + k, value[k]);
 }
 
-// As it would be after it was stored and loaded
+// Rounds a value as storing and loading it would
 template <class T> INLINE V rounded(V value) {
     if constexpr (std::is_same_v<T, real>) return value;
     alignas(BYTES) T lanes[L];
@@ -158,36 +158,37 @@ template <class F> INLINE V lanewise(V x, F f) {
 }
 
 INLINE V abs(V x) { return number(bits(x) & std::numeric_limits<whole>::max()); }
-INLINE V maximum(V x, V y) { return select((x > y) | (x != x), x, y); }  // nan where either is
+INLINE V maximum(V x, V y) { return select((x > y) | (x != x), x, y); }  // nan if either is nan
 INLINE V minimum(V x, V y) { return select((x < y) | (x != x), x, y); }
 
-// 2^n for whole n between the exponents of normal numbers
+// 2^n for integer n in the exponent range of normal numbers
 INLINE V two_to(V n) {
     constexpr int mantissa = std::numeric_limits<real>::digits - 1;
     constexpr whole bias = std::numeric_limits<real>::max_exponent - 1;
     return number((__builtin_convertvector(n, M) + bias) << mantissa);
 }
 
-// To the nearest whole number, |x| < 2^22: the sum has no room for a fraction
+// Rounds to the nearest integer, for |x| < 2^22: the sum has no mantissa bits left for a fraction
 INLINE V nearest(V x) {
     constexpr real shift = sizeof(real) == 4 ? real(0x1.8p23) : real(0x1.8p52);
     return (x + shift) - shift;
 }
 
-// Within bounds; nan stays
+// Clamps to bounds; nan stays nan
 INLINE V clamp(V x, real low, real high) {
     x = select(x < low, splat(low), x);
     return select(x > high, splat(high), x);
 }
 
-// e^x = 2^n e^r with n whole and |r| <= log(2)/2: n, and e^r - 1 by its Taylor series, to the last bit of a mantissa
+// e^x = 2^n e^r with integer n and |r| <= log(2)/2. Returns n, and e^r - 1 by its Taylor series, to the last bit of a
+// mantissa.
 struct Parts {
     V n, minus_one;
 };
 INLINE Parts exp_parts(V x) {
     constexpr bool single = sizeof(real) == 4;
-    constexpr real high = single ? real(0.693359375) : real(0x1.62e42fefa38p-1);  // log(2), with zeros at its end
-    constexpr real low = single ? real(-2.12194440054690583e-4) : real(0x1.ef35793c7673p-45);  // the rest of it
+    constexpr real high = single ? real(0.693359375) : real(0x1.62e42fefa38p-1);  // log(2) with trailing zero bits
+    constexpr real low = single ? real(-2.12194440054690583e-4) : real(0x1.ef35793c7673p-45);  // the rest of log(2)
     const V n = nearest(x * real(1.44269504088896340736));
     const V r = (x - n * high) - n * low;
     V p;
@@ -203,31 +204,31 @@ INLINE Parts exp_parts(V x) {
     return {n, p * r * r + r};
 }
 
-constexpr real TOP = sizeof(real) == 4 ? real(88.7228394) : real(709.782712893384);        // beyond it e^x is infinite,
-constexpr real BOTTOM = sizeof(real) == 4 ? real(-103.972084) : real(-745.1332191019412);  // below it, zero
-constexpr real NORMAL = sizeof(real) == 4 ? real(87) : real(708);  // within it, e^x and e^-x are normal numbers
+constexpr real TOP = sizeof(real) == 4 ? real(88.7228394) : real(709.782712893384);        // above it e^x is infinite
+constexpr real BOTTOM = sizeof(real) == 4 ? real(-103.972084) : real(-745.1332191019412);  // below it e^x is zero
+constexpr real NORMAL = sizeof(real) == 4 ? real(87) : real(708);  // up to it e^x and e^-x are normal numbers
 
 INLINE V exp(V x) {
     const auto [n, minus_one] = exp_parts(clamp(x, BOTTOM, TOP));
-    const V half = nearest(n * real(0.5));  // in two steps, as 2^n alone may be beyond the exponents
+    const V half = nearest(n * real(0.5));  // in two steps, because 2^n alone may be out of range
     const V y = (minus_one + real(1)) * two_to(half) * two_to(n - half);
     return select(x > TOP, splat(std::numeric_limits<real>::infinity()), select(x < BOTTOM, V{}, y));
 }
 
 INLINE V sigmoid(V x) {
-    const auto [n, minus_one] = exp_parts(clamp(-x, -NORMAL, NORMAL + 2));  // at the end 2^n is infinite, and this 0
+    const auto [n, minus_one] = exp_parts(clamp(-x, -NORMAL, NORMAL + 2));  // at the end 2^n is infinite
     return real(1) / ((minus_one + real(1)) * two_to(n) + real(1));
 }
 
 // (e^2|x| - 1) / (e^2|x| + 1)
 INLINE V tanh(V x) {
     const V magnitude = abs(x);
-    const auto [n, minus_one] = exp_parts(clamp(magnitude * real(2), real(0), real(40)));  // beyond it is 1
+    const auto [n, minus_one] = exp_parts(clamp(magnitude * real(2), real(0), real(40)));  // beyond 40 the result is 1
     const V scale = two_to(n), t = minus_one * scale + (scale - real(1));
     return number(bits(t / (t + real(2))) | (bits(x) & ~std::numeric_limits<whole>::max()));
 }
 
-// Less common: by the C library, lane by lane
+// Less common functions call the C library lane by lane
 INLINE V exp2(V x) { return lanewise(x, [](real v) { return std::exp2(v); }); }
 INLINE V log(V x) { return lanewise(x, [](real v) { return std::log(v); }); }
 INLINE V log1p(V x) { return lanewise(x, [](real v) { return std::log1p(v); }); }

@@ -1,1 +1,1 @@
-"""Pure functions that choose the schedule that runs a recurrence, and its tile, and say why."""
+"""Plans how to run a recurrence: chooses its schedule and tile, and says why."""

@@ -1,4 +1,4 @@
-"""The GPUs that plans are made for, by architecture. Importing this needs neither Triton nor a GPU."""
+"""Lists the GPU architectures that plans are made for. Importing it needs neither Triton nor a GPU."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ KIB = 1024
 
 
 class Arch(NamedTuple):
-    """What a plan depends on of a GPU."""
+    """Holds the properties of a GPU that a plan depends on."""
 
     name: str
-    backend: str  # Triton's: "cuda" or "hip"
-    version: int | str  # as Triton's targets have it
+    backend: str  # of Triton: "cuda" or "hip"
+    version: int | str  # in the form that Triton's targets use
     warp_size: int
     shared_limit: int  # bytes of shared memory that a block may have
 
@@ -36,9 +36,9 @@ ARCHS = {
 
 @cache
 def arch_of(device: torch.device) -> Arch | str:
-    """What to plan for on a CUDA or ROCm device, or why nothing can be planned, as a clause.
+    """Return the architecture to plan for on a CUDA or ROCm device, or a clause that says why there is none.
 
-    A GPU that is not known here has the plans of the nearest older one that is, within its own shared memory.
+    A GPU that is not listed in `ARCHS` is planned for as the nearest older one, within its own shared memory.
     """
     properties = torch.cuda.get_device_properties(device)
     if torch.version.hip:

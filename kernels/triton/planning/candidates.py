@@ -1,4 +1,4 @@
-"""The plans among which measurement may choose: tiles beside the rule's own that it would allow."""
+"""Lists the plans that a measurement may choose from: the capacity rule's own and others that the rule allows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seqnets.kernels.triton.planning.plan import Plan
 
 
 def candidates(demand: Demand, arch: Arch) -> list[Plan]:
-    """Plans for one pass that fit the GPU by the capacity rule, its own choice first; none where it refuses."""
+    """Return plans for one pass that fit the GPU by the capacity rule, its own choice first; none if it refuses."""
     default = choose(demand, arch)
     if isinstance(default, Refusal):
         return []
@@ -21,7 +21,7 @@ def candidates(demand: Demand, arch: Arch) -> list[Plan]:
 
 
 def _variations(demand: Demand, arch: Arch, base: Plan) -> Iterator[Plan]:
-    """Its schedule with other rows, units, depths, warps and stages."""
+    """Yield plans with the schedule of `base` and other rows, units, depths, warps and stages."""
     tiled = base.schedule == "tiled"
     units = {16, base.block_u, 2 * base.block_u} if tiled and not demand.reduces_rows else {base.block_u}
     depths = {base.block_k, 2 * base.block_k} if tiled else {base.block_k}

@@ -1,6 +1,7 @@
-"""Which schedule runs a recurrence, with which tile, and why: pure functions of the problem and the GPU.
+"""Implements the capacity rule: which schedule runs a recurrence, with which tile, and why.
 
-The rule claims only what compiles without spills and within the shared memory: `tests/kernels/test_compiled.py` holds it.
+These are pure functions of the problem and the GPU. The rule claims only what compiles without spills and within the
+shared memory; `tests/kernels/test_compiled.py` checks that.
 
 Shape legend: N heads, U units per head, G gates, S states, P parameters, M masks.
 """
@@ -16,13 +17,13 @@ import torch
 from seqnets.kernels.triton.planning.arch import KIB, Arch
 from seqnets.kernels.triton.planning.plan import Plan
 
-MARGIN = 2 * KIB  # of shared memory, for what other versions of the compiler may add
-REGISTERS = 65536  # of a block; and a thread has at most
-MOST_REGISTERS = 255
+MARGIN = 2 * KIB  # bytes of shared memory that are left free for what other versions of the compiler may add
+REGISTERS = 65536  # that a block may have
+MOST_REGISTERS = 255  # that a thread may have
 
 
 class Demand(NamedTuple):
-    """One pass over one recurrence."""
+    """Describes one pass over one recurrence, as far as its plan depends on it."""
 
     gates: int
     states: int
@@ -42,14 +43,16 @@ class Refusal(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """How much each takes; warps have 32 threads. `held` was found by compiling: the other registers are for addresses and
-    temporaries. Products without tensor cores take more of those, hence more warps.
+    """Holds what the tiles of one kind of arithmetic take. Warps count as 32 threads each.
+
+    The numbers `held` were found by compiling: the other registers are for addresses and temporaries. Products without
+    tensor cores take more of those, and therefore more warps.
     """
 
-    warp_units: int  # of a warp, where a program has all units
+    warp_units: int  # units per warp, where a program has all units of a head
     most_warps: int
     tiled_warps: int
-    held: tuple[int, int]  # registers of 255 for what lives during a product, see `_held`; forward and backward
+    held: tuple[int, int]  # registers, of 255, for what lives during a product (see `_held`); forward and backward
 
 
 TILES = {
@@ -62,7 +65,12 @@ TILES = {
 
 @cache
 def choose(demand: Demand, arch: Arch, schedule: str | None = None) -> Plan | Refusal:
-    """The plan for a demand: resident where it fits, else tiled; or by that `schedule`, ``"resident"`` or ``"tiled"``.
+    """Return the plan for a demand, or the refusal of one.
+
+    Args:
+        demand: the pass to plan.
+        arch: the GPU to plan for.
+        schedule: ``"resident"`` or ``"tiled"``; by default resident where it fits, and tiled otherwise.
 
     Raises:
         ValueError: there is no such schedule.
@@ -84,7 +92,7 @@ def choose(demand: Demand, arch: Arch, schedule: str | None = None) -> Plan | Re
 
 
 def misfit(demand: Demand, arch: Arch, plan: Plan) -> str | None:
-    """Why a plan would spill registers or not fit in shared memory, as a clause; None if it does neither."""
+    """Return a clause that says why a plan would spill registers or exceed shared memory; None if it does neither."""
     size = demand.dtype.itemsize
     needed = _staged(demand, plan.block_b, plan.block_u)
     if plan.schedule == "resident":
@@ -111,8 +119,9 @@ def _first_that_fits(demand: Demand, arch: Arch, plans: Iterator[Plan]) -> Plan 
     return Refusal(why)
 
 
-# A tile has 16 rows, which tensor cores multiply at once: the batch is not known here, and more rows make a step no faster,
-# as reading the weight bounds it, but leave more of the GPU idle. Where registers are short a tile has fewer.
+# A tile has 16 rows, which tensor cores multiply at once. The batch size is not known here, and more rows make a step
+# no faster, as reading the weight bounds it, but leave more of the GPU idle. Where registers are short, a tile has
+# fewer rows.
 
 
 def _resident(demand: Demand, arch: Arch) -> Iterator[Plan]:
@@ -126,14 +135,15 @@ def _resident(demand: Demand, arch: Arch) -> Iterator[Plan]:
 
 
 def _tiled(demand: Demand, arch: Arch) -> Iterator[Plan]:
-    # A program reads its part of the weight anew in each launch, so it has few units. What it reads at once is long, as
-    # the barriers between are what a launch waits for, and longer in backward, whose products are narrow and deep.
+    # A program reads its part of the weight again in each launch, so it has few units. It reads long pieces at once,
+    # because a launch waits for the barriers between pieces. They are longer in backward, whose products are narrow and
+    # deep.
     padded = padded_units(demand.units)
     depth = padded_units(demand.units * demand.gates) if demand.backward else padded
     blocks, warps = [(16, 16), (8, 16)], _tile(demand, arch).tiled_warps
     block_k = min((512 if demand.backward and warps == 4 else 256) // demand.dtype.itemsize, depth)
     stages: tuple[int, ...] = (4, 3, 2) if arch.backend == "cuda" else (2,)  # AMD's pipeline is in registers
-    if demand.reduces_rows:  # one program has to have the row: less of everything else
+    if demand.reduces_rows:  # one program must have the whole row, so it has less of everything else
         blocks = [(16, padded), (8, padded), (4, padded)]
         most = 16 if arch.backend == "cuda" and demand.dtype.itemsize < 8 else 8
         block_k, warps, stages = 16, _warps(padded, 4, most), (2,)
@@ -145,7 +155,7 @@ def _tiled(demand: Demand, arch: Arch) -> Iterator[Plan]:
 def _plan(
     demand: Demand, arch: Arch, schedule: str, block: tuple[int, int, int], warps: int, stages: int, why: str = ""
 ) -> Plan:
-    # a program has its processor to itself, so the compiler need not save registers for the sake of others
+    # a program has its multiprocessor to itself, so the compiler need not save registers for other programs
     registers = registers_of(warps) if arch.backend == "cuda" else None
     return Plan(schedule, *block, warps * 32 // arch.warp_size, stages, demand.precision, registers, why)
 
@@ -159,7 +169,7 @@ def _tile(demand: Demand, arch: Arch) -> Tile:
 
 
 def padded_units(units: int) -> int:
-    """As tiles have them: powers of two."""
+    """Round a number of units up to what tiles have: a power of two, at least 16."""
     return max(16, 1 << (units - 1).bit_length())
 
 
@@ -168,34 +178,35 @@ def _warps(block_u: int, each: int, most: int) -> int:
 
 
 def _staged(demand: Demand, rows: int, block_u: int) -> int:
-    """Bytes of shared memory through which tiles go from one layout to another."""
+    """Return the bytes of shared memory through which tiles are converted from one layout to another."""
     at_once = 2 if demand.dtype is torch.float64 else 1
     return at_once * rows * block_u * max(demand.gates * demand.dtype.itemsize, 4)
 
 
 def _held(demand: Demand, schedule: str) -> float:
-    """Registers for a unit of a row: sums, states and parameters, and what was read before the product."""
+    """Return the registers per unit and row: sums, states, parameters, and what was read before the product."""
     G, S, P, M = demand.gates, demand.states, demand.params, demand.masks
     R = 2 if demand.reduces_rows else 0  # tiles that wait for their reduction
     stored = demand.dtype.itemsize / 4
     carried = 2 if demand.dtype is torch.float64 else 1
     if demand.backward:
         return carried * (G + S + P + R) + stored * (2 * G + 2 * S + M + (0 if demand.additive else G))
-    ahead = 2 if schedule == "resident" else 1  # which reads for the next step too
+    ahead = 2 if schedule == "resident" else 1  # it also reads ahead for the next step
     return carried * (G + S + P + R) + stored * ahead * (G + M)
 
 
 def registers_of(warps: int) -> int:
-    """That a thread may have."""
+    """Return how many registers each thread may have in a block of that many warps of 32 threads."""
     return min(MOST_REGISTERS, REGISTERS // (32 * warps))
 
 
 def _fits_registers(demand: Demand, arch: Arch, plan: Plan) -> bool:
     warps = plan.warps * arch.warp_size // 32
     each = plan.block_b * plan.block_u / (32 * warps)
-    if each <= 1 and not demand.reduces_rows:  # no tile asks less of a thread
+    if each <= 1 and not demand.reduces_rows:  # a thread has one entry at most, and no tile asks for less
         return True
-    if demand.units % plan.block_u:  # rows begin anywhere and end within a tile: more addresses, and masks
+    # rows begin at any address and end within a tile, which takes more addresses and masks
+    if demand.units % plan.block_u:
         each *= 1.5
     share = _tile(demand, arch).held[demand.backward] / MOST_REGISTERS
     return each * _held(demand, plan.schedule) <= share * registers_of(warps)

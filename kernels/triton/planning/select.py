@@ -1,4 +1,4 @@
-"""The plan for tensors that are here: by rule, unless this GPU was measured, or a schedule is asked for."""
+"""Selects the plan for given tensors: by the capacity rule, unless this GPU was measured or a schedule is requested."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from seqnets.kernels.triton.planning.plan import Plan
 from seqnets.kernels.triton.planning.tuned import is_consulted, tuned_plan
 from seqnets.overrides import override
 
-INTERPRETED_ARCH = "sm_90"  # whose plans the interpreter runs
+INTERPRETED_ARCH = "sm_90"  # the interpreter runs the plans of this architecture
 
 _schedules: list[list[str]] = []
-_trials: dict[bool, Plan] = {}  # by pass
+_trials: dict[bool, Plan] = {}  # by pass: True is backward
 
 
 @contextmanager
 def use_schedule(name: str) -> Iterator[None]:
-    """Run kernels by that schedule, ``"resident"`` or ``"tiled"``, within a ``with`` block; for checks and comparisons.
+    """Run kernels by the schedule `name`, ``"resident"`` or ``"tiled"``, within a ``with`` block.
 
-    A problem that it cannot serve raises `BackendError`. It holds for the whole process, not for one thread.
+    This serves checks and comparisons. A problem that the schedule cannot run raises `BackendError`. The choice holds
+    for the whole process, not for one thread.
     """
     with override(_schedules, name):
         yield
@@ -35,7 +36,7 @@ def use_schedule(name: str) -> Iterator[None]:
 
 @contextmanager
 def try_plan(plan: Plan, backward: bool) -> Iterator[None]:
-    """Run one of the passes by that plan within a ``with`` block, whatever the cell, in all threads."""
+    """Run one of the passes by `plan` within a ``with`` block, whatever the cell, in all threads."""
     _trials[backward] = plan
     try:
         yield
@@ -44,19 +45,22 @@ def try_plan(plan: Plan, backward: bool) -> Iterator[None]:
 
 
 def arch_here(device: torch.device) -> Arch | str:
-    """The architecture to plan for, or why there is none."""
+    """Return the architecture to plan for, or a clause that says why there is none."""
     return ARCHS[INTERPRETED_ARCH] if interpreted() else arch_of(device)
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """Of float32 products: as torch's own RNNs have it, by `torch.backends.cudnn.rnn.fp32_precision`, TF32 by default."""
+    """Return the precision of float32 products, ``"tf32"`` or ``"ieee"``; for another dtype, ``"ieee"``.
+
+    As for torch's own RNNs, `torch.backends.cudnn.rnn.fp32_precision` decides, which allows TF32 by default.
+    """
     if dtype is not torch.float32:
         return "ieee"
     return "ieee" if torch.backends.cudnn.rnn.fp32_precision == "ieee" else "tf32"  # type: ignore[attr-defined]
 
 
 def demand_of(cell: Cell, U: int, N: int, dtype: torch.dtype, backward: bool) -> Demand:
-    """What one pass asks of the capacity rule."""
+    """Describe one pass over a cell's recurrence to the capacity rule."""
     generated = generate(cell)
     return Demand(
         gates=cell.gates,
@@ -74,7 +78,7 @@ def demand_of(cell: Cell, U: int, N: int, dtype: torch.dtype, backward: bool) ->
 
 
 def find_plan(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> Plan | str:
-    """How to run one pass, or why no schedule can, as a clause."""
+    """Return the plan of one pass, or a clause that says why no schedule can run it."""
     if backward in _trials:
         return _trials[backward]
     arch = arch_here(device)
@@ -87,7 +91,11 @@ def find_plan(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.devi
 def find_plan_on(
     arch: Arch, device: torch.device | None, cell: Cell, demand: Demand, schedule: str | None
 ) -> Plan | str:
-    """How to run one pass on such a GPU: by the capacity rule, or as measured on the device, where there is one."""
+    """Return the plan of one pass on such a GPU, or a clause that says why no schedule can run it.
+
+    The plan is the one measured on `device`, if there is one and `schedule` allows its schedule. Otherwise it is the
+    capacity rule's.
+    """
     plan = choose(demand, arch, schedule)
     if isinstance(plan, Refusal):
         return plan.why
@@ -98,16 +106,16 @@ def find_plan_on(
 
 
 def why_no_plan(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> str | None:
-    """Why no schedule can run one pass, as a clause, or None."""
+    """Return a clause that says why no schedule can run one pass, or None."""
     plan = find_plan(cell, U, N, dtype, device, backward)
     return plan if isinstance(plan, str) else None
 
 
 def plan_for(cell: Cell, U: int, N: int, dtype: torch.dtype, device: torch.device, backward: bool) -> Plan:
-    """The plan alone.
+    """Return the plan of one pass.
 
     Raises:
-        BackendError: no schedule can; the message says why.
+        BackendError: no schedule can run it; the message says why.
     """
     plan = find_plan(cell, U, N, dtype, device, backward)
     if isinstance(plan, str):

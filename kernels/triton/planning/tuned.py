@@ -1,4 +1,4 @@
-"""The plans that were measured fastest on this machine, kept on disk for what they depend on; see `autotune`."""
+"""Keeps on disk the plans that `autotune` measured fastest on this machine, keyed by what they depend on."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ ENVIRONMENT_VARIABLE = "SEQNETS_TUNED"
 
 
 def is_consulted() -> bool:
-    """Whether measured plans overrule the capacity rule: not with ``SEQNETS_TUNED=0``."""
+    """Tell whether measured plans overrule the capacity rule: always, unless ``SEQNETS_TUNED=0`` is set."""
     return os.environ.get(ENVIRONMENT_VARIABLE, "").lower() not in ("0", "false", "off", "no")
 
 
 @cache
 def tuned_plan(digest: str, demand: Demand, arch: Arch, device: torch.device) -> Plan | None:
-    """The measured plan for a generated cell (its digest), or None. The disk is asked once per process."""
+    """Return the measured plan for a generated cell, given by its digest, or None.
+
+    A plan that is no longer among the candidates is ignored. The disk is read once per process.
+    """
     known = store.read("plan", _key(digest, demand, device), lambda value: value["plan"])
     return next((plan for plan in candidates(demand, arch) if plan._asdict() == known), None)
 

@@ -1,1 +1,1 @@
-"""The generic kernels: time and tiles are theirs, what a step computes is the cell's."""
+"""Contains the generic kernels, which handle time and tiles. The cell defines what a step computes."""

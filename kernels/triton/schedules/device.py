@@ -1,9 +1,10 @@
-"""What the schedules share on the device: where things lie, and how a tile is loaded, multiplied and stored.
+"""Holds what the schedules share on the device: memory offsets, and how tiles are loaded, multiplied and stored.
 
 Shape legend: T time steps, B batch, D directions, N heads, U units per head (H = N·U), G gates, Q = G·U.
 
-Gates lie packed, those of a unit side by side, so that one wide load, product and store serves several: in packs of 4, 2
-and 1 (three gates are a pack of 2 and one of 1), each ``(U, width)`` within Q. See `seqnets.kernels.triton.layout`.
+Gates are packed: those of one unit lie side by side, so that one wide load, product or store serves several. A pack has
+4, 2 or 1 gates (three gates are a pack of 2 and a pack of 1) and is ``(U, width)`` within Q. See
+`seqnets.kernels.triton.layout`.
 """
 
 import triton
@@ -12,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def unpack(tile, width: tl.constexpr):
-    """``(B, U·width)`` -> `width` tiles ``(B, U)``."""
+    """Split a tile ``(B, U·width)`` into `width` tiles ``(B, U)``."""
     if width == 1:
         return (tile,)
     elif width == 2:
@@ -26,7 +27,7 @@ def unpack(tile, width: tl.constexpr):
 
 @triton.jit
 def pack(tiles, first: tl.constexpr, width: tl.constexpr):
-    """``tiles[first : first + width]``, each ``(B, U)`` -> ``(B, U·width)``."""
+    """Join ``tiles[first : first + width]``, each ``(B, U)``, into one tile ``(B, U·width)``."""
     if width == 1:
         return tiles[first]
     elif width == 2:
@@ -41,11 +42,11 @@ def pack(tiles, first: tl.constexpr, width: tl.constexpr):
 
 @triton.jit
 def settle(tile):
-    """A product, unchanged, but laid over threads as what is loaded and stored.
+    """Convert a product to the layout of loaded and stored tiles, without changing its values.
 
-    Tensor cores leave two neighbouring columns with a thread. Splitting and joining again pairs that lie two columns apart
-    needs four, as loads have them, so the compiler changes the layout here, once and in the tile's own dtype, rather than
-    later for each gate, state and store.
+    Tensor cores leave two neighboring columns with a thread. To split pairs that lie two columns apart, and to join
+    them again, a thread needs four columns, as after a load. So the compiler converts the layout here, once and in the
+    tile's own dtype, rather than later for each gate, state and store.
     """
     pairs = tl.permute(tl.reshape(tile, [tile.shape[0], tile.shape[1] // 4, 2, 2]), [0, 1, 3, 2])
     low, high = tl.split(pairs)
@@ -54,15 +55,16 @@ def settle(tile):
 
 @triton.jit
 def units_from(start, spec: tl.constexpr, width: tl.constexpr = 1):
-    """The columns of a tile that begins with unit `start`, ``(1, BLOCK_U·width)``."""
+    """Return the columns ``(1, BLOCK_U·width)`` of a tile that begins with unit `start`."""
     return start * width + tl.arange(0, spec.BLOCK_U * width)[None, :]
 
 
 @triton.jit
 def place(rows, columns, spec: tl.constexpr, width: tl.constexpr = 1):
-    """``rows + columns``, to load from or store to, with a hint: a thread takes `vector` units, with all their gates.
+    """Return the offsets ``rows + columns`` of a load or store, with a contiguity hint for the compiler.
 
-    Units then lie over threads alike in tiles of every width, and those that meet in arithmetic need no change of layout.
+    By the hint, a thread takes `vector` units with all their gates. Tiles of every width then distribute units over
+    threads in the same way, and tiles that meet in arithmetic need no conversion of the layout.
     """
     vector: tl.constexpr = spec.vector
     return tl.max_contiguous(rows + columns, [1, vector * width])
@@ -70,7 +72,7 @@ def place(rows, columns, spec: tl.constexpr, width: tl.constexpr = 1):
 
 @triton.jit
 def unpack_gates(packs, spec: tl.constexpr):
-    """A tile per pack -> a tile ``(B, U)`` per gate, for arithmetic."""
+    """Convert one tile per pack to one tile ``(B, U)`` per gate, in the dtype of arithmetic."""
     gates = ()
     for p in tl.static_range(len(spec.widths)):
         gates = gates + unpack(packs[p].to(spec.carry), spec.widths[p])
@@ -79,7 +81,7 @@ def unpack_gates(packs, spec: tl.constexpr):
 
 @triton.jit
 def pack_gates(gates, keep, dtype: tl.constexpr, spec: tl.constexpr):
-    """A tile per gate -> a tile per pack, to be stored and multiplied; zero where not `keep`."""
+    """Convert one tile per gate to one tile per pack, in `dtype`, for stores and products; zero where not `keep`."""
     packs = ()
     for p in tl.static_range(len(spec.widths)):
         kept = ()
@@ -91,7 +93,7 @@ def pack_gates(gates, keep, dtype: tl.constexpr, spec: tl.constexpr):
 
 @triton.jit
 def load_gates(ptr, rows, start, mask, spec: tl.constexpr):
-    """A tile per pack, of the units from `start` on; `rows` are the offsets at which the gates of a row begin."""
+    """Load one tile per pack, of the units from `start` on; `rows` are the offsets where the gates of a row begin."""
     packs = ()
     for p in tl.static_range(len(spec.widths)):
         columns = units_from(start, spec, spec.widths[p])
@@ -110,7 +112,7 @@ def store_gates(ptr, packs, rows, start, mask, spec: tl.constexpr):
 
 @triton.jit
 def load_bias(ptr, lane, start, spec: tl.constexpr):
-    """What products start from: the recurrent bias for each row, or zeros."""
+    """Return the initial value of the products, one tile per pack: the recurrent bias in each row, or zeros."""
     packs = ()
     for p in tl.static_range(len(spec.widths)):
         pack = tl.full([spec.BLOCK_B, spec.BLOCK_U * spec.widths[p]], 0.0, spec.carry)
@@ -146,10 +148,9 @@ def where_each(condition, yes, no):
 
 @triton.jit
 def product(a, b, acc, spec: tl.constexpr):
-    """``acc + a @ b``, accumulated in the dtype of `acc`."""
-    if (
-        spec.interpreted and a.dtype == tl.bfloat16
-    ):  # the interpreter multiplies bit patterns; in float32 products are exact
+    """Return ``acc + a @ b``, accumulated in the dtype of `acc`."""
+    # The interpreter would multiply the bit patterns of bfloat16; in float32 the products are exact
+    if spec.interpreted and a.dtype == tl.bfloat16:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, b, acc, input_precision=spec.precision, out_dtype=acc.dtype)
@@ -157,13 +158,16 @@ def product(a, b, acc, spec: tl.constexpr):
 
 @triton.jit
 def batch_rows(spec: tl.constexpr):
-    """The program's rows, ``(BLOCK_B, 1)``: 64 bits, as are all offsets that they enter."""
+    """Return the program's rows ``(BLOCK_B, 1)`` in 64 bits, so that all offsets computed from them are 64-bit too."""
     return tl.program_id(0).to(tl.int64) * spec.BLOCK_B + tl.arange(0, spec.BLOCK_B)[:, None]
 
 
 @triton.jit
 def load_length(ptr, rows, T, B, spec: tl.constexpr):
-    """How many steps each row runs, ``(BLOCK_B, 1)``, or T for all. One beyond T, which is not checked on a GPU, counts as T."""
+    """Return how many steps each row runs: ``(BLOCK_B, 1)``, or T for all rows if there are no lengths.
+
+    A length beyond T, which is not checked on a GPU, counts as T.
+    """
     length = T
     if spec.ragged:
         length = tl.minimum(tl.load(ptr + rows, mask=rows < B, other=0), T).to(tl.int32)
@@ -172,9 +176,9 @@ def load_length(ptr, rows, T, B, spec: tl.constexpr):
 
 @triton.jit
 def time_of(s, length, lane, T, spec: tl.constexpr):
-    """The time step that is processed as the s-th: a reverse direction begins at the row's own end.
+    """Return the time step that is processed as the s-th; a reverse direction begins at the row's own end.
 
-    A row that is finished, ``s >= length``, has s itself: so the steps of every row cover 0..T-1.
+    For a row that is finished, ``s >= length``, it is s itself, so the steps of every row cover 0..T-1.
     """
     if spec.D == 1:
         return s
@@ -186,11 +190,11 @@ def time_of(s, length, lane, T, spec: tl.constexpr):
 
 @triton.jit
 def row_of(t, rows, lane, B, spec: tl.constexpr):
-    """Which row of ``(T, B, D, N)``, in 64 bits."""
+    """Return the 64-bit index of a row in ``(T, B, D, N)``."""
     return (t * B.to(tl.int64) + rows) * (spec.D * spec.N) + lane
 
 
 @triton.jit
 def end_of(rows, lane, B, spec: tl.constexpr):
-    """Where a row of ``(D, B, N, U)`` begins, in 64 bits: of first and last states, say."""
+    """Return the 64-bit offset where a row of ``(D, B, N, U)``, for example of an initial or final state, begins."""
     return ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U

@@ -1,6 +1,6 @@
-"""The resident schedule: one program owns a tile of the batch, one direction and one head, for all time steps.
+"""Implements the resident schedule: one program owns a tile of the batch, one direction and one head for all steps.
 
-Its recurrent weight stays in shared memory and its state in registers; it exchanges nothing with other programs.
+The recurrent weight stays in shared memory and the state in registers. Programs exchange nothing with each other.
 """
 
 import triton
@@ -19,12 +19,12 @@ from seqnets.kernels.triton.schedules.device import (
 )
 from seqnets.kernels.triton.schedules.step import backward_step, forward_step, read_backward, read_forward
 
-# No argument of a kernel is called `params`: Triton's launcher has a variable of that name beside them.
+# No argument of a kernel may be called `params`: it would clash with a variable of Triton's launcher.
 
 
 @triton.jit
 def load_weight(ptr, transposed: tl.constexpr, spec: tl.constexpr):
-    """The recurrent weight ``(U, Q)`` of one head, a tile per pack: (U, U·width), or transposed."""
+    """Load the recurrent weight ``(U, Q)`` of one head as one tile per pack: ``(U, U·width)``, or transposed."""
     packs = ()
     units = tl.arange(0, spec.BLOCK_U)
     for p in tl.static_range(len(spec.widths)):
@@ -41,7 +41,11 @@ def forward(
     x_ptr, weight_ptr, bias_ptr, initial, vectors, masks, lengths_ptr, states, finals, r_ptr, T, B,
     STEP: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
-    """weight ``(D, N, U, Q)``, vectors (the cell's parameters) ``(D, N, U)``, bias ``(D, N, Q)`` or None, lengths ``(B,)`` or None; for the rest see `step`."""
+    """Run all time steps of a forward pass.
+
+    The weight is ``(D, N, U, Q)``, vectors (the cell's parameters) are ``(D, N, U)``, the bias is ``(D, N, Q)`` or
+    None, and lengths are ``(B,)`` or None. See `step` for the rest.
+    """
     lane = tl.program_id(1).to(tl.int64)
     rows = batch_rows(spec)
     units = units_from(0, spec)
@@ -54,7 +58,7 @@ def forward(
     state = load_each(initial, ends, units, inside, spec)
     read = read_forward(x_ptr, masks, 0, length, T, B, lane, rows, 0, spec)
     for s in range(T):
-        # what the next step reads waits for nothing: it is under way while this one computes
+        # the next step's reads depend on nothing that this step computes, so they overlap with it
         coming = read_forward(x_ptr, masks, s + 1, length, T, B, lane, rows, 0, spec)
         h = tl.where(units < spec.U, state[0], 0.0).to(weight_ptr.dtype.element_ty)
         accs = ()
@@ -70,7 +74,7 @@ def backward(
     x_ptr, r_ptr, weight_ptr, initial, vectors, masks, lengths_ptr, states, d_states, d_finals, d_x_ptr, d_r_ptr,
     d_initial, d_params, T, B, GRADIENT: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
-    """The reverse; d_params ``(D, B, N, U)``, per row of the batch."""
+    """Run all time steps of a backward pass, the last first; d_params are ``(D, B, N, U)``, per row of the batch."""
     lane = tl.program_id(1).to(tl.int64)
     rows = batch_rows(spec)
     units = units_from(0, spec)

@@ -1,7 +1,7 @@
-"""One time step of a tile, forward and backward: all that the schedules have in common, between two products.
+"""Computes one time step of a tile, forward and backward: what the schedules share between two recurrent products.
 
-What lies where: x, r and their gradients ``(T, B, D, N, Q)``; states and their gradients ``(T, B, D, N, U)``; first and
-last states and gradients of parameters ``(D, B, N, U)``; parameters ``(D, N, U)``; masks ``(D, T or 1, B, N, U)``.
+Shapes: x, r and their gradients ``(T, B, D, N, Q)``; states and their gradients ``(T, B, D, N, U)``; initial and final
+states and gradients of parameters ``(D, B, N, U)``; parameters ``(D, N, U)``; masks ``(D, T or 1, B, N, U)``.
 `lane` counts directions and heads, ``d·N + n``; `rows` is ``(BLOCK_B, 1)``; `start` is the tile's first unit.
 """
 
@@ -37,7 +37,7 @@ def read_masks(masks, t, inside, T, B, lane, rows, units, spec: tl.constexpr):
 
 @triton.jit
 def read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec: tl.constexpr):
-    """What the s-th step takes from global memory: x, as it lies there, and masks. Nothing at ``s = T``."""
+    """Load what the s-th step reads from global memory: x, still packed, and masks. Load nothing at ``s = T``."""
     t = time_of(s, length, lane, T, spec)
     in_rows = rows < tl.where(s < T, B, 0)
     units = units_from(start, spec)
@@ -50,7 +50,7 @@ def read_forward(x_ptr, masks, s, length, T, B, lane, rows, start, spec: tl.cons
 def forward_step(
     read, accs, state, params, states, r_ptr, s, length, T, B, lane, rows, start, STEP: tl.constexpr, spec: tl.constexpr
 ):
-    """The state after the s-th step, given its recurrent products `accs`, one per pack; stores what is kept of it."""
+    """Return the state after the s-th step, given its recurrent products `accs`, one per pack; store what is kept."""
     t = time_of(s, length, lane, T, spec)
     units = units_from(start, spec)
     cols = units < spec.U
@@ -61,14 +61,16 @@ def forward_step(
     for p in tl.static_range(len(spec.widths)):
         rounded = rounded + (settle(accs[p].to(x[p].dtype)),)
     r = unpack_gates(rounded, spec)
-    if r_ptr is not None:  # packed again, which is free: `accs` lie as a product leaves them, not as stores want it
+    if r_ptr is not None:
+        # `r` is packed again, which costs nothing: `accs` still have the layout of a product, not that of stores
         r_packs = pack_gates(r, in_rows & cols, r_ptr.dtype.element_ty, spec)
         store_gates(r_ptr, r_packs, at * (spec.G * spec.U), start, in_rows, spec)
     x, masks = read
     new = STEP(unpack_gates(x, spec), r, state, params, masks, cols, spec.N * spec.U)
     if spec.ragged:
         new = where_each(s < length, new, state)
-    for k in tl.static_range(len(new)):  # as many; Triton 3.6 cannot tell the length of a tuple that has None
+    # `states` has the same length, but Triton 3.6 cannot tell the length of a tuple that contains None
+    for k in tl.static_range(len(new)):
         if states[k] is not None:
             kept = new[k]
             if spec.ragged and k == 0:  # the output
@@ -81,7 +83,7 @@ def forward_step(
 def read_backward(
     x_ptr, r_ptr, masks, initial, states, d_states, s, length, T, B, lane, rows, start, spec: tl.constexpr
 ):
-    """What the gradient of the s-th step takes from global memory. Nothing at ``s < 0``."""
+    """Load what the gradient of the s-th step reads from global memory. Load nothing at ``s < 0``."""
     t = time_of(s, length, lane, T, spec)
     in_rows = rows < tl.where(s >= 0, B, 0)
     units = units_from(start, spec)
@@ -116,8 +118,10 @@ def backward_step(
     read, d_carried, d_params, params, d_x_ptr, d_r_ptr, s, length, T, B, lane, rows, start, GRADIENT: tl.constexpr,
     spec: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of the states before the s-th step but for the recurrent product, of the step's r, packed, and of the
-    parameters so far; stores those of x (where they are not those of r) and of r.
+    """Compute the gradients of the s-th step, and store those of r and, where they differ from those of r, of x.
+
+    Returns the gradients of the states before the step, without the recurrent product; of the step's r, packed; and of
+    the parameters, summed so far.
     """
     t = time_of(s, length, lane, T, spec)
     cols = units_from(start, spec) < spec.U

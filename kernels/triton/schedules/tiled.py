@@ -1,8 +1,9 @@
-"""The tiled schedule: units are split over programs as well, and one launch runs one time step. It serves any H.
+"""Implements the tiled schedule: units are also split over programs, and one launch runs one time step.
 
-A launch reads all that the one before has written, so the order of launches is the only synchronisation, and a sequence of
-them can be captured in a CUDA graph. States are carried in global memory, in the dtype of arithmetic; what meets the weight
-is read by every program of the next launch, so h lies twice: read from one place, written to the other.
+It serves any H. A launch reads everything that the launch before has written, so the order of launches is the only
+synchronization, and a sequence of launches can be captured in a CUDA graph. States are carried in global memory, in
+the dtype of arithmetic. Every program of a launch multiplies all of h by its part of the weight, so h has two buffers:
+one is read and the other is written.
 """
 
 import triton
@@ -30,7 +31,11 @@ def forward(
     x_ptr, h_ptr, weight_ptr, bias_ptr, carried, vectors, masks, lengths_ptr, states, h_next_ptr, r_ptr, s, T, B,
     STEP: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
-    """h ``(D, B, N, U)`` in the weight's dtype; carried, in that of arithmetic, is updated in place; the rest as in `resident`."""
+    """Run the s-th time step of a forward pass.
+
+    The buffers h and h_next are ``(D, B, N, U)`` in the weight's dtype. The tensors `carried`, of the same shape in
+    the dtype of arithmetic, are updated in place. The rest is as in `resident`.
+    """
     start = tl.program_id(1) * spec.BLOCK_U
     lane = tl.program_id(2).to(tl.int64)
     rows = batch_rows(spec)
@@ -63,10 +68,11 @@ def backward(
     x_ptr, r_ptr, weight_ptr, initial, vectors, masks, lengths_ptr, states, d_states, d_x_ptr, d_r_ptr, d_carried, d_params,
     s, T, B, GRADIENT: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
-    """d_carried and d_params ``(D, B, N, U)``, in the dtype of arithmetic, are updated in place.
+    """Run the s-th time step of a backward pass.
 
-    d_carried lacks the recurrent product with d_r of this step when it is left: the next launch, or the host after the
-    last, adds it.
+    The tensors `d_carried` and `d_params`, ``(D, B, N, U)`` in the dtype of arithmetic, are updated in place.
+    Afterward, d_carried still lacks the recurrent product with this step's d_r. The next launch adds it, or the host
+    after the last launch.
     """
     start = tl.program_id(1) * spec.BLOCK_U
     lane = tl.program_id(2).to(tl.int64)
@@ -89,7 +95,7 @@ def backward(
 
 @triton.jit
 def recurrent_gradient(d_r_ptr, weight_ptr, s, length, T, B, lane, rows, start, spec: tl.constexpr):
-    """``d_r W^T`` of the s-th step; zero at ``s = T``."""
+    """Return ``d_r W^T`` of the s-th step; zero at ``s = T``."""
     t = time_of(s, length, lane, T, spec)
     in_rows = rows < tl.where(s < T, B, 0)
     units = units_from(start, spec)
