@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.conductor import Conductor, Limits
 from benchmarks.contenders import Settings, in_a_line
 from benchmarks.cuda import clocks
 from benchmarks.display import Display, markdown
@@ -20,6 +19,7 @@ from benchmarks.plan import Planned, check, plan
 from benchmarks.plots import draw_all
 from benchmarks.results import read_results, write_csv
 from benchmarks.suites import Refused, measure
+from benchmarks.worker_pool import Limits, WorkerPool
 from seqnets.cores import cores
 from seqnets.errors import ConfigError, RunFolderError
 from seqnets.training.run_folder import write_json
@@ -74,13 +74,13 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
     todo = list(plan(config))
     with (
         Display(len(todo)) as display,
-        Conductor(settings, pythons, scratch, config["seconds"], config["turns"], limits) as conductor,
+        WorkerPool(settings, pythons, scratch, config["seconds"], config["turns"], limits) as pool,
     ):
         try:
             display.say("measures the machine")
             results["machine"] = results["machine"] or rates(nobody)
             display.say("starts the contenders")
-            _refuse_others(results["contenders"], found := conductor.introduce(), folder)
+            _refuse_others(results["contenders"], found := pool.introduce(), folder)
             results["contenders"] = found
             display.introduce(results)
             done = {json.dumps(m["case"], sort_keys=True) for m in results["measurements"]}
@@ -89,7 +89,7 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
                     display.skip()
                     continue
                 display.begin(planned)
-                measured = _one(planned, conductor, config, device, display)
+                measured = _one(planned, pool, config, device, display)
                 results["measurements"].append(measured)
                 write_json(folder / "results.json", results)
                 display.end(measured, results["machine"])
@@ -107,14 +107,14 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
 
 
 def _one(
-    planned: Planned, conductor: Conductor, config: Mapping[str, Any], device: str, display: Display
+    planned: Planned, pool: WorkerPool, config: Mapping[str, Any], device: str, display: Display
 ) -> dict[str, Any]:
     told = {"case": _as_json(planned)}
     if planned.case is None:
         return told | {"refused": planned.refused, "results": {}}
-    names = [name for name in planned.contenders if name in conductor.workers]
+    names = [name for name in planned.contenders if name in pool.workers]
     try:
-        return told | measure(planned.case, names, conductor, config["seed"], device, config["precision"], display.say)
+        return told | measure(planned.case, names, pool, config["seed"], device, config["precision"], display.say)
     except Refused as error:
         return told | {"refused": str(error), "results": {}}
     except Exception as error:  # one case must not cost the others

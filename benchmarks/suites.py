@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from benchmarks.cases import Case, KernelCase, LayerCase, TrainCase
-from benchmarks.conductor import Answer, Conductor
 from benchmarks.contenders import Arrays
 from benchmarks.machine import chain_seconds
 from benchmarks.problem import Oracle, make_arrays
 from benchmarks.results import work_of
+from benchmarks.worker_pool import Answer, WorkerPool
 from seqnets.cells import get_cell
 from seqnets.errors import CellError, SeqnetsError
 from seqnets.kernels.arguments import DTYPES
@@ -27,9 +27,7 @@ class Refused(Exception):
     """Raised when a case cannot be measured here; the message says why."""
 
 
-def measure(
-    case: Case, names: list[str], conductor: Conductor, seed: int, device: str, precision: str, say: Say
-) -> Answer:
+def measure(case: Case, names: list[str], pool: WorkerPool, seed: int, device: str, precision: str, say: Say) -> Answer:
     """Measure a case, and return it as schema.json defines it: ``results`` by contender, and for layers the ``work``.
 
     Raises:
@@ -39,7 +37,7 @@ def measure(
         say("compiles")
         return {"results": {"seqnets": examine(case)}}
     if isinstance(case, TrainCase):
-        return {"results": train(case, names, conductor, say)}
+        return {"results": train(case, names, pool, say)}
     assert isinstance(case, LayerCase)
     say("computes in float64")
     try:
@@ -61,9 +59,9 @@ def measure(
     work = work_of(case, gates, rows) | {"chain_seconds": chain_seconds(case, gates, device)}
     if case.suite == "memory":
         small = dataclasses.replace(case, T=2, B=1)
-        results = conductor.measure_memory(case, small, names, arrays, make_arrays(small, seed), judge, say)
+        results = pool.measure_memory(case, small, names, arrays, make_arrays(small, seed), judge, say)
     else:
-        results = conductor.measure(case, names, arrays, judge, say)
+        results = pool.measure(case, names, arrays, judge, say)
     return {"results": results, "work": work}
 
 
@@ -106,7 +104,7 @@ def _available_bytes() -> int | None:
         return None
 
 
-def train(case: TrainCase, names: list[str], conductor: Conductor, say: Say) -> dict[str, Answer]:
+def train(case: TrainCase, names: list[str], pool: WorkerPool, say: Say) -> dict[str, Answer]:
     """Time steps of training in turns, and return the answer of each contender.
 
     Every contender starts from its own weights, sampled alike, so little can be judged. A contender is right if its
@@ -143,12 +141,12 @@ def train(case: TrainCase, names: list[str], conductor: Conductor, say: Say) -> 
                 return told | {"status": "wrong", "why": f"its {what} {value:.7g}, where the first has {expected:.7g}"}
         return told
 
-    results = conductor.measure(case, names, examples, judge, say, calls=case.steps, turns=turns)
+    results = pool.measure(case, names, examples, judge, say, calls=case.steps, turns=turns)
     for name, result in results.items():
         if result["status"] == "measured":
-            peak = conductor.ask(name, "peak")
+            peak = pool.ask(name, "peak")
             result["peak_bytes"] = [peak["peak_bytes"]] if "peak_bytes" in peak else []
-        conductor.workers[name].stop()  # only the end of its process frees a training
+        pool.workers[name].stop()  # only the end of its process frees a training
     return results
 
 

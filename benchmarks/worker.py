@@ -2,7 +2,7 @@
 
     python -m benchmarks.worker <settings as JSON>
 
-benchmarks/conductor.py is its counterpart. Each contender has a process of its own because libraries do not share one
+benchmarks/worker_pool.py is its counterpart. Each contender has a process of its own because libraries do not share one
 well (thread pools, allocators, CUDA contexts), because a crash must not end the run, and because a contender may live
 in another environment.
 """

@@ -10,11 +10,11 @@ import pytest
 from benchmarks import runner
 from benchmarks.__main__ import _command, commands
 from benchmarks.cases import LayerCase
-from benchmarks.conductor import Gone, Worker
 from benchmarks.contenders import Settings
 from benchmarks.problem import Oracle, make_arrays
 from benchmarks.results import read_results
 from benchmarks.runner import run
+from benchmarks.worker_pool import Gone, Worker
 from seqnets.errors import RunFolderError
 from tests.benchmarks.runs import CONF, config_of
 

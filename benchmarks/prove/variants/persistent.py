@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from seqnets.kernels.triton.math import sigmoid, tanh
-from seqnets.kernels.triton.schedules.device import pack, settle, unpack
+from seqnets.kernels.triton.schedules.device import convert_layout, pack, unpack
 
 LIMIT = tl.constexpr(1 << 22)  # polls before a program gives up, after some seconds
 
@@ -43,7 +43,7 @@ def multiply(h, weight, acc, p: tl.constexpr, PRECISION: tl.constexpr):
 @triton.jit
 def step(acc, x, c, dtype: tl.constexpr):
     """Return the recurrent projections and the new h in `dtype`, and the new c in float32."""
-    r = settle(acc.to(dtype))
+    r = convert_layout(acc.to(dtype))
     i, f, g, o = unpack(r.to(tl.float32) + x.to(tl.float32), 4)
     c = sigmoid(f) * c + sigmoid(i) * tanh(g)
     return r, (sigmoid(o) * tanh(c)).to(dtype), c

@@ -41,7 +41,7 @@ def pack(tiles, first: tl.constexpr, width: tl.constexpr):
 
 
 @triton.jit
-def settle(tile):
+def convert_layout(tile):
     """Convert a product to the layout of loaded and stored tiles, without changing its values.
 
     Tensor cores leave two neighboring columns with a thread. To split pairs that lie two columns apart, and to join
@@ -111,14 +111,14 @@ def store_gates(ptr, packs, rows, start, mask, spec: tl.constexpr):
 
 
 @triton.jit
-def load_bias(ptr, lane, start, spec: tl.constexpr):
+def load_bias(ptr, dn, start, spec: tl.constexpr):
     """Return the initial value of the products, one tile per pack: the recurrent bias in each row, or zeros."""
     packs = ()
     for p in tl.static_range(len(spec.widths)):
         pack = tl.full([spec.BLOCK_B, spec.BLOCK_U * spec.widths[p]], 0.0, spec.carry)
         if ptr is not None:
             columns = units_from(start, spec, spec.widths[p])
-            at = lane * (spec.G * spec.U) + spec.U * spec.firsts[p] + columns
+            at = dn * (spec.G * spec.U) + spec.U * spec.firsts[p] + columns
             pack += tl.load(ptr + at, mask=columns < spec.U * spec.widths[p], other=0.0).to(spec.carry)
         packs = packs + (pack,)
     return packs
@@ -175,7 +175,7 @@ def load_length(ptr, rows, T, B, spec: tl.constexpr):
 
 
 @triton.jit
-def time_of(s, length, lane, T, spec: tl.constexpr):
+def time_of(s, length, dn, T, spec: tl.constexpr):
     """Return the time step that is processed as the s-th; a reverse direction begins at the row's own end.
 
     For a row that is finished, ``s >= length``, it is s itself, so the steps of every row cover 0..T-1.
@@ -183,18 +183,18 @@ def time_of(s, length, lane, T, spec: tl.constexpr):
     if spec.D == 1:
         return s
     elif spec.ragged:
-        return tl.where(lane >= spec.N, tl.where(s < length, length - 1 - s, s), s)
+        return tl.where(dn >= spec.N, tl.where(s < length, length - 1 - s, s), s)
     else:
-        return tl.where(lane >= spec.N, T - 1 - s, s)
+        return tl.where(dn >= spec.N, T - 1 - s, s)
 
 
 @triton.jit
-def row_of(t, rows, lane, B, spec: tl.constexpr):
+def row_of(t, rows, dn, B, spec: tl.constexpr):
     """Return the 64-bit index of a row in ``(T, B, D, N)``."""
-    return (t * B.to(tl.int64) + rows) * (spec.D * spec.N) + lane
+    return (t * B.to(tl.int64) + rows) * (spec.D * spec.N) + dn
 
 
 @triton.jit
-def end_of(rows, lane, B, spec: tl.constexpr):
+def end_of(rows, dn, B, spec: tl.constexpr):
     """Return the 64-bit offset where a row of ``(D, B, N, U)``, for example of an initial or final state, begins."""
-    return ((lane // spec.N * B + rows) * spec.N + lane % spec.N) * spec.U
+    return ((dn // spec.N * B + rows) * spec.N + dn % spec.N) * spec.U

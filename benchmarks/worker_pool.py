@@ -132,7 +132,7 @@ class Limits(NamedTuple):
     run: float  # for a turn
 
 
-class Conductor:
+class WorkerPool:
     """Runs the contenders of a run. Use it as a context manager, which ends their processes on exit.
 
     Args:
@@ -158,7 +158,7 @@ class Conductor:
         self.seconds, self.least_turns, self.limits = seconds, least_turns, limits
         self._folder = tempfile.TemporaryDirectory(prefix="benchmarks-")
 
-    def __enter__(self) -> Conductor:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: Any) -> None:
