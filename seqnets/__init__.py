@@ -1,7 +1,7 @@
-"""Recurrent networks for research: a cell is written once, everything else is derived from it.
+"""Provides recurrent layers for research: a cell is written once, and everything else is derived from it.
 
 >>> from seqnets import LSTM                  # in place of torch.nn.LSTM
->>> from seqnets import cell, Recurrent       # a cell of one's own, and a layer over it
+>>> from seqnets import cell, Recurrent       # a cell of your own, and a layer over it
 """
 
 from seqnets.cells import CELLS, Cell, cell, get_cell

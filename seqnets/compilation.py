@@ -1,4 +1,4 @@
-"""What torch.compile asks rather than traces."""
+"""Marks functions that torch.compile calls instead of tracing them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def constant(function: F) -> F:
-    """Have torch.compile ask `function` once, while it traces, and keep the answer: plain values in and out.
+    """Make torch.compile call `function` once, while it traces, and treat the result as a constant.
 
-    It is `torch.compiler.assume_constant_result`, which would import the compiler along with this library.
+    Arguments and result must be plain values. This does what `torch.compiler.assume_constant_result` does; that one
+    would import the compiler along with this library.
+
+    Returns:
+        The same function, marked.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function

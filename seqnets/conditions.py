@@ -1,4 +1,4 @@
-"""Tells under which modes of PyTorch a call runs, and which tensors bring rules of their own."""
+"""Detects the modes of PyTorch under which a call runs, and tensors that override operations."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ _is_batched_by_old_vmap = torch._C._functorch.is_legacy_batchedtensor
 def in_functional_transform(tensors: Iterable[Tensor]) -> bool:
     """Tell whether torch.func or forward-mode AD transforms the call, or vmap batches one of the tensors.
 
-    ``is_grads_batched=True`` batches cotangents by the older vmap, which is no transform of torch.func.
+    ``is_grads_batched=True`` batches cotangents with the legacy vmap, which is not a transform of torch.func.
     """
-    if torch.compiler.is_compiling():  # the stack cannot be traced; grad and jvp are traced through
+    if torch.compiler.is_compiling():  # the stack cannot be traced, but grad and jvp can
         return any(torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors)
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return True
     return any(map(_is_batched_by_old_vmap, tensors))
 
 
-@constant  # asked outside of the trace: in torch 2.11 Dynamo replaces torch.compiler.is_exporting() by True in every compilation
+# Called outside of the trace: in torch 2.11 Dynamo replaces torch.compiler.is_exporting() by True in every compilation.
+@constant
 def is_exporting() -> bool:
-    """Tell whether torch.export runs, strict or not."""
+    """Tell whether torch.export is running, in strict mode or not."""
     return torch.compiler.is_exporting()
 
 
@@ -43,9 +44,9 @@ _DEFAULT_RULES = (Tensor.__torch_function__.__func__, torch._C._disabled_torch_f
 
 
 def why_own_rules(tensors: Iterable[Tensor]) -> str | None:
-    """Say why a fused operation cannot take tensors that override ``__torch_function__``, as a clause; None where none does.
+    """Return why a fused operation cannot take these tensors, as a clause, or None if it can.
 
-    Such a tensor replaces single operations: a fused one would hide them from it.
+    A tensor that overrides ``__torch_function__`` handles each operation itself. A fused one would hide them from it.
     """
     if torch.compiler.is_compiling():  # Dynamo traces through the overrides
         return None

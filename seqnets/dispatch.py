@@ -1,8 +1,9 @@
-"""Which backend runs a problem, and why.
+"""Selects the backend that runs a problem, and explains the choice.
 
-Strongest first: the layer's ``backend=``, `use_backend`, the environment variable ``SEQNETS_BACKEND``, ``auto``.
-``auto`` takes the first of `BACKENDS` that can serve and does not wait to be asked (``only_if_asked``), and of two that
-compete on the CPU the faster (`race`); a backend asked for by name serves or raises with its reason.
+The backend is requested by, in order of precedence: the layer's ``backend=``, `use_backend`, the environment variable
+``SEQNETS_BACKEND``. The default is ``auto``. It takes the first of `BACKENDS` that can serve the call, but skips those
+that run only on request (``only_if_asked``). Where two backends compete on the CPU, it takes the faster one (`race`). A
+backend that is requested by name either serves the call or raises an error with its reason.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from seqnets.recurrence import Problem, Result
 
 ENVIRONMENT_VARIABLE = "SEQNETS_BACKEND"
 
-# A plain global: torch.compile(fullgraph=True) cannot trace ContextVar.get. The innermost `use_backend` is last.
+# A plain global, as torch.compile(fullgraph=True) cannot trace ContextVar.get. The innermost `use_backend` is last.
 _overrides: list[list[str]] = []
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the dispatch decides for a call.
+    """Describes which backend the dispatch selects for a call, and why; ``str()`` formats it for reading.
 
     Attributes:
-        backend: the backend that will run, or None where the one asked for cannot serve and the call would raise.
-        reasons: backend -> the sentence that says why it cannot serve or, where ``auto`` decides, why that passes over it;
-            None where it can.
-        asked: what was asked for, and where.
-        note: what running it will cost, where that is worth knowing.
+        backend: the backend that will run, or None if the requested one cannot serve and the call would raise.
+        reasons: for each backend, a clause that says why it cannot serve the call or, with ``auto``, why it is passed
+            over; None if it can serve.
+        asked: the requested backend, and where it was requested.
+        note: what running the backend will cost, or None if there is nothing worth knowing.
     """
 
     backend: str | None
@@ -50,10 +51,10 @@ class Explanation:
 
 
 def check_backend(name: str) -> str:
-    """`name` itself if it is ``"auto"`` or a backend.
+    """Return `name` if it is ``"auto"`` or the name of a backend.
 
     Raises:
-        BackendError: it is neither; the message lists the choices.
+        BackendError: If it is neither. The message lists the choices.
     """
     if name != "auto" and name not in BACKENDS:
         raise BackendError(f"unknown backend {name!r}; choose from auto, {', '.join(BACKENDS)}")
@@ -62,12 +63,12 @@ def check_backend(name: str) -> str:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Run every layer that names no backend of its own on `name`, within a ``with`` block or a decorated function.
+    """Run layers on the backend `name` within a ``with`` block or a decorated function.
 
-    It holds for the whole process, not for one thread.
+    It applies to every layer without a ``backend=`` of its own, in all threads of the process. ``"auto"`` is valid too.
 
     Raises:
-        BackendError: there is no such backend.
+        BackendError: If there is no such backend.
     """
     check_backend(name)
     with override(_overrides, name):
@@ -75,7 +76,7 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def requested(layer_backend: str | None) -> tuple[str, str]:
-    """The backend asked for, and by whom."""
+    """Return the requested backend, and a phrase that says where it was requested."""
     if layer_backend is not None:
         return check_backend(layer_backend), "the layer's backend="
     if _overrides:
@@ -85,26 +86,26 @@ def requested(layer_backend: str | None) -> tuple[str, str]:
 
 
 def why_not(backend: Backend, problem: Problem, auto: bool) -> str | None:
-    """Why the backend cannot serve or, for ``auto``, should not, as a clause, or None."""
+    """Return why the backend cannot serve or, with `auto`, should not, as a clause; None if it can."""
     return backend.why_not(problem) or (why_passed_over(backend, problem) if auto else None)
 
 
 def why_passed_over(backend: Backend, problem: Problem) -> str | None:
-    """Why ``auto`` should not take the backend, though it may be able to serve."""
+    """Return why ``auto`` should not take the backend even if it can serve, as a clause, or None."""
     only_if_asked = getattr(backend, "only_if_asked", None)
     return (only_if_asked(problem) if only_if_asked else None) or race.why_slower(backend, problem)
 
 
 def dispatch(problem: Problem, backend: str | None = None) -> Result:
-    """Run the problem on the backend asked for.
+    """Run the problem on the requested backend.
 
     Raises:
-        BackendError: a backend asked for by name cannot serve; the message says why and which can.
+        BackendError: If a backend that was requested by name cannot serve. The message says why, and which can.
     """
     name, _ = requested(backend)
     if name == "auto":
         for candidate in BACKENDS.values():
-            # in this order, as finding out whether a backend can serve may take long
+            # why_not comes second, because it may take long to find out whether a backend can serve
             if why_passed_over(candidate, problem) is None and candidate.why_not(problem) is None:
                 return candidate.run(problem)
     reason = BACKENDS[name].why_not(problem)

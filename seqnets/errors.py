@@ -1,33 +1,33 @@
-"""The errors users meet by name; each message says what was wrong, why, and the way out."""
+"""Defines the errors that users meet by name. Each message says what was wrong, why, and what to do about it."""
 
 
 class SeqnetsError(Exception):
-    """Base of the errors that are this library's own."""
+    """Serves as the base class of all errors that this library defines."""
 
 
 class BackendError(SeqnetsError, RuntimeError):
-    """A backend that was asked for by name cannot serve the call."""
+    """Raised when a backend that was requested by name cannot serve the call, or does not exist."""
 
 
 class CellError(SeqnetsError, ValueError):
-    """A cell's definition is not usable."""
+    """Raised when the definition of a cell is not usable."""
 
 
 class ConfigError(SeqnetsError, ValueError):
-    """A configuration names something that does not exist or cannot work."""
+    """Raised when a configuration names something that does not exist or cannot work."""
 
 
 class DataError(SeqnetsError, RuntimeError):
-    """A data set is missing, incomplete or not what it should be."""
+    """Raised when a data set is missing, incomplete or not what it should be."""
 
 
 class CheckpointError(SeqnetsError, RuntimeError):
-    """A checkpoint cannot be read or written."""
+    """Raised when a checkpoint cannot be read or written."""
 
 
 class DivergenceError(SeqnetsError, ArithmeticError):
-    """A loss or a weight is NaN or infinite."""
+    """Raised when a loss or a weight is NaN or infinite."""
 
 
 class RunFolderError(SeqnetsError, RuntimeError):
-    """The run folder already holds a run."""
+    """Raised when the run folder already holds a run."""

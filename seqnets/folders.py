@@ -1,4 +1,4 @@
-"""Finds and makes the folders of what seqnets can make again, for its user alone."""
+"""Finds and creates private cache folders, for files that seqnets can create again."""
 
 import os
 import stat
@@ -10,24 +10,31 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def cache_directory() -> Path:
-    """``$SEQNETS_CACHE``, else ``seqnets`` in the user's cache folder; without a home, a folder of temporary files."""
+    """Return the folder that holds the caches.
+
+    This is ``$SEQNETS_CACHE``, else ``seqnets`` in the user's cache folder. A user without a home folder gets a private
+    folder among the temporary files.
+    """
     if folder := os.environ.get("SEQNETS_CACHE"):
         return Path(folder).expanduser()
     if folder := os.environ.get("XDG_CACHE_HOME"):
         return Path(folder, "seqnets")
     try:
         return Path.home() / ".cache" / "seqnets"
-    except RuntimeError:  # as some containers have it
+    except RuntimeError:  # there is no home folder, as in some containers
         return _temporary()
 
 
 @cache
 def _temporary() -> Path:
-    """The user's own, for this process and later ones; what anybody may write would not be the user's."""
+    """Return a temporary folder that only the user can write to, for this process and later ones.
+
+    If a folder of that name exists and is not private, a new one is created for this process alone.
+    """
     path = Path(tempfile.gettempdir(), f"seqnets-{os.getuid()}")
     try:
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()  # whatever a link leads to, whoever made the link can lead it elsewhere
+        found = path.lstat()  # not stat: whoever made a link can redirect it later
     except OSError:
         return Path(tempfile.mkdtemp(prefix="seqnets-"))
     mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
@@ -35,10 +42,10 @@ def _temporary() -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, and those around it that are missing, for the user alone. One that exists stays as it is.
+    """Create a folder and its missing parents, accessible to the user alone. An existing folder stays as it is.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: If it cannot be created.
     """
     if not folder.is_dir():
         make_private(folder.parent)
@@ -46,7 +53,7 @@ def make_private(folder: Path) -> None:
 
 
 def is_trusted(found: os.stat_result) -> bool:
-    """Tell whether only the user or root can have written what `os.lstat` or `os.stat` found."""
-    if not hasattr(os, "getuid"):  # on Windows, where these bits mean nothing
+    """Tell whether only the user or root can have written the file that `os.lstat` or `os.stat` describes."""
+    if not hasattr(os, "getuid"):  # on Windows these bits mean nothing
         return True
     return found.st_uid in (os.getuid(), 0) and not found.st_mode & OTHERS_WRITE

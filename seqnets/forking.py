@@ -1,4 +1,4 @@
-"""Tells whether this process is a forked child: neither OpenMP's threads nor the owners of held locks survive a fork."""
+"""Detects forked child processes: neither OpenMP's threads nor the owners of held locks survive a fork."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FORKED = 0x40  # PF_FORKNOEXEC of Linux
 
 
 def _was_forked() -> bool:
-    """Tell whether this process was forked before it imported this library; known on Linux alone."""
+    """Tell whether this process was forked before it imported this library; False where the system is not Linux."""
     try:
         return bool(int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[6]) & FORKED)
     except (OSError, ValueError, IndexError):
@@ -22,18 +22,18 @@ _forked = _was_forked()
 
 
 def is_forked() -> bool:
-    """Tell whether this process was forked and has run no other program since."""
+    """Tell whether this process was forked and has not executed another program since."""
     return _forked
 
 
 def after_fork(renew: Callable[[], None]) -> None:
-    """Have `renew` called in every forked child, to replace locks that another thread of the parent may have held."""
+    """Call `renew` in every forked child, to replace locks that another thread of the parent may have held."""
     if hasattr(os, "register_at_fork"):  # not on Windows, where there is no fork
         os.register_at_fork(after_in_child=renew)
 
 
 class Lock:
-    """Excludes other threads, as `threading.RLock`, but is not held in a forked child by a thread that is not there."""
+    """Excludes other threads like `threading.RLock`, but is released in a forked child if another thread held it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -52,7 +52,7 @@ class Lock:
         self._lock.release()
 
     def acquire(self, seconds: float) -> bool:
-        """Wait for the lock so long at most, and tell whether it is held now."""
+        """Wait for the lock for at most `seconds`, and return whether it was acquired."""
         return self._lock.acquire(timeout=seconds)
 
 

@@ -1,4 +1,4 @@
-"""Ends a command as shells expect where a signal or a closed pipe ends it: in a word, with status 128 plus the signal's number."""
+"""Ends a command as shells expect after a signal or a closed pipe: with one line, and status 128 + signal number."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-CLOSED_PIPE = 13  # SIGPIPE, where there is one
+CLOSED_PIPE = 13  # the number of SIGPIPE, which Windows does not have
 
 _came: int = signal.SIGINT
 
 
 def interrupted_status() -> int:
-    """Return the exit status of a process that a signal interrupts: 128 plus the number of the last that came."""
+    """Return the exit status of an interrupted process: 128 plus the number of the last signal, by default SIGINT."""
     return 128 + _came
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make SIGINT and SIGTERM a KeyboardInterrupt, and end the process without a traceback upon one that nobody handles.
+    """Turn SIGINT and SIGTERM into KeyboardInterrupt, and exit without a traceback if nothing handles it.
 
-    A closed pipe (``… | head``) ends it too. SIGINT comes through where a shell has started the process in the background, and has it
-    ignored. Threads other than the main one leave signals as they are.
+    A closed pipe (``… | head``) ends the process in the same way. SIGINT also arrives in a process that a shell started
+    in the background with SIGINT ignored. In threads other than the main one, signal handlers are left alone.
+
+    Raises:
+        SystemExit: After an interrupt or a closed pipe, with the status that shells expect.
     """
     replaced = {}
     if threading.current_thread() is threading.main_thread():
@@ -40,7 +43,7 @@ def interruptible() -> Iterator[None]:
             raise SystemExit(interrupted_status()) from None
         finally:
             for stream in (sys.stdout, sys.stderr):
-                if stream is not None:  # as where the shell has closed it
+                if stream is not None:  # None if the shell closed the stream
                     stream.flush()
     except BrokenPipeError as error:
         before = error.__context__
@@ -50,7 +53,7 @@ def interruptible() -> Iterator[None]:
             raise before from None
         raise SystemExit(getattr(before, "code", None) or 128 + CLOSED_PIPE) from None
     except SystemExit as end:
-        # as Rich ends a process
+        # Rich ends a process with status 1 when its pipe is closed
         if end.code == 1 and isinstance(end.__context__, BrokenPipeError) and _goes_nowhere(1):
             raise SystemExit(128 + CLOSED_PIPE) from None
         raise
@@ -61,10 +64,13 @@ def interruptible() -> Iterator[None]:
 
 
 def silence(is_gone: Callable[[int], bool]) -> bool:
-    """Have what is still printed go nowhere, as writing to a closed terminal or pipe raises; tell whether one was closed.
+    """Redirect closed output streams to the null device, because writing to a closed terminal or pipe raises an error.
 
     Args:
-        is_gone: tells so of a file descriptor.
+        is_gone: tells whether a file descriptor is closed at its other end.
+
+    Returns:
+        Whether standard output or standard error was closed.
     """
     nowhere, any_gone = os.open(os.devnull, os.O_WRONLY), False
     for descriptor in (1, 2):
@@ -77,7 +83,10 @@ def silence(is_gone: Callable[[int], bool]) -> bool:
 
 
 def has_no_reader(descriptor: int) -> bool:
-    """Tell whether a file descriptor is a pipe that nobody reads any more."""
+    """Tell whether a file descriptor is a pipe without a reader.
+
+    Systems without `select.poll` cannot tell; there it is assumed of standard output alone.
+    """
     if not hasattr(select, "poll"):
         return descriptor == 1
     poll = select.poll()

@@ -1,4 +1,4 @@
-"""Random masks that cells take as arguments: recurrent dropout, variational dropout, zoneout."""
+"""Defines the random masks that cells take as arguments: recurrent dropout, variational dropout, zoneout."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,15 +9,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mask:
-    """How a layer draws one of its cell's masks: zero with probability `p`, drawn anew per sequence or per time step.
+    """Describes how a layer samples one of its cell's masks: zero with probability `p`, per sequence or per time step.
 
     Args:
         p: probability of a zero, in [0, 1), as in `torch.nn.Dropout`.
-        per: ``"sequence"``: one mask for all time steps (Gal and Ghahramani, arXiv:1512.05287); ``"step"``: another
-            at each (recurrent dropout, Semeniuta et al., arXiv:1603.05118; zoneout, Krueger et al., arXiv:1606.01305).
-        scale: divide what is kept by 1 - p, so that the mean is 1 (dropout); without, entries are 0 or 1 (zoneout).
+        per: ``"sequence"`` samples one mask for all time steps (Gal and Ghahramani, arXiv:1512.05287); ``"step"``
+            samples a new one at each step (recurrent dropout, Semeniuta et al., arXiv:1603.05118; zoneout, Krueger et
+            al., arXiv:1606.01305).
+        scale: whether kept entries are divided by 1 - p, so that the mean is 1 (dropout). If False, entries are 0 or 1
+            (zoneout).
 
-    Out of training a mask is its mean: 1 where scaled, else 1 - p.
+    In evaluation mode, a mask is its mean: 1 if scaled, else 1 - p.
+
+    Raises:
+        ValueError: If `p` or `per` is out of range.
     """
 
     p: float
@@ -31,7 +36,7 @@ class Mask:
             raise ValueError(f"a mask is drawn per 'sequence' or per 'step', not per {self.per!r}")
 
     def draw(self, steps: int, batch: int, hidden_size: int, like: Tensor, training: bool) -> Tensor:
-        """A mask of shape ``(B, H)``, or ``(T, B, H)`` per step, with the device and dtype of `like`."""
+        """Sample a mask of shape ``(B, H)``, or ``(T, B, H)`` if per step, with the device and dtype of `like`."""
         shape = (batch, hidden_size) if self.per == "sequence" else (steps, batch, hidden_size)
         kept = 1 - self.p
         if not training:

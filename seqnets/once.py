@@ -1,7 +1,7 @@
-"""Runs what must not run twice at a time in one process: tracing, building, checking and timing kernels.
+"""Serializes work that must not overlap within one process: tracing, building, checking and timing kernels.
 
-Tracing replaces functions of PyTorch for the whole process, and a timing counts whatever else runs. One lock serves all, as these
-meet: checking a cell builds it, and building it traces it.
+Tracing replaces functions of PyTorch for the whole process, and a timing also measures whatever else runs. All of them
+share one lock, because they are nested: checking a cell builds it, and building it traces it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UNKNOWN: Any = object()
 
 
 class _Holder(threading.local):
-    holds = False  # this thread has the lock, or works for the one that has
+    holds = False  # this thread holds the lock, or works for the thread that does
 
 
 _holder = _Holder()
@@ -31,7 +31,7 @@ _lock = Lock()
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """Let no other thread of this process into any such block until this one has ended. Blocks may be nested."""
+    """Keep all other threads of this process out of such blocks until this block ends. Blocks may be nested."""
     if _holder.holds:
         yield
         return
@@ -44,7 +44,7 @@ def exclusive() -> Iterator[None]:
 
 
 def on_behalf(function: Callable[[], R]) -> Callable[[], R]:
-    """Return the function for another thread that the caller waits for: there it may enter what the caller may."""
+    """Wrap a function for a thread that the caller waits for, so that it may enter the blocks that the caller may."""
     holds = _holder.holds
 
     def run() -> R:
@@ -55,12 +55,12 @@ def on_behalf(function: Callable[[], R]) -> Callable[[], R]:
 
 
 class Once(Generic[P, R]):
-    """Keeps the results of a function, as `functools.cache` does, and runs it in one thread at a time; see `once`."""
+    """Caches the results of a function, like `functools.cache`, and runs it in one thread at a time; see `once`."""
 
     def __init__(self, function: Callable[P, R]) -> None:
         wraps(function)(self)
         self._function = function
-        self.known: dict[Any, R] = {}  # by the arguments
+        self.known: dict[Any, R] = {}  # results by arguments
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         key = (args, tuple(kwargs.items())) if kwargs else args
@@ -73,16 +73,17 @@ class Once(Generic[P, R]):
         return found
 
     def cache_clear(self) -> None:
-        """Forget all results."""
+        """Discard all cached results."""
         self.known.clear()
 
 
 def once(function: Callable[P, R]) -> Once[P, R]:
-    """Keep the results of a function, and run it `exclusive` of all others that are decorated so."""
+    """Cache the results of a function, and never run it at the same time as another function decorated so."""
     return Once(function)
 
 
-# A fork waits until no other thread is in such a block: the child would inherit what tracing has replaced, and the locks of imports
+# A fork waits, for at most SECONDS, until no other thread is in an `exclusive` block. Otherwise the child would inherit
+# the functions that tracing has replaced, and the locks of imports that are under way.
 SECONDS = 60.0
 _waited = False
 

@@ -1,4 +1,4 @@
-"""Packages that single experiments need."""
+"""Imports packages that only some experiments need."""
 
 from importlib import import_module
 from typing import Any
@@ -7,10 +7,14 @@ from seqnets.errors import ConfigError
 
 
 def needed(package: str, purpose: str) -> Any:
-    """The package, imported.
+    """Import a package and return it.
+
+    Args:
+        package: the name of the module to import.
+        purpose: what needs it, for the error message.
 
     Raises:
-        ConfigError: it cannot be; the message says how to install it.
+        ConfigError: If it cannot be imported. The message says how to install it.
     """
     try:
         return import_module(package)

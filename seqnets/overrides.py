@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def override(stack: list[list[str]], value: str) -> Iterator[None]:
-    """Put a value on top of a stack, in a list of its own, and take this very list away afterwards.
+    """Push a value onto a stack, wrapped in a list, and remove exactly that list afterwards.
 
-    It may not be the last by then: in another thread a later one may still hold.
+    By then it may no longer be the last entry: another thread may have pushed one that is still in force.
     """
     entry = [value]
     stack.append(entry)

@@ -1,4 +1,7 @@
-"""How far a command is, on standard error: a bar by rich on a terminal, where it is installed, else a line for each part."""
+"""Shows the progress of a command on standard error.
+
+On a terminal this is a progress bar, if rich is installed; otherwise it is a line for each part.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from typing import Any
 
 
 class Progress:
-    """Of so many parts.
+    """Shows how many of a command's parts are done, and estimates the time left.
 
     Args:
-        total: their number.
+        total: the number of parts.
     """
 
     def __init__(self, total: int) -> None:
@@ -33,7 +36,11 @@ class Progress:
             self._bar.stop()
 
     def advance(self, what: str) -> None:
-        """A part is done."""
+        """Report that one more part is done.
+
+        Args:
+            what: a description of that part.
+        """
         self._done += 1
         if self._bar is not None:
             self._bar.update(self._task, advance=1, description=what)
@@ -51,7 +58,7 @@ def _bar() -> Any:
         from rich.table import Column
     except ImportError:
         return None
-    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # what is narrow is cut here
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # on a narrow terminal this column is cut
     return Bar(
         BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False, table_column=rest),
@@ -60,13 +67,13 @@ def _bar() -> Any:
 
 
 def duration(seconds: float) -> str:
-    """In whole seconds, or from two minutes on in minutes."""
+    """Format a duration in whole seconds, at least one, or in minutes from two minutes on."""
     if seconds < 119.5:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min"
 
 
 def about(seconds: float) -> str:
-    """In whole minutes, for an estimate."""
+    """Format an estimate of a duration in whole minutes."""
     minutes = round(seconds / 60)
     return "less than a minute" if seconds < 45 else f"about {minutes} minute{'s' * (minutes > 1)}"

@@ -1,4 +1,7 @@
-"""The time loop over a cell's own step, in plain PyTorch: what the reference runs, and what kernels are checked against."""
+"""Implements the time loop over a cell's own step in plain PyTorch.
+
+The reference backend runs this loop, and kernels are checked against it.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,21 @@ def scan(
     active: Tensor | None = None,
     reverse: bool = False,
 ) -> list[Tensor]:
-    """Run one direction of one layer. Any device, any dtype, any order of derivative.
+    """Run one direction of one layer, on any device, in any dtype, with derivatives of any order.
 
     Args:
-        x_gates: ``(T, B, G·H)``, T ≥ 1, the input projection of every step, `bias_ih` included.
+        cell: the cell whose step is run.
+        x_gates: ``(T, B, G·H)``, T ≥ 1, the input projections of all steps, `bias_ih` included.
         state: the initial states ``(B, H)``, the first ``(B, P)``, in the order of ``cell.states``.
-        weights: the recurrent ones, the cell's parameters and its masks are read; those of the input are not.
-        active: ``(T, B, 1)`` bool, whether the row runs at the step; where not, it keeps its state. None: all always do.
-        reverse: from the last step to the first.
+        weights: the weights of the direction. ``weight_ih`` and ``bias_ih`` are not read.
+        active: ``(T, B, 1)`` bool, whether the row runs at the step; a row that does not keeps its state. None means
+            that all rows run at all steps.
+        reverse: whether to run from the last step to the first.
 
     Returns:
-        The states after every step, ``(T, B, H)`` each, the first ``(T, B, P)``, in the order of time.
+        The states after every step, ``(T, B, H)`` each, the first ``(T, B, P)``, in order of time.
     """
-    # unbind, not indexing: its backward is one stack, where T indexings would each fill a whole gradient
+    # unbind, not indexing: its backward is one stack, while each of T indexings would fill a whole gradient
     steps = x_gates.unbind(0)
     running = None if active is None else active.unbind(0)
     own = _for_each_step(weights, len(steps), autocast_dtype(x_gates))
@@ -45,7 +50,7 @@ def scan(
         new = cell(steps[t].chunk(cell.gates, -1), r_gates.chunk(cell.gates, -1), state, params, masks)
         if weight_hr is not None:
             new = (F.linear(new[0], weight_hr), *new[1:])
-        # a row that is not running keeps its state: finished (forward), or not yet begun (reverse)
+        # a row that is not running keeps its state: it is finished (forward) or has not begun (reverse)
         state = (
             new if running is None else tuple(torch.where(running[t], n, s) for n, s in zip(new, state, strict=True))
         )
@@ -56,17 +61,18 @@ def scan(
 
 
 def _for_each_step(weights: Weights, steps: int, products: torch.dtype | None) -> list[tuple[Any, ...]]:
-    """Give every step its `weight_hh`, `bias_hh`, `weight_hr` and parameters."""
+    """Return ``(weight_hh, bias_hh, weight_hr, *params)`` for each step, with weights cast to the dtype of products."""
     multiplied = [weights.weight_hh, weights.bias_hh, weights.weight_hr]
-    if products is not None:  # autocast would cast them at every step
+    if products is not None:  # cast once; autocast would cast them at every step
         multiplied = [w if w is None else w.to(products) for w in multiplied]
     return list(zip(*(_summed_in_pairs(tensor, steps) for tensor in (*multiplied, *weights.params)), strict=True))
 
 
 def _summed_in_pairs(tensor: Tensor | None, uses: int) -> list[Tensor | None]:
-    """Return an alias of `tensor` for each use, so that autograd adds the gradients of the uses up in a binary tree.
+    """Return an alias of `tensor` for each use, so that autograd sums the gradients of the uses in a binary tree.
 
-    Added up one after another in 16 bits, they would be rounded once for every step: after hundreds of steps little is right.
+    Only 16-bit tensors that require gradients need this. If their gradients were summed one after another, the sum
+    would be rounded at every step and be inaccurate after hundreds of steps.
     """
     if tensor is None or tensor.dtype not in (torch.float16, torch.bfloat16) or not tensor.requires_grad:
         return [tensor] * uses

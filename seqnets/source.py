@@ -1,4 +1,4 @@
-"""Tell which source this is."""
+"""Identifies the source that is running."""
 
 import hashlib
 import subprocess
@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def commit() -> str | None:
-    """Return the commit of the clone this package runs from, ``+changes`` when files differ from it; None outside a clone."""
+    """Return the commit of the clone that this package runs from, or None outside a clone or if git fails.
+
+    ``+changes`` is appended if tracked files differ from the commit.
+    """
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
@@ -22,7 +25,7 @@ def commit() -> str | None:
 
 
 def digest(folders: Iterable[Path], suffixes: tuple[str, ...] = (".py",)) -> str:
-    """Return the SHA-256 of the files in the folders that have these suffixes, in hexadecimal digits."""
+    """Return the SHA-256 digest of all files below the folders that have one of the suffixes, in hexadecimal."""
     found = hashlib.sha256()
     for folder in folders:
         for path in sorted(path for path in folder.rglob("*") if path.suffix in suffixes):

@@ -1,4 +1,4 @@
-"""A table on standard output: by rich on a terminal, where it is installed, else in plain columns."""
+"""Prints tables on standard output: with rich on a terminal, if it is installed, else in plain columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Rows = Sequence[Sequence[str]]
 
 
 def print_table(header: Sequence[str], rows: Rows) -> None:
-    """The last column is free text."""
+    """Print a table on standard output. The last column is free text, which is not padded."""
     if sys.stdout.isatty():
         try:
             _print_rich(header, rows)

@@ -1,7 +1,8 @@
-"""The one tolerance policy: an error against float64 of at most twice that of PyTorch in the same dtype, plus a floor.
+"""Defines the tolerance policy of all comparisons of kernels with PyTorch.
 
-The floor allows for another order of summation where PyTorch's own error happens to be next to nothing. It is relative to
-the largest entry of the oracle. A product in TF32 has the mantissa of float16.
+The error against float64 may be at most twice that of PyTorch in the same dtype, plus a floor. The floor allows for a
+different order of summation where PyTorch's own error happens to be close to zero. It is relative to the largest entry
+of the oracle. Products in TF32 get the floor of float16, which has a mantissa of the same size.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ FLOOR = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 2e-3, torch.b
 
 class Error(NamedTuple):
     what: str  # the output or gradient
-    error: float  # its largest, against float64
-    allowed: float  # by the tolerance policy
+    error: float  # the largest error against float64
+    allowed: float  # the largest error that the tolerance policy allows
 
     @property
     def ratio(self) -> float:
-        """Of the error to what is allowed: at most 1 where kernels agree."""
-        if not math.isfinite(self.allowed):  # PyTorch's own result is no number: nothing can be said of this one
+        """Return the error divided by the allowed error: at most 1 if kernels agree, infinite if it is undefined."""
+        if not math.isfinite(self.allowed):  # PyTorch's own result is not finite, so this one cannot be judged
             return math.inf
         if self.error == 0:
             return 0.0
@@ -32,7 +33,16 @@ class Error(NamedTuple):
 
 
 def verdict(actual: Tensor, baseline: Tensor, oracle: Tensor, tf32: bool = False) -> tuple[float, float]:
-    """The error of `actual` against `oracle` (float64), and what `baseline` (PyTorch, same dtype) allows; nan is infinite."""
+    """Return the largest error of `actual`, and the largest error that the tolerance policy allows.
+
+    Args:
+        actual: the result to judge.
+        baseline: PyTorch's result in the same dtype.
+        oracle: the result in float64.
+        tf32: whether products were computed in TF32.
+
+    A NaN in `actual` counts as an infinite error.
+    """
     floor = FLOOR[torch.float16 if tf32 else actual.dtype]
     if not oracle.numel():
         return 0.0, floor

@@ -1,4 +1,4 @@
-"""torch's own fused LSTM, GRU and RNN: cuDNN on CUDA, oneDNN or native loops on the CPU. Standard cells only."""
+"""Runs torch's own fused LSTM, GRU and RNN: cuDNN on CUDA, oneDNN or native loops on the CPU. Standard cells only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from seqnets.cells import Cell, gru, lstm, rnn_relu, rnn_tanh
 from seqnets.conditions import graph_is_captured, in_functional_transform, is_exporting, why_own_rules
 from seqnets.recurrence import Problem, Result, Weights, active_steps, autocast_dtype, count_heads
 
-# cuDNN gathers weights that do not lie in one block, at each call. Ours never do: they are read at forward, so that
-# parametrised and replaced weights count. The copy is small beside the work, and flatten_parameters() no way out.
+# At each call, cuDNN gathers weights that are not in one contiguous block. Ours never are: they are read at each
+# forward, so that parametrized and replaced weights take effect. The copy is cheap compared with the call itself, and
+# flatten_parameters() would not help.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 OPERATIONS: dict[Cell, Callable[..., Any]] = {
@@ -51,7 +52,7 @@ def why_not(problem: Problem) -> str | None:
 
 
 def _why_not_pack(problem: Problem, lengths: Tensor) -> str | None:
-    """Packing needs the values of the lengths, on the host."""
+    """Return why the batch cannot be packed, which needs the values of the lengths on the host, or None if it can."""
     if torch.compiler.is_compiling():
         return "it packs ragged batches by the values of the lengths, which torch.compile and torch.export cannot trace"
     if problem.x.is_meta or lengths.is_meta:
@@ -77,12 +78,13 @@ def copies_lengths_to_host(problem: Problem) -> bool:
 
 
 def run(problem: Problem) -> Result:
-    # autocast has no rule for some of these operations: the dtype of results would depend on the backend
+    # autocast has no rule for some of these operations, so the dtype of results would depend on the backend
     problem = autocast(problem)
     cell, x, lengths = problem.cell, problem.x, problem.lengths
     first = problem.layers[0][0]
     weights = [tensor for layer in problem.layers for direction in layer for tensor in _flat(direction)]
-    # `train` makes torch keep what backward needs; tying it to dropout, as torch.nn does, breaks backward in eval()
+    # `train`, the fourth option, makes torch keep what backward needs. torch.nn sets it only in training mode, which
+    # breaks backward in eval().
     options = (
         first.bias_ih is not None,
         len(problem.layers),
@@ -93,7 +95,7 @@ def run(problem: Problem) -> Result:
     if lengths is None:
         y, *final = OPERATIONS[cell](x, _torch_state(problem.state), weights, *options, False)
     else:
-        # a row of length 0 cannot be packed: run one step of it and put things right after
+        # a row of length 0 cannot be packed: run one step of it, and correct the results below
         packed = pack_padded_sequence(x, lengths.cpu().clamp(min=1), enforce_sorted=False)
         order, restore = packed.sorted_indices, packed.unsorted_indices
         assert order is not None and restore is not None  # enforce_sorted=False sorts
@@ -114,7 +116,7 @@ def _torch_state(state: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
 
 
 def _flat(weights: Weights) -> list[Tensor]:
-    """The weights in torch's order; a missing recurrent bias is a zero one."""
+    """Return the weights in torch's order, with zeros for a missing recurrent bias."""
     flat = [weights.weight_ih, weights.weight_hh]
     if weights.bias_ih is not None:
         bias_hh = torch.zeros_like(weights.bias_ih) if weights.bias_hh is None else weights.bias_hh
@@ -123,7 +125,11 @@ def _flat(weights: Weights) -> list[Tensor]:
 
 
 def _all_states(problem: Problem, y: Tensor, final: Tensor) -> tuple[Tensor]:
-    """With one state the outputs are the states, but for rows that rest: finished ones, or reverse ones not yet begun."""
+    """Return the only state at every step, ``(T, B, D·H)``.
+
+    It equals the output, except in rows that are not running: finished ones, and those that the reverse direction has
+    not reached yet.
+    """
     if problem.lengths is None:
         return (y,)
     active = active_steps(problem.lengths, y.shape[0], y.device)

@@ -1,4 +1,4 @@
-"""The kernels that are generated from the cell, in C++, compiled where they run: any cell, on the CPU."""
+"""Runs the C++ kernels that are generated from any cell, on the CPU, where they are also compiled."""
 
 from __future__ import annotations
 

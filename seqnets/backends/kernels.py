@@ -1,4 +1,4 @@
-"""What the backends of generated kernels have in common: what they refuse, and how a problem is brought into one dtype."""
+"""Holds what the backends of generated kernels share: the problems they refuse, and the conversion to one dtype."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seqnets.recurrence import Problem, autocast_dtype
 
 
 def why_unfit(problem: Problem, dtypes: Sequence[torch.dtype]) -> str | None:
-    """What no generated kernel can do, or not in these dtypes, as a clause, or None."""
+    """Return why no generated kernel can serve the problem in these dtypes, as a clause, or None if one may."""
     x, tensors = problem.x, problem.tensors()
     if own_rules := why_own_rules(tensors):
         return own_rules
@@ -36,7 +36,7 @@ def why_unfit(problem: Problem, dtypes: Sequence[torch.dtype]) -> str | None:
 
 
 def autocast(problem: Problem) -> Problem:
-    """As torch's own RNNs: computed and returned in the dtype that autocast names."""
+    """Cast all tensors of a problem to the autocast dtype, if any: torch's own RNNs compute and return it too."""
     dtype = autocast_dtype(problem.x)
     if dtype is None:
         return problem
@@ -49,5 +49,5 @@ def is_differentiated(problem: Problem) -> bool:
 
 
 def returns_more(problem: Problem) -> bool:
-    """Than the output: states at every step that are not the output."""
+    """Tell whether the problem asks for states at every step that are not the output."""
     return problem.all_states and len(problem.state) > 1

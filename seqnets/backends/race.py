@@ -1,6 +1,7 @@
-"""Torch's own operations or the compiled kernels: which is faster on this CPU is measured, once for a shape, and kept on disk.
+"""Measures whether torch's own operations or the compiled C++ kernels are faster on this CPU.
 
-No rule would do: it depends on the shape, on the CPU and on the libraries that torch was built with.
+This selects the backend for ``auto``. Each shape is measured once, and the result is kept on disk. A fixed rule would
+not do, because the result depends on the shape, on the CPU and on the libraries that torch was built with.
 """
 
 from __future__ import annotations
@@ -33,17 +34,24 @@ from seqnets.recurrence import Problem, Weights, autocast_dtype
 log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "SEQNETS_MEASURE"
-LITTLE, MUCH = 2e6, 1e9  # multiplications and additions of a forward pass: microseconds of them; milliseconds
-# Time steps: where there are more than a few, so many are run, and a quarter of them; times of other lengths lie on a line through both
+# Multiplications and additions of a forward pass. Below LITTLE (microseconds) nothing is measured; above MUCH
+# (milliseconds) a smaller problem is measured instead.
+LITTLE, MUCH = 2e6, 1e9
+# Time steps. A problem with more than FEW is measured at MANY (fewer if that exceeds MUCH) and at a quarter of that.
+# Times of other lengths are read off the line through both.
 FEW, MANY = 8, 128
-SECONDS = 0.2  # of a measurement, or so
-FORMAT = 3  # of what is kept: count up when measuring changes
-BUSY = 0.1  # of all cores' time: where others take as much, times are kept for this process alone
-PARITY = 0.97  # below this ratio of times torch's own is taken
+SECONDS = 0.2  # approximate duration of a measurement
+FORMAT = 3  # version of the stored results; increase it when the method of measuring changes
+BUSY = 0.1  # share of all cores' time: if other processes take more, times are kept for this process alone
+PARITY = 0.97  # if the time of aten divided by that of cpp is below this, aten is taken
 
 
 class Shape(NamedTuple):
-    """What a measurement is about. Sizes of the batch are rounded up, so that there are few, and large ones stand for larger."""
+    """Identifies a measurement.
+
+    T and B are rounded up so that few shapes need measuring, and are limited so that a smaller problem stands for a
+    large one.
+    """
 
     cell: str
     dtype: torch.dtype
@@ -60,7 +68,7 @@ class Shape(NamedTuple):
     threads: int
 
     def __str__(self) -> str:
-        """As short as a log wants it: ``"lstm of float32, T=32 B=64 I=256 H=256, bidirectional, with gradients"``."""
+        """Format it briefly for logs: ``"lstm of float32, T=32 B=64 I=256 H=256, bidirectional, with gradients"``."""
         sizes = f"{self.cell.rsplit(':', 1)[-1]} of {str(self.dtype).removeprefix('torch.')}, T={self.T} B={self.B} I={self.I} H={self.H}"
         of = {"bidirectional": self.directions == 2, "ragged": self.ragged, "with gradients": self.differentiated}
         layers = [f"{self.layers} layers"] if self.layers > 1 else []
@@ -69,13 +77,13 @@ class Shape(NamedTuple):
 
 class Times(NamedTuple):
     aten: float  # milliseconds, at the length of the shape
-    cpp: float
-    ratio: float  # the median of those of neighbouring times
-    clear: bool = True  # most of them say the same, on a quiet machine; else the verdict is for this process alone
-    short: tuple[float, float] | None = None  # of both, at a quarter of the length
+    cpp: float  # milliseconds
+    ratio: float  # median of aten / cpp over turns that time both, one after the other; 0 if timing failed
+    clear: bool = True  # whether most turns agree and the machine was quiet; else only this process keeps them
+    short: tuple[float, float] | None = None  # milliseconds of aten and cpp at a quarter of the length
 
     def at(self, shape: Shape, T: int) -> Times:
-        """Return the times at another length: a call has a constant part, and one that grows with the time steps."""
+        """Estimate the times at another length: a call has a constant part, and one that grows with the time steps."""
         if self.short is None or T == shape.T or not self.ratio:
             return self
         aten, cpp = (
@@ -85,7 +93,7 @@ class Times(NamedTuple):
         return self._replace(aten=aten, cpp=cpp, ratio=self.ratio * (aten / self.aten) / (cpp / self.cpp))
 
     def told(self, shape: Shape, T: int) -> str:
-        """Say which is faster, as a clause."""
+        """Return a clause that compares both times at length T."""
         if not self.ratio:
             return "torch has an operation of its own, and measuring which is faster failed; the log says how"
         where = f"at T={shape.T}, B={shape.B}"
@@ -99,13 +107,16 @@ class Times(NamedTuple):
 
 
 def why_slower(backend: ModuleType | Any, problem: Problem) -> str | None:
-    """Why ``auto`` had better take the other one, as a clause; None for the faster one, and where there is no contest."""
+    """Return why ``auto`` should prefer the competing backend, as a clause, or None.
+
+    None is returned for the faster one, where the two do not compete, and where the faster one cannot serve.
+    """
     if backend not in (aten, cpp) or problem.x.device.type != "cpu" or problem.cell not in aten.OPERATIONS:
         return None
     winner: Any
     if torch.compiler.is_compiling():
         if is_exporting():
-            return None  # cpp waits to be asked then
+            return None  # cpp runs only on request then
         winner, why = cpp, "torch.compile unrolls torch's operation over time, which takes long to compile and is slow"
     elif unmeasurable := _why_not_measured(problem):
         winner, why = aten, f"torch has an operation of its own, and {unmeasurable}"
@@ -136,7 +147,7 @@ def _why_not_measured(problem: Problem) -> str | None:
 
 
 def _work(problem: Problem) -> int:
-    """Multiplications and additions of a row in a time step."""
+    """Return the number of multiplications and additions in all layers, for one row and one time step."""
     return 2 * sum(
         math.prod(w.weight_ih.shape) + math.prod(w.weight_hh.shape) for layer in problem.layers for w in layer
     )
@@ -155,27 +166,34 @@ def shape_of(problem: Problem) -> Shape:
 
 
 def _rounded_up(n: int) -> int:
-    """To a power of two."""
+    """Round up to a power of two."""
     return 1 << max(0, n - 1).bit_length()
 
 
 @once
 def measured(shape: Shape) -> Times | None:
-    """Return the times of both, kept for the process, and on disk for this CPU, these versions and this source.
+    """Return the times of both backends, measured if they are not known yet.
 
-    None in a forked process if they are not known yet: timing ends OpenMP's threads, and after a fork that hangs.
+    They are cached in this process, and on disk for this CPU, these versions and this source. In a forked process,
+    return None if they are not known yet: timing ends OpenMP's threads, which hangs after a fork.
     """
     return _read(shape) if is_forked() else _read_or_measure(shape)
 
 
 def verdicts() -> list[dict[str, Any]]:
-    """Return what this process has measured or read, as plain containers: for a checkpoint, so that its run keeps to it."""
+    """Return all times that this process has measured or read, as plain containers.
+
+    A checkpoint stores them, so that the resumed run keeps its choice of backends.
+    """
     known = [(shape, times) for (shape,), times in measured.known.items() if times is not None]
     return [{**shape._asdict(), "dtype": str(shape.dtype), "times": list(times)} for shape, times in known]
 
 
 def adopt(found: Any) -> None:
-    """Take the verdicts of another process for this one, in place of measuring; those that cannot be read are left out."""
+    """Use the `verdicts` of another process here instead of measuring.
+
+    If an entry cannot be read, it and all that follow are ignored with a warning.
+    """
     try:
         for one in found:
             fields = {name: one[name] for name in Shape._fields} | {
@@ -187,7 +205,7 @@ def adopt(found: Any) -> None:
 
 
 def _times(aten: Any, cpp: Any, ratio: Any, clear: Any, short: Any) -> Times:
-    """Return times that were written as JSON types."""
+    """Convert values that were stored as JSON types to `Times`."""
     if short is not None:
         short = float(short[0]), float(short[1])
     return Times(float(aten), float(cpp), float(ratio), bool(clear), short)
@@ -206,15 +224,15 @@ def _key(shape: Shape) -> dict[str, Any]:
 
 
 def _read_or_measure(shape: Shape) -> Times:
-    # times of processes that start together would be each other's
+    # locked, because processes that start together would disturb each other's times
     with store.locked(cache_directory() / "kernels" / "race.lock", 60):
         known = _read(shape)
         if known is None:
             log.info("timing aten and cpp, once: %s", shape)
             try:
-                openmp.release()  # those of this thread, or they would count with those of the one that measures
+                openmp.release()  # this thread's OpenMP threads, which would compete with the measuring thread's
                 known = apart(_measure, shape)
-            except Exception:  # no reason to fail the caller, who did not ask for it
+            except Exception:  # the caller did not ask for a measurement, so it must not fail
                 log.warning("aten and cpp could not be timed for %s.", shape, exc_info=True)
                 return Times(0, 0, 0)
             if known.clear:
@@ -237,7 +255,7 @@ def _measure(shape: Shape) -> Times:
 
 
 def _is_clear(ratios: list[float]) -> bool:
-    """Tell whether most of the turns say the same."""
+    """Tell whether at least three quarters of the turns agree with the median on the winner."""
     winner = statistics.median(ratios) >= PARITY
     return sum((each >= PARITY) == winner for each in ratios) >= 0.75 * len(ratios)
 
@@ -256,7 +274,7 @@ def _turns(shape: Shape) -> dict[Any, list[float]]:
 
 
 def _random_problem(shape: Shape) -> tuple[Problem, list[Tensor]]:
-    """And what gradients are taken of."""
+    """Return a random problem of this shape, and the tensors to differentiate with respect to."""
     cell, generator = find_cell(shape.cell), torch.Generator().manual_seed(0)
     leaves: list[Tensor] = []
 

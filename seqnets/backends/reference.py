@@ -1,4 +1,7 @@
-"""The reference: a time loop over the cell's own step. Any device, any dtype, any order of derivative."""
+"""Implements the reference backend: a time loop over the cell's own step.
+
+It supports any device, any dtype and derivatives of any order.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ def run(problem: Problem) -> Result:
     dtype = autocast_dtype(problem.x)
     if dtype is None:
         return layer_by_layer(problem, run_direction)
-    # products in the autocast dtype, and states carried in that of the weights; torch's own RNNs return the former
+    # Products use the autocast dtype, and states are carried in the dtype of the weights. The result has the autocast
+    # dtype, as with torch's own RNNs.
     carried = problem.layers[0][0].weight_hh.dtype
     result = layer_by_layer(problem._replace(state=tuple(s.to(carried) for s in problem.state)), run_direction)
     return tree_map_only(Tensor, lambda tensor: tensor.to(dtype), result)

@@ -1,4 +1,4 @@
-"""The fused kernels that are generated from the cell: any cell, on GPUs, or in Triton's interpreter on the CPU."""
+"""Runs the fused Triton kernels that are generated from any cell, on GPUs or in Triton's interpreter on the CPU."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run(problem: Problem) -> Result:
 
 
 def _project_input(layer: tuple[Weights, ...], x: Tensor, gates: int, heads: int) -> Tensor:
-    """The input projections of all steps and directions, packed, ``(T, B, D, N, Q)``: one product."""
+    """Compute the packed input projections of all steps and directions, ``(T, B, D, N, Q)``, in one product."""
     weight = _stack([pack_rows(w.weight_ih, gates, heads) for w in layer])
     bias = _pack_biases([w.bias_ih for w in layer], gates, heads)
     packed = F.linear(x, weight.flatten(0, 2), None if bias is None else bias.flatten())
@@ -92,18 +92,18 @@ def _project_input(layer: tuple[Weights, ...], x: Tensor, gates: int, heads: int
 
 
 def _pack_biases(directions: list[Tensor | None], gates: int, heads: int) -> Tensor | None:
-    """``(D, N, Q)``; a layer has them in all directions or in none."""
+    """Return the packed biases, ``(D, N, Q)``, or None. A layer has them in all directions or in none."""
     packed = [pack_rows(bias, gates, heads) for bias in directions if bias is not None]
     return _stack(packed) if packed else None
 
 
 def _stack(directions: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-    if len(directions) == 1:  # which stack would copy too
+    if len(directions) == 1:  # torch.stack would copy it
         return directions[0].unsqueeze(0)
     return torch.stack(directions)
 
 
 def _stack_masks(masks: tuple[Tensor, ...], heads: int) -> Tensor:
-    """``(D, T or 1, B, N, U)``"""
+    """Stack the masks of all directions into ``(D, T, B, N, U)``, with 1 for T if a mask is the same at all steps."""
     stacked = _stack(masks).unflatten(-1, (heads, -1))
     return stacked if stacked.dim() == 5 else stacked.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Recurrent cells, each written once. A new cell is a file here and a line in `CELLS`."""
+"""Defines the recurrent cells, each written once. A new cell is a file here and a line in `CELLS`."""
 
 import importlib
 from difflib import get_close_matches
@@ -13,10 +13,13 @@ CELLS: dict[str, Cell] = {c.name: c for c in (rnn_tanh, rnn_relu, lstm, gru)}
 
 
 def get_cell(name: str | Cell) -> Cell:
-    """The cell called `name`: a key of `CELLS`, or ``"package.module:cell"`` for a cell of one's own.
+    """Return the cell called `name`.
+
+    Args:
+        name: a key of `CELLS`, ``"package.module:cell"`` for a cell of your own, or a `Cell`, which is returned as is.
 
     Raises:
-        CellError: there is no such cell; the message lists those there are.
+        CellError: If there is no such cell. The message lists the known ones.
     """
     if isinstance(name, Cell):
         return name

@@ -1,4 +1,4 @@
-"""The `@cell` decorator: a plain PyTorch step function becomes the one definition of a recurrent cell."""
+"""Provides the `@cell` decorator, which turns a plain PyTorch step function into a recurrent cell."""
 
 from __future__ import annotations
 
@@ -22,19 +22,24 @@ RESERVED = ("weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh")
 
 
 class Cell:
-    """A recurrent cell: its step and the names of what the step takes. Immutable.
+    """Defines a recurrent cell: its step function, and the names of what the step takes. Immutable.
 
-    Calling it runs one step and returns the new states as ``cell.State``, also where there is only one.
+    Calling the cell runs one step and returns the new states as ``cell.State``, even if there is only one.
 
     Attributes:
-        name: the step's name.
-        gates: G, the number of gates, hence of ``(B, H)`` tensors in ``x`` and in ``r``.
-        gate_names: their names, or None where only a number was given.
-        states: state names; the first is the layer's output and meets the recurrent weight.
-        params: parameter name -> initial value; each is a trainable vector ``(H,)``.
-        masks: mask names; each is ``(B, H)``, drawn by the layer.
-        State, Params, Masks: the NamedTuple classes of those.
-        key: a string by which `find_cell` finds it, for compiled graphs, which cannot hold it.
+        name: the name of the step function.
+        step: the step function.
+        gates: G, the number of gates, and hence of ``(B, H)`` tensors in ``x`` and in ``r``.
+        gate_names: the names of the gates, or None if only a number was given.
+        states: the names of the states; the first is the layer's output and is multiplied by the recurrent weight.
+        params: maps parameter names to initial values; each parameter is a trainable vector ``(H,)``.
+        masks: the names of the masks; each is ``(B, H)``, sampled by the layer.
+        State, Params, Masks: the NamedTuple classes of the states, parameters and masks.
+        Gates: the NamedTuple class of the gates, or None without gate names.
+        key: a string from which `find_cell` returns the cell, for compiled graphs, which cannot hold the cell itself.
+
+    Raises:
+        CellError: If the definition is unusable; see `cell`.
     """
 
     def __init__(
@@ -77,7 +82,7 @@ class Cell:
         params: Sequence[Tensor] = (),
         masks: Sequence[Tensor] = (),
     ) -> Any:
-        """One step, ``cell(x, r, state[, params][, masks])`` -> ``cell.State``.
+        """Run one step: ``cell(x, r, state[, params][, masks])`` -> ``cell.State``.
 
         Args:
             x: G input projections ``(B, H)``, ``bias_ih`` included.
@@ -85,6 +90,9 @@ class Cell:
             state: the states ``(B, H)``, in the order of ``cell.states``.
             params: vectors ``(H,)``, in the order of ``cell.params``.
             masks: tensors ``(B, H)``, in the order of ``cell.masks``.
+
+        Raises:
+            CellError: If the step does not return as many values as the cell has states.
         """
         gates = self.Gates
         arguments = [tuple(x), tuple(r)] if gates is None else [gates(*x), gates(*r)]
@@ -101,7 +109,7 @@ class Cell:
         return self.State(*values)
 
     def allows_projection(self) -> bool:
-        """Whether the first state may be narrower than H (``proj_size``): the step must not read it itself."""
+        """Tell whether the first state may be narrower than H (``proj_size``): the step must not read it itself."""
         try:
             self._probe(width=5, first=3)
         except CellError:
@@ -109,8 +117,8 @@ class Cell:
         return True
 
     def numbers_from_outside(self) -> dict[str, float]:
-        """Numbers that the step reads from its module and from enclosing functions, as they are now."""
-        step = getattr(self.step, "func", self.step)  # of a partial
+        """Return the current values of numbers that the step reads from its module and from enclosing functions."""
+        step = getattr(self.step, "func", self.step)  # unwrap a functools.partial
         code = getattr(step, "__code__", None)
         if code is None:
             return {}
@@ -124,11 +132,18 @@ class Cell:
 
     @cached_property
     def _names_outside(self) -> frozenset[str]:
-        """Of what the step reads from its module."""
+        """Return the global names that the step reads."""
         return _global_names(getattr(self.step, "func", self.step).__code__)
 
     def why_outdated(self, numbers: Mapping[str, float]) -> str | None:
-        """Which of the numbers from outside is not what it was when kernels were generated, as a clause, or None."""
+        """Compare the numbers that the step reads from outside with those from when its kernels were generated.
+
+        Args:
+            numbers: the result of `numbers_from_outside` at that time.
+
+        Returns:
+            A clause about the first number that differs, or None if none does.
+        """
         for name, value in self.numbers_from_outside().items():
             if numbers.get(name) != value:
                 return (
@@ -155,7 +170,7 @@ class Cell:
                 raise CellError(f"cell {self.name!r}: the initial value of {name!r} must be a number, got {value!r}")
 
     def _probe(self, width: int, first: int) -> None:
-        """Run the step once on tiny tensors, so that a wrong definition is refused where it is written."""
+        """Run the step once on tiny tensors, so that a wrong definition raises an error where it is written."""
 
         def full(n: int, size: int = width, rows: tuple[int, ...] = (2,)) -> list[Tensor]:
             return [torch.full((*rows, size), 0.5, device="cpu", dtype=torch.float32) for _ in range(n)]
@@ -183,7 +198,7 @@ class Cell:
                     f"in that order, but {name!r} came back as {got}"
                 )
 
-    # A cell is defined by its code, so it is pickled by name, as functions and classes are, and never copied.
+    # A cell is defined by its code, so it is pickled by name like functions and classes, and never copied.
 
     def __reduce__(self) -> Any:
         if "<locals>" in self.__qualname__:
@@ -209,16 +224,16 @@ def cell(
     """Turn a step function into a `Cell`.
 
     Args:
-        gates: the number of gates G, or their names; with names, ``x`` and ``r`` also answer to them (``x.i``).
-        states: names of the states. The first is what the layer outputs and what meets ``weight_hh``.
-        params: names of trainable vectors ``(H,)``, or a mapping of name to initial value (0 unless given).
-        masks: names of masks ``(B, H)`` that the layer draws, per sequence or per step (`seqnets.Mask`).
+        gates: the number of gates G, or their names. With names, ``x`` and ``r`` have them as attributes too (``x.i``).
+        states: names of the states. The first is the layer's output, and is what ``weight_hh`` multiplies.
+        params: names of trainable vectors ``(H,)``, or a mapping of names to initial values (0 unless given).
+        masks: names of masks ``(B, H)`` that the layer samples, per sequence or per step (`seqnets.Mask`).
 
-    The step is called as ``step(x, r, state[, params][, masks])`` and returns the new states in order, as a tuple,
-    or as a bare tensor where there is one. Write it in plain PyTorch over ``(B, H)``, and do not write into its arguments.
+    The step is called as ``step(x, r, state[, params][, masks])``. It returns the new states in order, as a tuple, or
+    as a bare tensor if there is only one. Write it in plain PyTorch over ``(B, H)``, and do not modify its arguments.
 
     Raises:
-        CellError: the definition is unusable: names clash, the step fails, or returns other shapes or counts.
+        CellError: If the definition is unusable: names clash, or the step fails, or it returns wrong shapes or counts.
 
     Example:
         >>> import seqnets
@@ -239,7 +254,11 @@ _registering = Lock()
 
 
 def _register(cell: Cell) -> str:
-    """``module:qualname``, numbered from the second definition of that name on: graphs of the first still mean the first."""
+    """Record a cell under a unique key, and return the key.
+
+    The key is ``module:qualname``. Further definitions of the same name are numbered, ``module:qualname#2`` and so on,
+    so that graphs compiled with the first one still find it.
+    """
     name = f"{cell.__module__}:{cell.__qualname__}"
     with _registering:
         key, number = name, 1
@@ -251,10 +270,10 @@ def _register(cell: Cell) -> str:
 
 
 def find_cell(key: str) -> Cell:
-    """The cell of that `Cell.key`, importing the module that defines it where needed.
+    """Return the cell with this `Cell.key`, and import the module that defines it if needed.
 
     Raises:
-        CellError: there is none; a cell defined inside a function is known only once that has run.
+        CellError: If there is none. A cell defined inside a function is known only after that function has run.
     """
     way_out = "define it before a graph that was compiled or exported with it runs"
     if key not in _defined:
@@ -273,19 +292,22 @@ def _find_cell(module: str, qualname: str, spec: tuple[Any, ...]) -> Cell:
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part)
-    # `fast = cell(...)(step)` leaves the function itself under its name
+    # after `fast = cell(...)(step)`, the name `step` still refers to the plain function
     return found if isinstance(found, Cell) else Cell(found, *spec)
 
 
 def _global_names(code: CodeType) -> frozenset[str]:
-    """That a function reads, and those defined in it."""
+    """Return the names of globals that a function's code reads, including functions defined inside it."""
     own = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == "LOAD_GLOBAL"}
     inner = (_global_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
     return frozenset(own.union(*inner))
 
 
 def record(typename: str, fields: tuple[str, ...]) -> Any:
-    """Return the NamedTuple class of that name and these fields: one for each, which is pickled by both, as no module has it."""
+    """Return the NamedTuple class with this name and these fields.
+
+    There is one class for each combination. Instances are pickled by name and fields, as no module holds the class.
+    """
     with _registering:
         if (typename, fields) not in _records:
             _records[typename, fields] = _make_record(typename, fields)
@@ -293,7 +315,7 @@ def record(typename: str, fields: tuple[str, ...]) -> Any:
 
 
 def _make_record(typename: str, fields: tuple[str, ...]) -> Any:
-    # a lambda's is none that a class can have
+    # the name of a lambda, "<lambda>", is not an identifier
     name = typename if typename.isidentifier() else typename.rpartition("_")[2]
     cls = namedtuple(name, fields)  # type: ignore[misc]
 
@@ -301,7 +323,7 @@ def _make_record(typename: str, fields: tuple[str, ...]) -> Any:
         return rebuild_record, (typename, fields, tuple(values))
 
     cls.__reduce__ = reduce  # type: ignore[method-assign,assignment]
-    # torch.export.save wants a name too, for programs that return one
+    # torch.export.save needs a serialized name, for programs that return such a tuple
     _register_namedtuple(cls, serialized_type_name=f"seqnets.{typename}({', '.join(fields)})")
     return cls
 
@@ -310,5 +332,6 @@ def rebuild_record(typename: str, fields: tuple[str, ...], values: tuple[Any, ..
     return record(typename, fields)(*values)
 
 
-# so that a saved state loads with torch.load's default weights_only=True: it makes a NamedTuple and calls nothing else
+# Lets a saved state load with torch.load's default weights_only=True. It is safe: rebuild_record creates a NamedTuple
+# and calls nothing else.
 torch.serialization.add_safe_globals([rebuild_record])

@@ -1,21 +1,23 @@
-"""Long short-term memory."""
+"""Defines the long short-term memory (LSTM) cell."""
 
 from seqnets.cells.cell import cell
 
 
 @cell(gates=("i", "f", "g", "o"), states=("h", "c"))
 def lstm(x, r, state):
-    """Long short-term memory (Hochreiter and Schmidhuber, Neural Computation 9(8), 1997), with the forget gate of
-    Gers, Schmidhuber and Cummins (Neural Computation 12(10), 2000) and without peepholes.
+    """Run one step of a long short-term memory (LSTM).
 
-    The control flow of one time step, in seven steps::
+    This is the LSTM of Hochreiter and Schmidhuber (Neural Computation 9(8), 1997) with the forget gate of Gers,
+    Schmidhuber and Cummins (Neural Computation 12(10), 2000) and without peepholes.
 
-        1.  [h_{t-1}, x_t]                                       the past output meets the new input
-        2.  f_t = σ(W_if x_t + b_if + W_hf h_{t-1} + b_hf)       forget gate: what of the cell state to keep
-        3.  i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)       input gate: what of the candidate to let in
+    One time step computes, in this order::
+
+        1.  [h_{t-1}, x_t]                                       the previous output and the new input
+        2.  f_t = σ(W_if x_t + b_if + W_hf h_{t-1} + b_hf)       forget gate: how much of the cell state to keep
+        3.  i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)       input gate: how much of the candidate to write
         4.  g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)    candidate: what could be written
         5.  c_t = f_t · c_{t-1} + i_t · g_t                      cell state: forget, then write
-        6.  o_t = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho)       output gate: what of the cell state to show
+        6.  o_t = σ(W_io x_t + b_io + W_ho h_{t-1} + b_ho)       output gate: how much of the cell state to expose
         7.  h_t = o_t · tanh(c_t)                                hidden state, the output
 
     Shapes: ``x_t (B, I)``; ``h_t, c_t (B, H)``; ``W_ih (4·H, I)``, ``W_hh (4·H, H)`` and biases ``(4·H,)`` stack the

@@ -1,1 +1,1 @@
-"""What runs here, how exactly and how fast: ``python -m seqnets.doctor``."""
+"""Reports what runs on this machine, how accurately and how fast: ``python -m seqnets.doctor``."""

@@ -1,4 +1,4 @@
-"""``python -m seqnets.doctor``; see ``--help``."""
+"""Implements the command ``python -m seqnets.doctor``; see ``--help``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ What kernels do not serve does not count: the table, or "result" and "reason" wi
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command, and return the exit status."""
+    """Run the command and return its exit status."""
     with interruptible():
         return _main(arguments)
 
@@ -55,8 +55,8 @@ def _main(arguments: list[str] | None) -> int:
         return _in_interpreter(arguments)
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
     here, where = surroundings(device), where_it_ran(device)
-    os.environ[CHECK] = "0"  # the checks are these
-    # numpy's, about values that are masked, or that saturate later
+    os.environ[CHECK] = "0"  # the doctor does these checks itself
+    # numpy warns about values that are masked or that saturate later
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton.runtime.interpreter")
     dtypes = options.dtype or (DTYPES_ON_GPU if gpu else DTYPES)
     schedules = options.schedule or (TRITON_SCHEDULES if gpu else SCHEDULES)
@@ -85,11 +85,14 @@ def _main(arguments: list[str] | None) -> int:
 
 
 def _compile(cases: Sequence[Case], device: torch.device) -> None:
-    """What is not there yet, after a word on how long all takes. What does not compile is found out by its check."""
+    """Print an estimate of the total time, and compile missing Triton kernels.
+
+    A kernel that does not compile is reported by its check.
+    """
     with redirect_stdout(sys.stderr):  # a step may print
         try:
             absent = absent_kernels(cases, device)
-        except Exception as error:  # of a driver, say: the checks will meet it, too
+        except Exception as error:  # for example of a driver; the checks will meet it too
             print(f"nothing is compiled beforehand: {type(error).__name__}: {error}")
             absent = []
         took = about(seconds_of(cases, device, len(absent)))
@@ -103,7 +106,10 @@ def _compile(cases: Sequence[Case], device: torch.device) -> None:
 
 
 def _in_interpreter(arguments: list[str]) -> int:
-    """Triton decides as it is imported whether it compiles or interprets."""
+    """Run the command again in Triton's interpreter, and return its exit status.
+
+    This takes a new process, because Triton decides on import whether it compiles or interprets.
+    """
     command = [sys.executable, "-m", "seqnets.doctor", *arguments]
     status = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}).returncode
     return status if status >= 0 else 128 - status

@@ -1,4 +1,4 @@
-"""One check of the kernels: a cell, a dtype, a hidden size, a schedule (of the Triton kernels, or ``cpp``) and a pass."""
+"""Checks the kernels for one cell, dtype, hidden size, schedule (of the Triton kernels, or ``cpp``) and pass."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class Case(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What was found."""
+    """Holds the result of checking one case."""
 
     case: Case
-    why_not: str | None = None  # why the kernels do not serve
+    why_not: str | None = None  # why the kernels do not serve the case
     crash: str | None = None
     worst: Error | None = None
     compiled: tuple[Compilation, ...] = ()
-    milliseconds: float | None = None  # forward; where backward is set, forward and backward, as in training
+    milliseconds: float | None = None  # of forward, or of forward and backward if the case is backward
     torch_milliseconds: float | None = None
-    unjudged: str | None = None  # why there is nothing to compare
+    unjudged: str | None = None  # why the result cannot be compared
 
     @property
     def result(self) -> str:
@@ -66,7 +66,7 @@ class Check(NamedTuple):
         return self.why_not or self.crash or self.unjudged
 
     def as_dict(self) -> dict[str, Any]:
-        """In JSON types."""
+        """Return the check in JSON types, with None for errors that are not finite."""
         case, worst = self.case, self.worst
         return {
             "cell": case.cell.name,
@@ -87,11 +87,14 @@ class Check(NamedTuple):
 
 
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON has no other
+    return value if math.isfinite(value) else None  # JSON has no infinity or NaN
 
 
 def check(case: Case, device: torch.device) -> Check:
-    """Check a case, and time it where its kernels are compiled: on a GPU, and on the CPU those in C++."""
+    """Check a case, and time it if its kernels are compiled: those of Triton on a GPU, those in C++ on the CPU.
+
+    An exception is not raised, but recorded as a crash.
+    """
     compiled: list[Compilation] = []
     try:
         with redirect_stdout(sys.stderr):  # a step may print
@@ -99,7 +102,7 @@ def check(case: Case, device: torch.device) -> Check:
                 return _check_cpp(case)
             with use_schedule(case.schedule):
                 return _check_triton(case, device, compiled)
-    except Exception as error:  # whatever it is, it is what the user wants to be told, of each case
+    except Exception as error:  # the user wants to see any error, for each case
         return Check(case, crash=f"{type(error).__name__}: {error}", compiled=tuple(compiled))
 
 
@@ -146,7 +149,11 @@ def _why_not(case: Case, device: torch.device) -> str | None:
 
 
 def time_layers(case: Case, device: torch.device, own: str, timer: Timer[str]) -> dict[str, float]:
-    """Median milliseconds of a layer by backend: our own, and ``aten`` (cuDNN, on a GPU) where torch has the cell."""
+    """Return the median time of a layer in milliseconds, by backend.
+
+    The backends are `own`, and ``aten`` (cuDNN on a GPU) if torch has the cell. With a backward case, a call includes
+    the backward pass.
+    """
     cell, dtype, hidden, _, backward = case
     masks = {name: Mask(0.1) for name in cell.masks}
     layer = Recurrent(cell, hidden, hidden, masks=masks, device=device, dtype=dtype)

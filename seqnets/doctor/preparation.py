@@ -1,4 +1,4 @@
-"""What the doctor does before its checks: the kernels that it will need are listed, and how long all takes is estimated."""
+"""Prepares the doctor's checks: lists the kernels that they need, and estimates how long they take."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from seqnets.kernels.triton.agreement import variants
 if TYPE_CHECKING:
     from seqnets.kernels.triton.compiling import Request
 
-# Of one check: in the interpreter and in C++, and of what C++ compiles for a cell and dtype, as they took on two cores that others
-# shared; on a GPU an assumption.
+# Seconds for one check, in the interpreter and in C++, and for compiling the C++ of one cell and dtype. They were
+# measured on two cores that were shared with others. The value for a GPU is an assumption.
 SECONDS = {"cpu": 2.0, CPP: 2.0, "cuda": 1.5}
 SECONDS_TO_COMPILE_CPP = 8.0
 
 
 def absent_kernels(cases: Sequence[Case], device: torch.device) -> list[Request]:
-    """The kernels that checks and timings on a GPU launch, and that Triton's cache does not have."""
+    """List the Triton kernels that the checks and timings launch on a GPU and that Triton's cache lacks.
+
+    The list is empty if no Triton kernels can run on a GPU here.
+    """
     if device.type != "cuda" or why_unavailable("cuda") is not None:
         return []
     from seqnets.kernels.triton.compiling import missing, place_here, plan_variant
@@ -40,13 +43,19 @@ def absent_kernels(cases: Sequence[Case], device: torch.device) -> list[Request]
             for variant in variants(case.cell, 1, case.hidden, case.dtype, case.backward):
                 planned = plan_variant(case.cell, variant, place, case.schedule)
                 requests += planned if isinstance(planned, list) else []
-        except CellError:  # as its check will say
+        except CellError:  # its check will report it
             continue
     return missing(requests)
 
 
 def seconds_of(cases: Sequence[Case], device: torch.device, absent: int) -> float:
-    """About how long the checks take, when so many of their Triton kernels are to be compiled first."""
+    """Estimate how many seconds the checks take, including compilation.
+
+    Args:
+        cases: the checks.
+        device: the device of the checks that do not use C++.
+        absent: the number of Triton kernels that must be compiled first.
+    """
     seconds = sum(SECONDS[CPP if case.schedule == CPP else device.type] for case in cases)
     in_cpp = {(case.cell, case.dtype) for case in cases if case.schedule == CPP and case.dtype in cpp.DTYPES}
     seconds += SECONDS_TO_COMPILE_CPP * sum(not is_compiled(cell, dtype) for cell, dtype in in_cpp)

@@ -1,4 +1,4 @@
-"""What the kernels meet here: versions, GPU, switches and caches."""
+"""Describes the environment in which the kernels run: versions, GPU, environment variables and caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seqnets.kernels.triton.planning.select import arch_here, precision_of
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """In JSON types; None where there is no such thing."""
+    """Return a description of the environment in JSON types; a value is None where it does not apply."""
     gpu, usable = device.type == "cuda", why_unavailable(device.type) is None
     known = store.surroundings(device)
     arch = arch_here(device) if usable else None
@@ -34,7 +34,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "compiler": compiler_version(),
-        "float32_products": precision_of(torch.float32) if gpu else "ieee",  # as the interpreter has them
+        "float32_products": precision_of(torch.float32) if gpu else "ieee",  # the precision of the interpreter
         "cache": str(cache_directory()),
         "triton_cache": _triton_cache() if usable else None,
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("SEQNETS_", "TRITON_"))},
@@ -42,7 +42,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 
 
 def where_it_ran(device: torch.device) -> str:
-    """A sentence."""
+    """Return a sentence that says where the kernels ran, and why not on a GPU if they did not."""
     unavailable = why_unavailable(device.type)
     if unavailable is not None:
         return f"Triton's kernels did not run: {unavailable}. Those in C++ are for the CPU."

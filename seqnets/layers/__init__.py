@@ -1,4 +1,4 @@
-"""The layers: `torch.nn`'s recurrent modules, and `Recurrent` for any cell."""
+"""Provides the layers: counterparts of `torch.nn`'s recurrent modules, and `Recurrent` for any cell."""
 
 from seqnets.layers.cells import GRUCell, LSTMCell, RNNCell
 from seqnets.layers.explain import explain

@@ -1,4 +1,4 @@
-"""`LSTMCell`, `GRUCell` and `RNNCell`: `torch.nn`'s modules of one time step, run through the same dispatch."""
+"""Provides `LSTMCell`, `GRUCell` and `RNNCell`: `torch.nn`'s single-step modules, run through the same dispatch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqnets.recurrence import Problem, Weights, check_dense, check_weight
 
 
 class OneStep(nn.RNNCellBase):
-    """What the three share: a sequence of one step over torch's own parameters."""
+    """Implements what the three modules share: they run a sequence of one step with torch's own parameters."""
 
     cell: Cell
     backend: str | None
@@ -26,13 +26,13 @@ class OneStep(nn.RNNCellBase):
         self.backend = backend if backend is None else check_backend(backend)
 
     def explain(self, input: Tensor, hx: Any = None) -> Explanation:
-        """What the dispatch decides for this call: which backend, and why not the others."""
+        """Explain which backend would run this call, and why the others would not."""
         return explain_problem(self._problem(input, hx), self.backend)
 
     def _run(self, input: Tensor, hx: Any) -> tuple[Tensor, ...]:
         problem = self._problem(input, hx)
         result = dispatch(problem, self.backend)
-        # under autocast torch's step modules return their state's dtype, unlike its sequence modules
+        # under autocast, torch's single-step modules return the dtype of their state, unlike its sequence modules
         states = [s.squeeze(0).to(i.dtype) for s, i in zip(result.state, problem.state, strict=True)]
         return tuple(s if input.dim() == 2 else s.squeeze(0) for s in states)
 
@@ -76,7 +76,11 @@ class OneStep(nn.RNNCellBase):
 
 
 class LSTMCell(OneStep, nn.LSTMCell):
-    """`torch.nn.LSTMCell`, plus ``backend=``: ``forward(input, (h, c)=None) -> (h, c)``."""
+    """Replaces `torch.nn.LSTMCell`, and adds ``backend=``.
+
+    ``forward(input, (h, c)=None) -> (h, c)``, with input ``(B, I)`` or ``(I,)``, and h and c ``(B, H)`` or ``(H,)``.
+    The result is a NamedTuple.
+    """
 
     def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,7 +91,10 @@ class LSTMCell(OneStep, nn.LSTMCell):
 
 
 class GRUCell(OneStep, nn.GRUCell):
-    """`torch.nn.GRUCell`, plus ``backend=``: ``forward(input, h=None) -> h``."""
+    """Replaces `torch.nn.GRUCell`, and adds ``backend=``.
+
+    ``forward(input, h=None) -> h``, with input ``(B, I)`` or ``(I,)``, and h ``(B, H)`` or ``(H,)``.
+    """
 
     def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -98,7 +105,10 @@ class GRUCell(OneStep, nn.GRUCell):
 
 
 class RNNCell(OneStep, nn.RNNCell):
-    """`torch.nn.RNNCell`, plus ``backend=``: ``forward(input, h=None) -> h``."""
+    """Replaces `torch.nn.RNNCell`, and adds ``backend=``.
+
+    ``forward(input, h=None) -> h``, with input ``(B, I)`` or ``(I,)``, and h ``(B, H)`` or ``(H,)``.
+    """
 
     def __init__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

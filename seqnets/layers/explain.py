@@ -1,4 +1,4 @@
-"""Asking a layer which backend would serve it."""
+"""Explains which backend serves a call of a layer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from seqnets.layers.recurrent import Recurrent
 
 
 def explain(module: Recurrent | OneStep, x: Any, state: Any = None, lengths: Any = None, **options: Any) -> Explanation:
-    """Which backend would run ``module(x, state, lengths, **options)``, and why the others would not.
+    """Explain which backend would run ``module(x, state, lengths, **options)``, and why the others would not.
 
     Args:
-        module: a seqnets layer, or one of the step modules (``LSTMCell`` and so on), which take x and state only.
+        module: a seqnets layer, or a single-step module (``LSTMCell`` and so on), which takes only x and state.
+        x, state, lengths, options: the arguments of the call, as `Recurrent.forward` takes them.
+
+    Returns:
+        An `Explanation`; print it to read it.
 
     Raises:
-        TypeError: `module` is not a seqnets layer. For a model, pass the layer inside it.
+        TypeError: If `module` is not a seqnets layer. For a model, pass the layer inside it.
     """
     if isinstance(module, OneStep):
         return module.explain(x, state)

@@ -1,4 +1,4 @@
-"""How a recurrent layer's weights begin. A new scheme is a function here and a line in `INITIALIZERS`."""
+"""Initializes the weights of recurrent layers. A new scheme is a function here and a line in `INITIALIZERS`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from seqnets.recurrence import Weights
 
 
 def torch_default(cell: Cell, weights: Weights) -> None:
-    """As `torch.nn.LSTM`: everything uniform in ±1/√H, drawn in torch's order, so that seeds carry over bit for bit."""
+    """Initialize as `torch.nn.LSTM` does, with all weights uniform in ±1/√H.
+
+    They are sampled in torch's order, so that the same seed gives bitwise the same weights.
+    """
     bound = 1 / math.sqrt(weights.weight_hh.shape[0] // cell.gates)
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"):
         if (weight := getattr(weights, name)) is not None:
@@ -21,8 +24,12 @@ def torch_default(cell: Cell, weights: Weights) -> None:
 
 
 def keras(cell: Cell, weights: Weights) -> None:
-    """As Keras: Glorot uniform over the whole input kernel, orthogonal over the whole recurrent kernel (of each head),
-    zero biases but 1 for a gate named ``f`` (Jozefowicz, Zaremba and Sutskever, ICML 2015)."""
+    """Initialize as Keras does.
+
+    The input kernel of all gates is Glorot uniform, and the recurrent kernel of all gates (of each head) is orthogonal.
+    A projection (``weight_hr``) is Glorot uniform too. Biases are zero, except for 1 in ``bias_ih`` of a gate named
+    ``f`` (Jozefowicz, Zaremba and Sutskever, ICML 2015).
+    """
     init.xavier_uniform_(weights.weight_ih)
     orthogonal_heads(cell, weights)
     if weights.weight_hr is not None:
@@ -36,7 +43,7 @@ def keras(cell: Cell, weights: Weights) -> None:
 
 
 def orthogonal_heads(cell: Cell, weights: Weights) -> None:
-    """Each head's ``(G·H/N, H/N)`` recurrent kernel of all gates, or the one dense kernel, orthogonal."""
+    """Make the ``(G·H/N, H/N)`` recurrent kernel of each head, for all gates, or the dense kernel, orthogonal."""
     weight_hh, rows = weights.weight_hh, weights.weight_hh.shape[0] // cell.gates
     heads = 1 if weights.weight_hr is not None else rows // weight_hh.shape[1]
     with torch.no_grad():

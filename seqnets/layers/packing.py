@@ -1,4 +1,4 @@
-"""Ragged batches: checking ``lengths``, and `PackedSequence` in and out."""
+"""Handles ragged batches: checks ``lengths``, and converts from and to `PackedSequence`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_lengths(lengths: Tensor, steps: int, batch: int) -> Tensor:
-    """The lengths as ``(B,)`` int64.
+    """Check lengths and return them as ``(B,)`` int64.
 
-    On the CPU the values are checked too. On other devices that would wait for the device, so there values beyond
-    0..T act as the nearest of them.
+    On the CPU, the values are checked too. On other devices this would wait for the device, so values outside 0..T are
+    clamped instead.
+
+    Args:
+        lengths: a tensor of integers, ``(B,)``.
+        steps: T.
+        batch: B.
 
     Raises:
-        TypeError: not a tensor of integers.
-        ValueError: not of shape ``(B,)``, or a value outside 0..T.
+        TypeError: If `lengths` is not a tensor of integers.
+        ValueError: If the shape is not ``(B,)``, or if a value on the CPU is outside 0..T.
     """
     if not isinstance(lengths, Tensor) or lengths.dtype not in INTEGERS:
         got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
@@ -35,13 +40,13 @@ def check_lengths(lengths: Tensor, steps: int, batch: int) -> Tensor:
 
 
 def unpack(packed: PackedSequence) -> tuple[Tensor, Tensor]:
-    """``(T, B, I)`` and lengths ``(B,)``, rows in the order in which the user passed them to the packing."""
+    """Return the padded ``(T, B, I)`` and the lengths ``(B,)``, with rows in the order from before packing."""
     x, lengths = pad_packed_sequence(packed)
     return x, lengths
 
 
 def repack(y_TBH: Tensor, like: PackedSequence) -> PackedSequence:
-    """The padded output in the packing of the input."""
+    """Pack the padded output in the same way as the input `like`."""
     if like.sorted_indices is not None:
         y_TBH = y_TBH.index_select(1, like.sorted_indices)
     lengths = (torch.arange(y_TBH.shape[1], device=like.batch_sizes.device)[:, None] < like.batch_sizes).sum(1)

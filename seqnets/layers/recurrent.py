@@ -1,4 +1,4 @@
-"""`Recurrent`: a stack of recurrent layers over any cell."""
+"""Provides `Recurrent`, a stack of recurrent layers over any cell."""
 
 from __future__ import annotations
 
@@ -20,42 +20,47 @@ from seqnets.recurrence import Problem, Weights, active_steps, check_dense, chec
 
 
 class Recurrent(nn.Module):
-    """A stack of recurrent layers over any cell, with the options, parameter names and shapes of `torch.nn.LSTM`.
+    """Runs a stack of recurrent layers over any cell, with the options, parameter names and shapes of `torch.nn.LSTM`.
 
     Args:
         cell: a `Cell`, a name in `seqnets.CELLS`, or ``"package.module:cell"``.
-        input_size: I, features of the input.
-        hidden_size: H, features of each state.
-        num_layers: L; each layer but the first reads the outputs of the one before.
+        input_size: I, the number of input features.
+        hidden_size: H, the number of features of each state.
+        num_layers: L, the number of layers. Each layer after the first reads the outputs of the previous one.
         bias: whether the gates have biases.
-        batch_first: input and output are ``(B, T, ·)`` rather than ``(T, B, ·)``; states are not affected.
+        batch_first: whether input and output are ``(B, T, ·)`` instead of ``(T, B, ·)``. States are not affected.
         dropout: probability of dropout on the outputs of each layer but the last.
-        bidirectional: a second direction reads from each sequence's end; D = 2, outputs are concatenated.
-        proj_size: P, if positive, projects the first state to this size after each step. The step must not read
-            its first state itself (an LSTM's does not).
-        device, dtype: of the parameters.
-        recurrent_bias: whether the recurrent projection has a bias of its own (``bias_hh``), beside ``bias_ih``;
-            without, there is one bias per gate, as Keras counts.
-        num_heads: N, which divides H; more than one make the recurrence block-diagonal: each head owns H/N hidden
-            units and sees only those of the last step (as in xLSTM, arXiv:2405.04517). Not together with proj_size.
+        bidirectional: whether a second direction reads each sequence from its end. Then D = 2, and the outputs of both
+            directions are concatenated.
+        proj_size: P, if positive: the first state is projected to this size after each step. The step must not read its
+            first state itself (that of an LSTM does not).
+        device, dtype: device and dtype of the parameters.
+        recurrent_bias: whether the recurrent projection has a bias of its own (``bias_hh``) in addition to ``bias_ih``.
+            If False, there is one bias per gate, as in Keras.
+        num_heads: N, a divisor of H. With more than one head, the recurrence is block-diagonal: each head owns H/N
+            hidden units and sees only those of the previous step (as in xLSTM, arXiv:2405.04517). It cannot be combined
+            with proj_size.
         init: ``"torch"`` or ``"keras"``; see `seqnets.layers.initialization`.
-        learn_state: the initial states are parameters ``(L·D, H)``, named ``initial_h`` and so on, from 0; used where
-            no state is passed.
-        masks: for a cell with masks, how to draw each: ``{"drop": Mask(0.25, per="sequence")}``.
-        return_all_states: forward also returns the last layer's states at every step.
-        recompute: the backward pass of the ``triton`` backend computes the recurrent projections again, in one product,
-            rather than have the forward pass keep them: less memory, G·H numbers per row and step, for some time.
-        backend: ``"auto"`` or the name of a backend; None leaves it to `use_backend` and ``SEQNETS_BACKEND``.
+        learn_state: whether the initial states are parameters ``(L·D, H)``, the first ``(L·D, P)``, that are named
+            ``initial_h`` and so on and start at 0. They are used if no state is passed.
+        masks: for a cell with masks, how to sample each of them: ``{"drop": Mask(0.25, per="sequence")}``.
+        return_all_states: whether forward also returns the last layer's states at every step.
+        recompute: whether the backward pass of the ``triton`` backend recomputes the recurrent projections, in one
+            product, instead of keeping them from the forward pass. This takes more time and saves memory: G·H numbers
+            per row and step.
+        backend: ``"auto"`` or the name of a backend. None leaves the choice to `use_backend` and ``SEQNETS_BACKEND``.
 
-    Parameters, per layer k and direction (suffix ``_reverse`` for the second): ``weight_ih_lk (G·H, I)``,
-    ``weight_hh_lk (G·H, P)``, ``bias_ih_lk (G·H,)``, ``bias_hh_lk (G·H,)``, ``weight_hr_lk (P, H)``, and ``(H,)`` for each
-    parameter of the cell, such as ``gamma_lk``. With heads ``weight_hh_lk`` is ``(G·H, H/N)``: its row for gate g, head n and
-    unit j is ``g·H + n·H/N + j``.
+    Layer k has these parameters for each direction (with the suffix ``_reverse`` for the second):
+    ``weight_ih_lk (G·H, I)``, or ``(G·H, D·P)`` after the first layer; ``weight_hh_lk (G·H, P)``;
+    ``bias_ih_lk (G·H,)``; ``bias_hh_lk (G·H,)``; ``weight_hr_lk (P, H)`` with ``proj_size``; and ``(H,)`` for each
+    parameter of the cell, such as ``gamma_lk``. Without ``proj_size``, P is H. With N heads, ``weight_hh_lk`` is
+    ``(G·H, H/N)``: its row for gate g, head n and unit j is ``g·H + n·H/N + j``.
 
     Raises:
-        CellError: the cell does not exist, or cannot be combined with ``proj_size`` or ``masks``.
-        BackendError: there is no such backend.
-        TypeError, ValueError: an option is of the wrong type or out of range.
+        CellError: If the cell does not exist.
+        BackendError: If there is no such backend.
+        TypeError, ValueError: If an option has the wrong type, is out of range, or does not fit the cell or another
+            option.
     """
 
     def __init__(
@@ -158,7 +163,10 @@ class Recurrent(nn.Module):
         return ((layer, d) for layer in range(self.num_layers) for d in range(self.num_directions))
 
     def _build_direction(self, layer: int, d: int, device: Any, dtype: Any) -> Iterator[str]:
-        """Register what one direction of one layer owns, in torch's order, and yield the names of its weights."""
+        """Register the parameters of one direction of one layer in torch's order, and yield the names of its weights.
+
+        The cell's own parameters are registered too, but their names are not yielded.
+        """
         gates, H, P = self.cell.gates, self.hidden_size, self.output_size
         suffix = _suffix(layer, d)
         shapes = {
@@ -180,7 +188,7 @@ class Recurrent(nn.Module):
 
     @property
     def output_size(self) -> int:
-        """P, the features of one direction's output."""
+        """Return P, the number of output features of one direction."""
         return self.proj_size or self.hidden_size
 
     def _state_sizes(self) -> Iterator[tuple[str, int]]:
@@ -189,7 +197,7 @@ class Recurrent(nn.Module):
     # ---- parameters, as code written for torch.nn.LSTM looks for them
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, by `init`; the cell's own go back to their initial values."""
+        """Initialize the weights by `init`, and reset the cell's parameters and the learned states."""
         for weights in self.direction_weights():
             INITIALIZERS[self.init](self.cell, weights)
             for value, initial in zip(weights.params, self.cell.params.values(), strict=True):
@@ -200,14 +208,17 @@ class Recurrent(nn.Module):
 
     @property
     def all_weights(self) -> list[list[nn.Parameter]]:
-        """Weights and biases per layer and direction, in torch's order; a cell's own parameters are not among them."""
+        """Return the weights and biases per layer and direction, in torch's order, without a cell's own parameters."""
         return [[getattr(self, name) for name in names] for names in self._weight_names]
 
     def flatten_parameters(self) -> None:
-        """Nothing: weights are read at each forward, wherever they lie. Here for code written for `torch.nn.LSTM`."""
+        """Do nothing; this exists for code written for `torch.nn.LSTM`.
+
+        Weights are read at each forward, wherever they are in memory.
+        """
 
     def direction_weights(self) -> list[Weights]:
-        """What each direction of each layer owns, read now: parametrised or replaced weights are seen."""
+        """Return the current weights of each direction of each layer, including parametrized and replaced ones."""
         fields = [name.partition("_l0")[0] for name in self._weight_names[0]]
         read = []
         for names, (k, d) in zip(self._weight_names, self._directions(), strict=True):
@@ -234,20 +245,22 @@ class Recurrent(nn.Module):
 
         Args:
             x: ``(T, B, I)``, ``(B, T, I)`` with ``batch_first``, unbatched ``(T, I)``, or a `PackedSequence`.
-            state: initial states, each ``(L·D, B, H)`` (unbatched ``(L·D, H)``; the first with P for H): a tuple in the
-                order of the cell's states, or a tensor where there is one. None: zeros, or the learned ones.
+            state: initial states, each ``(L·D, B, H)`` (unbatched ``(L·D, H)``; P instead of H for the first): a tuple
+                in the order of the cell's states, or a tensor if there is only one. None means the learned states, or
+                zeros.
             lengths: ``(B,)`` integers in 0..T. A finished row keeps its state and outputs zeros, and the reverse
-                direction starts at each row's own end. What `x` holds beyond them is ignored.
-            return_all_states: overrides the layer's own.
+                direction starts at the end of each row. Entries of `x` beyond the lengths are ignored.
+            return_all_states: if not None, overrides the option of the layer.
 
         Returns:
-            ``(y, state)``: y of x's form with D·P features; state a NamedTuple of ``(L·D, B, H)``, the states after each
-            sequence's last step. With ``return_all_states`` a third: the last layer's states after every step, a
-            NamedTuple of ``(T, B, D·H)``, the first with P for H (batch first where x is; padded where x is packed).
+            ``(y, state)``. y has the form of `x`, with D·P features. state is a NamedTuple of ``(L·D, B, H)``, the
+            first ``(L·D, B, P)``: the states after the last step of each sequence. With ``return_all_states`` a third
+            item is returned, the last layer's states after every step: a NamedTuple of ``(T, B, D·H)``, the first
+            ``(T, B, D·P)`` (batch first if `x` is, and padded if `x` is packed).
 
         Raises:
-            BackendError: the backend asked for cannot serve; the message says why and which can.
-            TypeError, ValueError, RuntimeError: wrong types, shapes, devices or dtypes, as `torch.nn.LSTM` raises them.
+            BackendError: If the requested backend cannot serve. The message says why, and which can.
+            TypeError, ValueError, RuntimeError: If types, shapes, devices or dtypes are wrong, as in `torch.nn.LSTM`.
         """
         problem = self._problem(x, state, lengths, return_all_states)
         result = dispatch(self._draw_masks(problem, self.training), self.backend)
@@ -259,14 +272,20 @@ class Recurrent(nn.Module):
         return y, final, self.cell.State(*(self._present(s, batched) for s in result.all_states))
 
     def step(self, x_t: Tensor, state: Any = None) -> Any:
-        """One time step, for streaming: ``layer.step(x_t, state) -> (y_t, state)``, equal to the sequence call.
+        """Run one time step, for streaming: ``layer.step(x_t, state) -> (y_t, state)``.
+
+        Apart from random dropout and masks, running all steps one by one equals one call with the whole sequence.
 
         Args:
-            x_t: ``(B, I)``, or ``(I,)`` unbatched.
-            state: as `forward` takes and returns it.
+            x_t: ``(B, I)``, or ``(I,)`` if unbatched.
+            state: the states, as `forward` takes and returns them.
+
+        Returns:
+            The output, ``(B, P)`` or ``(P,)``, and the new states.
 
         Raises:
-            RuntimeError: the layer is bidirectional, or draws masks per sequence in training, or x_t has another shape.
+            RuntimeError: If the layer is bidirectional, or samples masks per sequence in training, or if `x_t` has a
+                wrong shape.
         """
         if self.bidirectional:
             raise RuntimeError("a bidirectional layer reads from the sequence's end too, so it cannot run step by step")
@@ -290,18 +309,21 @@ class Recurrent(nn.Module):
         *,
         return_all_states: bool | None = None,
     ) -> Explanation:
-        """What the dispatch decides for this call: which backend, and why not the others."""
+        """Explain which backend would run this call, and why the others would not."""
         problem = self._problem(x, state, lengths, return_all_states)
-        return explain_problem(self._draw_masks(problem, training=False), self.backend)  # the means: nothing is drawn
+        return explain_problem(self._draw_masks(problem, training=False), self.backend)  # mean masks, no sampling
 
     def _present(self, tensor: Tensor, batched: bool) -> Tensor:
-        """``(T, B, ·)`` as the caller gave its input."""
+        """Convert ``(T, B, ·)`` to the layout of the caller's input."""
         if not batched:
             return tensor.squeeze(1)
         return tensor.transpose(0, 1) if self.batch_first else tensor
 
     def _problem(self, x: Any, state: Any, lengths: Tensor | None, all_states: bool | None) -> Problem:
-        """The call as backends take it but for masks, checked: time first, batched, padded, zero beyond the lengths."""
+        """Check the arguments of a call, and return the problem for the backends, still without masks.
+
+        Its input is time first, batched, padded, and zero beyond the lengths.
+        """
         weights = self.direction_weights()
         self._check_weights(weights)
         if isinstance(x, PackedSequence):
@@ -357,7 +379,7 @@ class Recurrent(nn.Module):
                 shapes[0] = (rows, P * D)
             for n, shape in enumerate(shapes):
                 t: Any = w[n]
-                # asked here, and not in a function, as each call asks it
+                # checked inline, because every call of the layer gets here
                 if t is not None and (t.shape != shape or t.device != device or t.dtype is not dtype):
                     check_weight(Weights._fields[n] + _suffix(*divmod(k, D)), t, shape, like)
             for name, t in zip(self.cell.params, w.params, strict=True):
@@ -417,7 +439,7 @@ class Recurrent(nn.Module):
 
 
 def _suffix(layer: int, d: int) -> str:
-    """End the names of what a direction of a layer owns, as torch's do."""
+    """Return the suffix of parameter names of one direction of a layer, as in torch."""
     return f"_l{layer}_reverse" if d else f"_l{layer}"
 
 

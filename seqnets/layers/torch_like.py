@@ -1,4 +1,4 @@
-"""`LSTM`, `GRU` and `RNN`: `torch.nn`'s layers to the letter, so that changing an import is the whole migration."""
+"""Provides `LSTM`, `GRU` and `RNN`, drop-in replacements of `torch.nn`'s layers: only the import changes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from seqnets.layers.recurrent import Recurrent
 
 
 class TorchLike(Recurrent, nn.RNNBase):
-    """`Recurrent` with torch's constructor, forward and, where a cell has one state, a bare tensor for it.
+    """Adapts `Recurrent` to torch's interface: its constructor, its forward, and a bare tensor for a single state.
 
-    An ``nn.RNNBase`` for ``isinstance``, but not an ``nn.LSTM``: torch.compile breaks the graph at subclasses of those.
+    The layers are instances of ``nn.RNNBase``, but not of ``nn.LSTM`` and so on: torch.compile breaks the graph at
+    subclasses of those.
     """
 
     mode: str
@@ -26,7 +27,7 @@ class TorchLike(Recurrent, nn.RNNBase):
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
         Recurrent.__init__(self, cell, *arguments, **options)
 
-    # RNNBase keeps a second list of its weights up to date in these; here weights are read at forward
+    # RNNBase updates a second list of its weights in these methods; here weights are read at each forward
     __setattr__ = nn.Module.__setattr__  # type: ignore[assignment]
     __setstate__ = nn.Module.__setstate__
     _apply = nn.Module._apply
@@ -61,19 +62,21 @@ class TorchLike(Recurrent, nn.RNNBase):
         *,
         return_all_states: bool | None = None,
     ) -> Any:
-        """As torch's, plus ``lengths`` and ``return_all_states``, for which see `Recurrent.forward`."""
+        """Run the whole sequence as torch's layer does; see `Recurrent.forward` for lengths and return_all_states."""
         y, state, *rest = super().forward(input, hx, lengths, return_all_states=return_all_states)
         return y, state if len(state) > 1 else state[0], *rest
 
 
 class LSTM(TorchLike):
-    """`torch.nn.LSTM`, with `seqnets.cells.lstm` for a cell: its equations are in that cell's docstring.
+    """Replaces `torch.nn.LSTM`. The equations are in the docstring of its cell, `seqnets.cells.lstm`.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype: as there.
-        recurrent_bias, num_heads, init, learn_state, return_all_states, backend: as in `Recurrent`.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype: as in
+            `torch.nn.LSTM`.
+        recurrent_bias, num_heads, init, learn_state, return_all_states, recompute, backend: as in `Recurrent`.
 
-    ``forward(input, (h_0, c_0)=None, lengths=None) -> (output, (h_n, c_n))``; the pair is a NamedTuple ``(h, c)``.
+    ``forward(input, (h_0, c_0)=None, lengths=None) -> (output, (h_n, c_n))``; the pair is a NamedTuple ``(h, c)``. The
+    shapes are those of `torch.nn.LSTM`; see `Recurrent.forward`.
     """
 
     def __init__(
@@ -98,13 +101,15 @@ class LSTM(TorchLike):
 
 
 class GRU(TorchLike):
-    """`torch.nn.GRU`, with `seqnets.cells.gru` for a cell: its equations are in that cell's docstring.
+    """Replaces `torch.nn.GRU`. The equations are in the docstring of its cell, `seqnets.cells.gru`.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype: as there.
-        recurrent_bias, num_heads, init, learn_state, return_all_states, backend: as in `Recurrent`.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype: as in
+            `torch.nn.GRU`.
+        recurrent_bias, num_heads, init, learn_state, return_all_states, recompute, backend: as in `Recurrent`.
 
-    ``forward(input, h_0=None, lengths=None) -> (output, h_n)``.
+    ``forward(input, h_0=None, lengths=None) -> (output, h_n)``. The shapes are those of `torch.nn.GRU`; see
+    `Recurrent.forward`.
     """
 
     def __init__(
@@ -128,14 +133,15 @@ class GRU(TorchLike):
 
 
 class RNN(TorchLike):
-    """`torch.nn.RNN`, with `seqnets.cells.rnn_tanh` or `rnn_relu` for a cell, by `nonlinearity`.
+    """Replaces `torch.nn.RNN`. Its cell is `seqnets.cells.rnn_tanh` or `rnn_relu`, depending on `nonlinearity`.
 
     Args:
         input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, device, dtype:
-            as there.
-        recurrent_bias, num_heads, init, learn_state, return_all_states, backend: as in `Recurrent`.
+            as in `torch.nn.RNN`.
+        recurrent_bias, num_heads, init, learn_state, return_all_states, recompute, backend: as in `Recurrent`.
 
-    ``forward(input, h_0=None, lengths=None) -> (output, h_n)``.
+    ``forward(input, h_0=None, lengths=None) -> (output, h_n)``. The shapes are those of `torch.nn.RNN`; see
+    `Recurrent.forward`.
     """
 
     def __init__(
@@ -161,10 +167,10 @@ class RNN(TorchLike):
 
 
 def rnn_cell(nonlinearity: str) -> Cell:
-    """The simple recurrent cell with this nonlinearity.
+    """Return the simple recurrent cell with this nonlinearity.
 
     Raises:
-        ValueError: it is neither ``"tanh"`` nor ``"relu"``.
+        ValueError: If it is neither ``"tanh"`` nor ``"relu"``.
     """
     cells = {"tanh": rnn_tanh, "relu": rnn_relu}
     if nonlinearity not in cells:

@@ -1,4 +1,4 @@
-"""Whole models around the recurrent layers."""
+"""Defines complete models built from the recurrent layers."""
 
 from seqnets.models.classifier import SequenceClassifier
 from seqnets.models.front import ConvFront

@@ -1,4 +1,4 @@
-"""Many to one: a label for a sequence."""
+"""Defines a many-to-one classification model, which predicts a label for a sequence."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from seqnets.models.states import last_states
 
 
 class SequenceClassifier(nn.Module):
-    """Embedding, optional front, recurrent stack, pooling over time, head.
+    """Applies an embedding, an optional front, a recurrent stack, pooling over time, and a head.
 
     Args:
-        recurrent: the recurrent stack; its `batch_first` must be False, as sequences are laid out time first.
-        num_classes: 2 gives one logit (for a sigmoid), more give one each (for a softmax).
-        embedding: maps ``(T, B)`` token ids to ``(T, B, I)``; None where the input is ``(B, T, I)`` already.
-        front: maps ``(T, B, I)`` to ``(T', B, I')``, such as `ConvFront`.
-        pooling: what of the recurrent outputs the head sees: ``"last"``, each direction's own final state; ``"mean"`` or ``"max"`` over time.
-        head_sizes: hidden sizes of the head, each with ReLU and dropout.
-        head_dropout: their dropout.
+        recurrent: the recurrent stack. Its `batch_first` must be False, because it gets sequences time first.
+        num_classes: the number of classes: 2 gives a single logit (for a sigmoid), more give one each (for a softmax).
+        embedding: maps ``(T, B)`` token ids to ``(T, B, I)``; None if the input is ``(B, T, I)`` already.
+        front: maps ``(T, B, I)`` to ``(T', B, I')``, for example `ConvFront`.
+        pooling: what the head reads: ``"last"``, the final state of each direction; or ``"mean"`` or ``"max"``, that of
+            the recurrent outputs over time.
+        head_sizes: hidden sizes of the head. Each hidden layer is followed by ReLU and dropout.
+        head_dropout: probability of that dropout.
         init: ``"torch"``, or ``"keras"``: embedding uniform in ±0.05, Glorot uniform weights and zero biases elsewhere.
             The recurrent stack has an `init` of its own.
 
-    ``forward``: inputs ``(B, T)`` token ids or ``(B, T, I)`` -> logits ``(B,)`` for two classes, else ``(B, num_classes)``.
+    ``forward`` takes token ids ``(B, T)`` or inputs ``(B, T, I)``, and returns logits: ``(B,)`` for two classes, else
+    ``(B, num_classes)``.
 
     Raises:
-        ValueError: an option is not among its choices, or `recurrent` is batch first.
+        ValueError: If an option is not among its choices, or if `recurrent` is batch first.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class SequenceClassifier(nn.Module):
         return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
 
     def features(self, inputs: Tensor) -> Tensor:
-        """What the recurrent stack reads, ``(T, B, I)``, for inputs as `forward` takes them."""
+        """Compute the input of the recurrent stack, ``(T, B, I)``, from inputs as `forward` takes them."""
         x = inputs.transpose(0, 1)
         if self.embedding is not None:
             x = self.embedding(x)

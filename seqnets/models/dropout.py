@@ -1,4 +1,4 @@
-"""Dropout where recurrent networks want it: the same units at all steps, whole words, recurrent weights."""
+"""Implements dropout for recurrent networks: of the same units at all steps, of words, and of recurrent weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from seqnets.layers import Recurrent
 class LockedDropout(nn.Module):
     """Drops the same features of a sequence at every step: ``(T, B, I) -> (T, B, I)``.
 
-    Source: Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks", NeurIPS 2016.
+    Source: Gal and Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks", NeurIPS
+    2016.
     """
 
     def __init__(self, p: float) -> None:
@@ -29,10 +30,12 @@ class LockedDropout(nn.Module):
 
 
 class DropoutEmbedding(nn.Embedding):
-    """An embedding that drops words: all occurrences of one in a batch, or none (Gal and Ghahramani, as above).
+    """Embeds words and drops some of them: all occurrences of a word in a batch, or none.
+
+    Source: Gal and Ghahramani, as in `LockedDropout`.
 
     Args:
-        p: probability that a word is dropped.
+        p: probability that a word is dropped in training.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, p: float = 0.0) -> None:
@@ -57,15 +60,23 @@ class _DropWeights(nn.Module):
 
 
 def drop_recurrent_weights(layer: Recurrent, p: float) -> None:
-    """From now on, in training, each forward of `layer` is without a share `p` of its recurrent weights, drawn anew, the same at
-    all steps: DropConnect, as Merity, Keskar and Socher use it, "Regularizing and optimizing LSTM language models", ICLR 2018.
+    """Apply DropConnect to the recurrent weights of `layer`, in training.
+
+    Each forward drops every recurrent weight with probability `p` and scales the others by 1 / (1 - p). The dropped
+    weights are sampled once per forward, and are the same at all steps.
+
+    Source: Merity, Keskar and Socher, "Regularizing and optimizing LSTM language models", ICLR 2018.
     """
     for name in [name for name, _ in layer.named_parameters(recurse=False) if name.startswith("weight_hh")]:
         parametrize.register_parametrization(layer, name, _DropWeights(p))
 
 
 def check_probabilities(**probabilities: float) -> None:
-    """Raises ValueError where one is not at least 0 and below 1."""
+    """Check that all probabilities are in [0, 1).
+
+    Raises:
+        ValueError: If one of them is not. The message names it.
+    """
     for name, p in probabilities.items():
         if not 0 <= p < 1:
             raise ValueError(f"{name} is {p}, but a probability of dropout is at least 0 and below 1")

@@ -1,4 +1,4 @@
-"""What may stand between the embedding and the recurrent stack."""
+"""Defines modules that can be placed between the embedding and the recurrent stack."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from torch.nn import functional as F
 
 
 class ConvFront(nn.Module):
-    """Convolution over time and pooling: shorter sequences of local features for the recurrence to read.
+    """Convolves over time and pools, so that the recurrence reads shorter sequences of local features.
 
-    Dropout, convolution of ``kernel_size`` steps without padding, ReLU, max pooling over ``pool_size`` steps.
+    It applies dropout, a convolution over ``kernel_size`` steps without padding, ReLU, and max pooling over
+    ``pool_size`` steps.
 
     Args:
-        in_channels: features of the input.
-        out_channels: features of the output.
-        kernel_size: steps that one output feature sees, before pooling.
-        pool_size: steps pooled into one; a remainder at the end is dropped.
+        in_channels: the number of input features.
+        out_channels: the number of output features.
+        kernel_size: the number of steps that one output feature sees, before pooling.
+        pool_size: the number of steps that are pooled into one. A remainder at the end is dropped.
         dropout: probability of dropout on the input.
 
-    ``forward (T, B, in_channels) -> ((T - kernel_size + 1) // pool_size, B, out_channels)``.
+    ``forward (T, B, in_channels) -> ((T - kernel_size + 1) // pool_size, B, out_channels)`` raises ValueError if the
+    sequence is too short for one output step.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class ConvFront(nn.Module):
         self.pool_size = pool_size
 
     def windows(self, steps: int) -> list[tuple[int, int]]:
-        """The input steps, from and to, that each output step sees."""
+        """Return the range ``(start, stop)`` of input steps that each output step sees, for an input of `steps`."""
         kernel = self.convolution.kernel_size[0]
         outputs = max(0, (steps - kernel + 1) // self.pool_size)
         return [(k * self.pool_size, (k + 1) * self.pool_size + kernel - 1) for k in range(outputs)]

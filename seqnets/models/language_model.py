@@ -1,4 +1,4 @@
-"""Many to many, aligned: the next token after each."""
+"""Defines a language model, which predicts the next token after each one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ State = tuple[tuple[Tensor, ...], ...]
 
 
 class Modelled(NamedTuple):
-    """What a language model gives.
+    """Holds the output of a language model.
 
     Attributes:
-        logits: ``(B, T, V)`` of the token after each.
-        state: of each layer, to pass on with the tokens that follow.
-        outputs: ``(T, B, H)`` of the last layer, before its dropout.
-        dropped: the same, after it.
+        logits: ``(B, T, V)``, the scores of the token after each input token.
+        state: the states of each layer, to pass on with the tokens that follow.
+        outputs: ``(T, B, H)``, the outputs of the last layer before dropout.
+        dropped: ``(T, B, H)``, the same after dropout.
     """
 
     logits: Tensor
@@ -32,26 +32,27 @@ class Modelled(NamedTuple):
 
 
 class LanguageModel(nn.Module):
-    """Embedding, recurrent layers, and a softmax over the vocabulary; dropout as in AWD-LSTM.
+    """Applies an embedding, recurrent layers and a softmax over the vocabulary, with dropout as in AWD-LSTM.
 
     Args:
-        cell: of the recurrent layers, as `Recurrent` takes it.
-        vocab_size: V.
-        embedding_dim: I.
-        hidden_size: H of each layer; with `tied`, the last layer's is I.
-        num_layers: L.
-        tied: the softmax's weights are those of the embedding (Press and Wolf 2017; Inan et al. 2017).
-        embedding_dropout: of words, see `DropoutEmbedding`.
-        input_dropout, layer_dropout, output_dropout: on what the first layer reads, between layers, and on what the softmax reads:
-            the same units at all steps, see `LockedDropout`.
-        weight_dropout: of recurrent weights, see `drop_recurrent_weights`.
-        init_scale: embedding and softmax start uniform within plus and minus this.
-        backend: of the recurrent layers.
+        cell: the cell of the recurrent layers, as `Recurrent` takes it.
+        vocab_size: V, the number of tokens in the vocabulary.
+        embedding_dim: I, the number of features of the embedding.
+        hidden_size: H of each layer; with `tied`, the last layer has I instead.
+        num_layers: L, the number of recurrent layers.
+        tied: whether softmax and embedding share their weights (Press and Wolf 2017; Inan et al. 2017).
+        embedding_dropout: probability of dropping a word; see `DropoutEmbedding`.
+        input_dropout, layer_dropout, output_dropout: probability of dropout on the input of the first layer, between
+            layers, and on the input of the softmax. The same units are dropped at all steps; see `LockedDropout`.
+        weight_dropout: probability of dropping a recurrent weight; see `drop_recurrent_weights`.
+        init_scale: embedding and softmax weights are initialized uniformly in ±init_scale.
+        backend: the backend of the recurrent layers.
 
-    ``forward``: tokens ``(B, T)`` and the state that an earlier call returned, or None -> `Modelled`.
+    ``forward`` takes tokens ``(B, T)`` and the state that an earlier call returned, or None. It returns `Modelled`,
+    which holds the logits ``(B, T, V)``.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: If an option is out of range.
 
     Source: Merity, Keskar and Socher, "Regularizing and optimizing LSTM language models", ICLR 2018 (arXiv:1708.02182).
     """

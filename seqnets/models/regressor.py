@@ -1,4 +1,4 @@
-"""Many to one: numbers for a sequence."""
+"""Defines a many-to-one regression model, which predicts numbers for a sequence."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from seqnets.models.states import last_states
 
 
 class SequenceRegressor(nn.Module):
-    """Recurrent stack, each direction's final state, dropout, one linear layer.
+    """Applies a recurrent stack, dropout on the final state of each direction, and a linear layer.
 
     Args:
-        recurrent: the recurrent stack; its `batch_first` must be False, as sequences are laid out time first.
-        out_features: numbers to give for a sequence.
-        dropout: probability of dropout on what the linear layer reads.
-        recurrent_gain: times which the recurrent weights start: above 1, to see gradients explode.
+        recurrent: the recurrent stack. Its `batch_first` must be False, because it gets sequences time first.
+        out_features: the number of outputs for a sequence.
+        dropout: probability of dropout on the input of the linear layer.
+        recurrent_gain: factor by which the initial recurrent weights are multiplied; above 1, gradients explode.
 
     Raises:
-        ValueError: `recurrent` is batch first, or there are no outputs.
+        ValueError: If `recurrent` is batch first, or if there are no outputs.
     """
 
     def __init__(
@@ -38,6 +38,6 @@ class SequenceRegressor(nn.Module):
         self.head = nn.Linear(recurrent.output_size * recurrent.num_directions, out_features)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``(B, T, I)``, and ``(B,)`` lengths where they differ -> ``(B, out_features)``."""
+        """Predict ``(B, out_features)`` from ``(B, T, I)``, with ``(B,)`` lengths if they differ."""
         _, state, *_ = self.recurrent(inputs.transpose(0, 1), None, lengths)
         return self.head(self.dropout(last_states(state, self.recurrent.num_directions)))

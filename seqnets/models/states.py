@@ -1,4 +1,7 @@
-"""The states that recurrent layers take and give: tuples, but for `seqnets.GRU` and `seqnets.RNN`, whose one is bare as torch.nn's."""
+"""Converts the states that recurrent layers take and return.
+
+They are tuples, except for `seqnets.GRU` and `seqnets.RNN`, whose single state is a bare tensor as in torch.nn.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ def as_taken(states: tuple[Tensor, ...]) -> Any:
 
 
 def last_states(state: Any, num_directions: int) -> Tensor:
-    """``(B, directions · H)``: each direction's own final h in the last layer (not ``y[-1]``, where the reverse direction has read one
-    step only).
+    """Return the final h of each direction in the last layer, concatenated, ``(B, D·H)``.
+
+    This is not ``y[-1]``, where the reverse direction has read only one step.
     """
     return torch.cat(as_tuple(state)[0][-num_directions:].unbind(0), dim=-1)

@@ -1,4 +1,4 @@
-"""Many to many, aligned: an output for every step."""
+"""Defines a many-to-many model, which predicts an output for every step."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from seqnets.layers import Recurrent
 
 
 class StepPredictor(nn.Module):
-    """Embedding if any, dropout, recurrent stack, dropout, and one linear layer that all steps share.
+    """Applies an optional embedding, dropout, a recurrent stack, dropout, and a linear layer that all steps share.
 
-    ``o_t = W · dropout(y_t) + b`` with ``y_t`` the recurrent outputs: logits of the next note, word, bit, …
+    It computes ``o_t = W · dropout(y_t) + b`` with the recurrent outputs ``y_t``: logits of the next note, word, bit, …
 
     Args:
-        recurrent: the recurrent stack; its `batch_first` must be False, as sequences are laid out time first.
-        out_features: C, outputs of a step.
-        embedding: maps ids to vectors, ``(T, B)`` to ``(T, B, I)``; None where the inputs are vectors already.
-        input_dropout: probability of dropout on what the recurrent stack reads.
-        dropout: probability of dropout on what the linear layer reads.
+        recurrent: the recurrent stack. Its `batch_first` must be False, because it gets sequences time first.
+        out_features: C, the number of outputs of a step.
+        embedding: maps ids ``(T, B)`` to vectors ``(T, B, I)``; None if the inputs are vectors already.
+        input_dropout: probability of dropout on the input of the recurrent stack.
+        dropout: probability of dropout on the input of the linear layer.
 
     Raises:
-        ValueError: `recurrent` is batch first, or there are no outputs.
+        ValueError: If `recurrent` is batch first, or if there are no outputs.
     """
 
     def __init__(
@@ -45,28 +45,35 @@ class StepPredictor(nn.Module):
         self.head = nn.Linear(recurrent.output_size * recurrent.num_directions, out_features)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None, state: Any = None) -> Tensor:
-        """The outputs ``(B, T, C)`` alone, as `run` gives them."""
+        """Return only the outputs of `run`, ``(B, T, C)``."""
         return self.run(inputs, lengths, state)[0]
 
     def run(self, inputs: Tensor, lengths: Tensor | None = None, state: Any = None) -> tuple[Tensor, Any]:
-        """All steps at once.
+        """Run all steps at once.
 
         Args:
-            inputs: ``(B, T)`` ids, or ``(B, T, I)``.
-            lengths: ``(B,)``, where sequences differ; what the inputs hold beyond them does not matter, nor do those outputs.
-            state: of the recurrent stack, as this method returns it; None: its own initial one.
+            inputs: ids ``(B, T)``, or vectors ``(B, T, I)``.
+            lengths: ``(B,)``, if sequences differ in length. Inputs and outputs beyond them have no meaning.
+            state: state of the recurrent stack, as this method returns it. None means its own initial state.
 
         Returns:
-            Outputs ``(B, T, C)``, and the state after each sequence's last step.
+            The outputs ``(B, T, C)``, and the state after the last step of each sequence.
         """
         y, state, *_ = self.recurrent(self._read(inputs.transpose(0, 1)), state, lengths)
         return self.head(self.dropout(y)).transpose(0, 1), state
 
     def step(self, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """One step, for generating: inputs ``(B,)`` ids or ``(B, I)`` -> outputs ``(B, C)`` and the state after it.
+        """Run one step, to generate sequences.
+
+        Args:
+            inputs: ids ``(B,)``, or vectors ``(B, I)``.
+            state: state of the recurrent stack, as this method returns it. None means its own initial state.
+
+        Returns:
+            The outputs ``(B, C)``, and the state after the step.
 
         Raises:
-            RuntimeError: the recurrent stack is bidirectional.
+            RuntimeError: If the recurrent stack is bidirectional.
         """
         y, state = self.recurrent.step(self._read(inputs), state)
         return self.head(self.dropout(y)), state

@@ -1,4 +1,4 @@
-"""Many to many, not aligned: one sequence read whole, another written."""
+"""Defines an encoder-decoder model: many to many, not aligned."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from seqnets.models.states import as_taken, as_tuple, last_states
 
 
 class Memory(NamedTuple):
-    """What was read.
+    """Holds the encoder's view of a batch of source sequences.
 
     Attributes:
-        states: ``(B, S, D)``, the encoder's output at each step of the source; 0 beyond its end.
-        real: ``(B, S)`` bool, False beyond the end.
+        states: ``(B, S, D)``, the encoder's output at each of the S steps of the source; 0 beyond its end.
+        real: ``(B, S)`` bool, False beyond the end of the source.
     """
 
     states: Tensor
@@ -25,9 +25,12 @@ class Memory(NamedTuple):
 
 
 class Translator(nn.Module):
-    """Encoder and decoder (Sutskever, Vinyals and Le, NeurIPS 2014), joined by attention (Bahdanau, Cho and Bengio, ICLR 2015).
+    """Translates sequences with an encoder and a decoder that are connected by attention.
 
-    With h_s the encoder's outputs over the source, and y_t those of the decoder over what has been written before t:
+    Sources: Sutskever, Vinyals and Le, NeurIPS 2014 (encoder and decoder); Bahdanau, Cho and Bengio, ICLR 2015
+    (attention).
+
+    Let h_s be the encoder's outputs over the source, and y_t the decoder's outputs over the words before step t:
 
         y_t = decoder(E w_{t-1}),  started from tanh(W_0 [h_S→; h_1←])
         a_t = softmax_s(y_t · W_a h_s)
@@ -35,24 +38,25 @@ class Translator(nn.Module):
         o_t = tanh(W_c [c_t; y_t])
         p(w_t) = softmax(E o_t + b)
 
-    This is the global attention with general score of Luong, Pham and Manning (EMNLP 2015), without their input feeding: the
-    recurrence then does not depend on the attention, so that training runs it over the whole target at once, in fused
-    kernels, and attends at all steps in one product. Bahdanau's attention, and input feeding, would stop it at every step.
-    E is both what is read of a target word and what scores it (Press and Wolf, EACL 2017); embeddings start normal with
-    standard deviation 1/√features, as scores need them.
+    This is the global attention with general score of Luong, Pham and Manning (EMNLP 2015), without their input
+    feeding. The recurrence then does not depend on the attention. Training can run it over the whole target at once, in
+    fused kernels, and attend at all steps in one product. Bahdanau's attention and input feeding would interrupt the
+    recurrence at every step. The target embedding E also serves as the output layer (Press and Wolf, EACL 2017).
+    Embeddings are initialized from a normal distribution with standard deviation 1/√features, which suits the scores.
 
     Args:
         source: embeds the source's ids.
-        encoder: reads them; its last layer's final states start all layers of the decoder.
-        target: embeds the target's ids, E.
-        decoder: writes.
-        dropout: of embeddings, of the encoder's outputs and of o_t.
+        encoder: reads the embedded source. The final states of its last layer initialize all layers of the decoder.
+        target: embeds the target's ids; its weights are E.
+        decoder: reads the embedded target words.
+        dropout: probability of dropout on embeddings, on the encoder's outputs and on o_t.
 
-    ``forward(inputs (B, S), previous (B, T), lengths (B,) or None) -> o (B, T, E)``, whose scores are ``logits(o)``: previous are the
-    target's ids one step late. `encode`, then `step` again and again, is the same word by word.
+    ``forward(inputs (B, S), previous (B, T), lengths (B,) or None) -> o (B, T, E)``, whose scores are ``logits(o)``.
+    Here previous holds the target's ids delayed by one step. `encode` followed by repeated calls of `step` does the
+    same word by word.
 
     Raises:
-        ValueError: a recurrent stack is batch first, or the decoder is bidirectional.
+        ValueError: If a recurrent stack is batch first, or if the decoder is bidirectional.
     """
 
     def __init__(
@@ -79,11 +83,11 @@ class Translator(nn.Module):
         return self._attend(self._write(previous, state), memory)[0]
 
     def logits(self, o: Tensor) -> Tensor:
-        """``(…, E)`` to scores ``(…, words)``."""
+        """Compute scores ``(…, words)`` from o ``(…, E)``."""
         return F.linear(o, self.target.weight, self.bias)
 
     def encode(self, inputs: Tensor, lengths: Tensor | None = None) -> tuple[Memory, tuple[Tensor, ...]]:
-        """What was read of ``(B, S)``, and the decoder's initial states, each ``(L, B, H)``."""
+        """Encode source ids ``(B, S)``; return the memory and the decoder's initial states, each ``(L, B, H)``."""
         if lengths is None:
             lengths = torch.full(inputs.shape[:1], inputs.shape[1], device=inputs.device)
         h, final, *_ = self.encoder(self.dropout(self.source(inputs.T)), lengths=lengths)
@@ -93,18 +97,19 @@ class Translator(nn.Module):
         return Memory(self.dropout(h).transpose(0, 1), real), tuple(s.transpose(0, 1).contiguous() for s in state)
 
     def step(self, previous: Tensor, state: Any, memory: Memory) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Scores of the next word, ``(N, words)``, and the states after it.
+        """Compute the scores of the next word, ``(N, words)``, and the new states.
 
         Args:
-            previous: ``(N,)``, the last word of N = B·K beginnings, K of each source that `memory` holds.
-            state: each ``(L, N, H)``.
+            previous: ``(N,)``, the last words of N = B·K partial translations, K for each source in `memory`.
+            state: the decoder's states, each ``(L, N, H)``.
+            memory: what `encode` returned for the B sources.
         """
         y, state = self.decoder.step(self.dropout(self.target(previous)), as_taken(state))
         o, _ = self._attend(y.unflatten(0, (len(memory.states), -1)), memory)  # attention takes any number of queries
         return self.logits(o.flatten(0, 1)), as_tuple(state)
 
     def attention(self, inputs: Tensor, previous: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The weights a, ``(B, T, S)``, for what `forward` takes."""
+        """Return the attention weights a, ``(B, T, S)``; the arguments are those of `forward`."""
         memory, state = self.encode(inputs, lengths)
         return self._attend(self._write(previous, state), memory)[1]
 
@@ -113,7 +118,7 @@ class Translator(nn.Module):
         return y.transpose(0, 1)
 
     def _attend(self, y: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """o and a of queries ``(B, T, H)``."""
+        """Attend with queries ``(B, T, H)``, and return o ``(B, T, E)`` and the weights a ``(B, T, S)``."""
         scores = y @ self.score(memory.states).transpose(1, 2)
         a = scores.masked_fill(~memory.real[:, None], -torch.inf).softmax(-1)
         o = self.combine(torch.cat([a @ memory.states, y], dim=-1)).tanh()
