@@ -192,22 +192,22 @@ def verdicts() -> list[dict[str, Any]]:
 def adopt(found: Any) -> None:
     """Use the `verdicts` of another process here instead of measuring.
 
-    If an entry cannot be read, it and all that follow are ignored with a warning.
+    Entries that cannot be read are ignored with a warning.
     """
-    try:
-        for one in found:
-            fields = {name: one[name] for name in Shape._fields} | {
-                "dtype": getattr(torch, one["dtype"].rpartition(".")[2])
-            }
-            measured.known[Shape(**fields),] = _times(*one["times"])
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        log.warning("the choice of backends cannot be read (%s); it is made anew.", error)
+    for one in found if isinstance(found, list) else [found]:
+        try:
+            dtype = getattr(torch, one["dtype"].rpartition(".")[2])
+            shape = Shape(**{name: one[name] for name in Shape._fields} | {"dtype": dtype})
+            measured.known[shape,] = _times(*one["times"])
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            log.warning("the choice of backends cannot be read (%s); it is made anew.", error)
 
 
 def _times(aten: Any, cpp: Any, ratio: Any, clear: Any, short: Any) -> Times:
     """Convert values that were stored as JSON types to `Times`."""
     if short is not None:
-        short = float(short[0]), float(short[1])
+        short_aten, short_cpp = map(float, short)
+        short = short_aten, short_cpp
     return Times(float(aten), float(cpp), float(ratio), bool(clear), short)
 
 

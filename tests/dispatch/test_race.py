@@ -182,6 +182,31 @@ def test_verdicts_that_cannot_be_read_are_left_out(found, caplog):
     assert "it is made anew" in caplog.text and not race.measured.known
 
 
+@pytest.mark.parametrize("short", [[], [1.0], [1.0, 2.0, 3.0], 1.0, [None, 1.0]], ids=str)
+def test_a_damaged_verdict_hides_no_other(short, times, caplog):
+    times(3.0, 1.0)
+    seqnets.explain(seqnets.LSTM(30, 20), X)
+    (whole,) = json.loads(json.dumps(race.verdicts()))
+    damaged = {**whole, "H": 21, "times": [*whole["times"][:-1], short]}
+    race.measured.known.clear()
+    race.adopt([damaged, whole])
+    assert "it is made anew" in caplog.text
+    assert [shape.H for (shape,) in race.measured.known] == [20]
+
+
+@pytest.mark.parametrize("short", [[], [1.0], 1.0], ids=str)
+def test_a_damaged_file_is_measured_anew(short, times, measuring, caplog):
+    shapes, layer = times(3.0, 1.0), seqnets.LSTM(30, 20)
+    seqnets.explain(layer, X)
+    (path,) = measuring.glob("kernels/race-*.json")
+    kept = json.loads(path.read_text())
+    kept["value"]["short"] = short
+    path.write_text(json.dumps(kept))
+    race.measured.known.clear()
+    assert seqnets.explain(layer, X).backend == "cpp" and len(shapes) == 2
+    assert "it is found out again" in caplog.text
+
+
 @torch.no_grad()
 def test_shapes_that_differ_in_what_takes_time_are_measured_apart(times):
     shapes, layer = times(3.0, 1.0), seqnets.LSTM(30, 20)
