@@ -1,1 +1,1 @@
-"""Looking inside: samples and pictures that a run makes of its model, as callbacks that write into the run's folder."""
+"""Provides samples and plots of trained models, mostly as callbacks that write into the run's folder."""

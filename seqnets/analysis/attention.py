@@ -1,4 +1,4 @@
-"""Where a translator looks as it writes."""
+"""Plots where a translator looks as it writes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,27 +13,27 @@ from seqnets.data.sentences import PAD
 from seqnets.errors import ConfigError
 from seqnets.tasks.translation import late
 
-INCH = 0.3  # of a subword
+INCH = 0.3  # inches per subword
 
 
 class AttentionMaps(Callback):
-    """Draws ``attention.png`` after the test: for each sentence its subwords, those of its translation, and the weights between.
+    """Plots ``attention.png`` after the test: sentences, their translations, and the attention weights between them.
 
-    A dot is before subwords that go on with a word.
+    Both are shown by subword. A dot marks subwords that continue a word.
 
     Args:
-        folder: where the picture goes.
-        rows: which sentences of the test split, in the order of its files.
+        folder: the folder of the picture.
+        rows: the sentences of the test split to plot, in the order of its files.
     """
 
     def __init__(self, folder: str, rows: Sequence[int] = (0, 1, 2, 3)) -> None:
         self.picture, self.rows = Path(folder) / "attention.png", list(rows)
 
     def prepare(self, task: Any, data: Any) -> None:
-        """Before the run.
+        """Check, before the run, that there are such sentences.
 
         Raises:
-            ConfigError: there are no such sentences.
+            ConfigError: If not.
         """
         count = len(data.test_dataloader().dataset)
         if not self.rows or any(not isinstance(row, int) or not 0 <= row < count for row in self.rows):
@@ -59,7 +59,12 @@ class AttentionMaps(Callback):
 
 
 def draw(maps: Sequence[tuple[list[str], list[str], torch.Tensor]], picture: Path) -> None:
-    """A panel each of what was read (S), what was written (T), and the weights ``(T, S)``, as a PNG."""
+    """Plot a panel for each map, and write the picture as a PNG.
+
+    Args:
+        maps: for each, the subwords read (S), the subwords written (T), and the attention weights ``(T, S)``.
+        picture: the file.
+    """
     columns = min(2, len(maps))
     rows = -(-len(maps) // columns)
     width = max(len(read) for read, _, _ in maps) * INCH + 1.3
@@ -89,5 +94,5 @@ def _draw(axes: Axes, read: list[str], written: list[str], weights: torch.Tensor
 
 
 def _shown(piece: str) -> str:
-    """A subword that goes on with a word is marked as one."""
+    """Return the subword without spaces, with a dot in front if it continues a word."""
     return f"·{piece}" if piece[:1].isalnum() else piece.strip()

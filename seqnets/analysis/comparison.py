@@ -1,4 +1,4 @@
-"""The jobs of a sweep side by side."""
+"""Plots the jobs of a sweep side by side."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ from seqnets.analysis.style import colour, new_figure, plain
 
 
 class Bars:
-    """``sweep.png``: a panel for each test figure, the seconds of an epoch and the parameters; a bar for all jobs that differ in the
-    seed alone, at their mean, with a dot for each.
+    """Plots ``sweep.png``: a panel for each test metric, the seconds per epoch and the number of parameters.
+
+    A bar stands for all jobs that differ only in the seed. It shows their mean, with a dot for each job.
     """
 
     def __call__(self, folder: Path, jobs: Sequence[Job]) -> None:

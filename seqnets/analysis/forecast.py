@@ -1,4 +1,4 @@
-"""A series, what a model forecast of its test period, and what simpler forecasts made of it."""
+"""Plots a series, a model's forecast of its test period, and the forecasts of simpler baselines."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ log = logging.getLogger(__name__)
 
 SERIES, MODEL = "#3a3a3a", "#d9822b"
 RIVALS = ("#9a9a9a", "#7db07d", "#3b6fb6")
-BEFORE = 2  # seasons shown before the test period, in the picture of that alone
+BEFORE = 2  # seasons shown before the test period, in the lower panel
 
 
 class ForecastPlot(Callback):
-    """After the test draws ``forecast.png``: the series with its splits above; below the test period, model and baselines.
+    """Plots ``forecast.png`` after the test: the series with its splits above, the test period with forecasts below.
 
-    Where the horizon is more than one step, what is drawn of a time is the forecast made that many steps before.
+    If the horizon is more than one step, the forecast shown for a time is the one made that many steps before.
 
     Args:
-        folder: where to.
+        folder: the folder of the picture.
     """
 
     def __init__(self, folder: str) -> None:
@@ -54,12 +54,12 @@ def draw_forecasts(
     horizon: int = 1,
     season: int = 11,
 ) -> None:
-    """Draw a series ``(N,)`` and the forecasts of its end, by label, the model's first, as a PNG."""
+    """Plot a series ``(N,)`` and the forecasts of its end as a PNG; `forecasts` are by label, the model's first."""
     figure = new_figure(10, 6.6)
     whole, end = figure.subplots(2, 1, height_ratios=(1, 1.7))
     try:
         x = [float(time) for time in times]
-    except ValueError:  # dates and the like: by number
+    except ValueError:  # dates and the like: number the steps
         x = [float(step) for step in range(len(times))]
     whole.plot(x, values, color=SERIES, linewidth=0.9)
     for name, (start, stop) in bounds.items():

@@ -1,4 +1,4 @@
-"""Vanishing and exploding gradients: how much of the loss reaches back to each time step."""
+"""Measures vanishing and exploding gradients: how much of the loss reaches back to each time step."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from seqnets.models.states import as_tuple
 
 FILE = "gradient_flow.csv"
 BEFORE, AFTER = "before training", "after training"
-DIVERGED = 1e3  # a loss above this is out of the picture
+DIVERGED = 1e3  # the upper limit of the loss axis
 
 
 class _StepByStep(nn.Module):
-    """A recurrent layer as a loop over its steps, which keeps the state after each."""
+    """Runs a recurrent layer as a loop over its steps, and keeps the state after each."""
 
     num_directions = 1
 
@@ -42,22 +42,25 @@ class _StepByStep(nn.Module):
             self.states.append(own)
             for s in own:
                 s.retain_grad()
-            outputs.append(own[0][-1])  # not the output beside it, a tensor of its own that no later step reads
+            outputs.append(own[0][-1])  # not the layer's output: that is another tensor, which no later step reads
         return torch.stack(outputs), state
 
 
 def gradient_norms(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """``‖∂loss/∂s_t‖`` for each state s of the recurrent layer, ``(T,)``: at every step t the mean of the norms over the batch.
+    """Compute ``‖∂loss/∂s_t‖`` for each state s of the recurrent layer at every step t, as a mean over the batch.
 
-    The derivative is the total one, along all later steps. It is taken step by step in the cell's own operations, as kernels do not
-    keep it.
+    The derivative is the total one, along all later steps. It is computed step by step with the cell's own operations,
+    because kernels do not keep it.
 
     Args:
-        model: has one recurrent layer of one direction.
-        loss: runs it, and gives the loss.
+        model: a model with one recurrent layer of one direction.
+        loss: runs the model and returns the loss.
+
+    Returns:
+        For each state by name, the norms ``(T,)``.
 
     Raises:
-        ConfigError: the model has other recurrent layers.
+        ConfigError: If the model has other recurrent layers.
 
     Source: Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
     """
@@ -86,10 +89,12 @@ def _the_layer(model: nn.Module) -> tuple[str, Recurrent]:
 
 
 class GradientFlow(Callback):
-    """Writes, before and after training, `gradient_norms` of a batch of validation data to ``gradient_flow.csv``, and draws them.
+    """Writes `gradient_norms` before and after training to ``gradient_flow.csv``, and plots them.
+
+    The norms are those of one batch of validation data.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
     """
 
     def __init__(self, folder: str) -> None:
@@ -97,19 +102,19 @@ class GradientFlow(Callback):
         self._rows: list[dict[str, Any]] = []
 
     def prepare(self, task: Any, data: Any) -> None:
-        """Before the run.
+        """Check, before the run, that the model has one recurrent layer of one direction.
 
         Raises:
-            ConfigError: the model has not the one layer that is looked at.
+            ConfigError: If not.
         """
         _the_layer(task.model)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step == 0:  # not in a run that goes on
+        if trainer.global_step == 0:  # not in a resumed run
             self._measure(trainer, pl_module, BEFORE)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # not on_train_end, which a run that goes on with its test does not come to
+        # not in on_train_end, which a run that resumes with its test never reaches
         self._measure(trainer, pl_module, AFTER)
         table = pd.DataFrame(self._rows)
         table.to_csv(self.folder / FILE, index=False)
@@ -133,12 +138,13 @@ class GradientFlow(Callback):
 
 
 class GradientFlowOfCells:
-    """``gradient_flow.png`` of a sweep over cells, with and without clipping, and over the size of the recurrent weights: a row for each
-    size; gradient norms before and after training, and the training loss.
+    """Plots ``gradient_flow.png`` of a sweep over cells, with and without clipping, and over a third setting.
+
+    Each value of that setting has a row, with gradient norms before and after training, and the training loss.
 
     Args:
-        row: the setting that rows are for.
-        row_name: what it is called in the picture.
+        row: the setting that the rows are for, such as the size of the recurrent weights.
+        row_name: its name in the picture.
     """
 
     def __init__(self, row: str, row_name: str) -> None:
@@ -194,14 +200,14 @@ def _draw_run(table: pd.DataFrame, file: Path) -> None:
 
 
 def _draw_norms(axes: Any, table: pd.DataFrame, paint: str, label: str | None, style: str = "-") -> None:
-    # h; what else a cell carries is in the picture of its own run
+    # h; other states of a cell are in the picture of its own run
     first = table[table["state"] == table["state"].iloc[0]]
-    shown = first[first["norm"] > 0]  # neither what has vanished altogether nor NaN
+    shown = first[first["norm"] > 0]  # drops NaN and what has vanished altogether
     axes.plot(shown["t"], shown["norm"], color=paint, linestyle=style, linewidth=1.6, label=label)
 
 
 def _course(folder: Path) -> pd.DataFrame:
-    """The metrics of a run, with those of the runs that it went on from."""
+    """Return the metrics of a run, preceded by those of the runs that it resumed."""
     table = pd.read_csv(folder / "metrics.csv")
     if resumed := OmegaConf.load(folder / "config.yaml").ckpt_path:
         earlier = _course(Path(resumed).parents[1])

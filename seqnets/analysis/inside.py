@@ -1,4 +1,4 @@
-"""What happens inside a trained model as it reads: the gates and states of its recurrent layers at every step."""
+"""Shows what happens inside a trained model as it reads: the gates and states of its recurrent layers at every step."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ SQUASHING = {
     "erf",
 }
 GATES = ("#3b6fb6", "#c2504f", "#6b6b6b", "#3a8f7b", "#9a6fb0", "#d9822b")
-MOST_COLUMNS = 120  # steps that labels can be read of
+MOST_COLUMNS = 120  # the most steps whose labels are readable
 
 
 class Inside(NamedTuple):
-    """One direction of one recurrent layer, as it read one sequence.
+    """Holds the gates and states of one direction of one recurrent layer, as it read one sequence.
 
     Attributes:
-        name: which.
-        layer: the module it is of.
-        gates: name -> ``(T, H)``, what the cell's nonlinearity made of each: for a sigmoid, from 0 (closed) to 1 (open).
+        name: the name of layer and direction, for titles.
+        layer: the name of the module that they belong to.
+        gates: name -> ``(T, H)``, the result of the cell's nonlinearity: for a sigmoid, from 0 (closed) to 1 (open).
         states: name -> ``(T, H)``, after each step.
         reverse: whether it read from the end.
     """
@@ -53,7 +53,10 @@ class Inside(NamedTuple):
 
 
 class _Watch(TorchFunctionMode):
-    """Keeps the first nonlinear function of each gate: the one whose input hangs on that gate, and else on ones kept before."""
+    """Records the result of the first nonlinear function of each gate.
+
+    That is the first function whose input depends on this gate and otherwise only on gates recorded before.
+    """
 
     def __init__(self, gates: Sequence[str], *projections: Sequence[Tensor]) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ class _Watch(TorchFunctionMode):
         self._of = {
             id(tensor): frozenset({name}) for each in projections for name, tensor in zip(gates, each, strict=True)
         }
-        self._alive: list[Any] = []  # an id is a tensor's only while it lives
+        self._alive: list[Any] = []  # an id is unique only while its tensor lives
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -76,7 +79,7 @@ class _Watch(TorchFunctionMode):
 
 
 class _Watched:
-    """A cell, and what its gates were at each step."""
+    """Wraps a cell, and keeps what its gates were at each step."""
 
     def __init__(self, cell: Any) -> None:
         self.cell, self.gates = cell, cell.gates
@@ -93,7 +96,10 @@ class _Watched:
 
 @torch.no_grad()
 def look_inside(layer: Recurrent, name: str, *call: Any, **options: Any) -> list[Inside]:
-    """All directions of all layers, for the first sequence of a call of `layer`, computed by the cell's own step."""
+    """Run a call of `layer`, and return the inside of all directions of all layers, for its first sequence.
+
+    It is computed by the cell's own step. `call` and `options` are the arguments of the call.
+    """
     seen: list[Inside] = []
 
     def run(direction: Direction) -> Sequence[Tensor]:
@@ -120,12 +126,15 @@ def _call(x: Tensor, state: Any = None, lengths: Any = None, return_all_states: 
 
 @torch.inference_mode()
 def watch(task: Any, encoder: Any, given: str) -> tuple[dict[str, list[str]], list[Inside]]:
-    """What `task` reads of `given`, step by step, and the inside of every recurrent layer as it does.
+    """Run `task` on `given`, and look inside every recurrent layer.
+
+    Returns:
+        What is read at each step, as `Task.read` returns it, and the inside of the last call of every recurrent layer.
 
     Raises:
-        ValueError: it cannot be encoded.
+        ValueError: If `given` cannot be encoded.
     """
-    found: dict[str, list[Inside]] = {}  # of the last call of each
+    found: dict[str, list[Inside]] = {}  # the last call of each layer
 
     def look(name: str) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -147,8 +156,10 @@ def watch(task: Any, encoder: Any, given: str) -> tuple[dict[str, list[str]], li
 
 
 def draw_inside(labels: Mapping[str, Sequence[str]], inside: Sequence[Inside], title: str, file: Path) -> None:
-    """Write a PNG: for each layer and direction its gates, the mean over units, above its output, unit by unit; steps without a label,
-    such as padding, are left out. Of what has a sign, such as a candidate, the root of the mean square is drawn.
+    """Plot the gates of each layer and direction, as means over units, above its output, unit by unit, as a PNG.
+
+    Steps without a label, such as padding, are left out. For values with a sign, such as those of a candidate, the root
+    of the mean square is shown in place of the mean.
     """
     told = {one.layer: labels.get(one.layer) or labels[""] for one in inside}
     kept = {layer: [t for t, label in enumerate(of) if label][-MOST_COLUMNS:] for layer, of in told.items()}

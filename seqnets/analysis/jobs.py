@@ -1,4 +1,4 @@
-"""The runs of a sweep, as what compares them reads them."""
+"""Reads the runs of a sweep, so that they can be compared."""
 
 import json
 import math
@@ -14,13 +14,13 @@ from omegaconf import OmegaConf
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep.
+    """Holds one run of a sweep.
 
     Attributes:
         overrides: what distinguishes it from the others, such as ``{"model/cell": "gru", "seed": "1"}``.
         folder: its run folder.
-        result: what its result.json holds; empty where it was refused.
-        config: its configuration; empty where it was refused.
+        result: the content of its result.json; empty if the run was refused.
+        config: its configuration; empty if the run was refused.
     """
 
     overrides: dict[str, str]
@@ -37,11 +37,11 @@ class Job:
         return named(self.overrides)
 
     def setting(self, key: str) -> Any:
-        """Of its configuration, by the name that one overrides it by."""
+        """Return a setting of its configuration, by the dotted name that overrides it."""
         return reduce(lambda node, part: node[part], key.split("."), self.config)
 
     def figures(self) -> dict[str, float]:
-        """Test figures, parameters and seconds per epoch."""
+        """Return test metrics, number of parameters and seconds per epoch, by name."""
         metrics = self.result["metrics"].items()
         tests = {name: math.nan if value is None else value for name, value in metrics if name.startswith("test/")}
         seconds = self.result["seconds_per_epoch"]
@@ -54,7 +54,11 @@ def named(overrides: Mapping[str, str]) -> str:
 
 
 def read_jobs(jobs: Sequence[tuple[Sequence[str], Path, bool]]) -> list[Job]:
-    """Jobs given by all their overrides, their folders, and whether they ran rather than were refused."""
+    """Read the results and configurations of jobs.
+
+    Args:
+        jobs: for each job all its overrides, its folder, and whether it ran rather than was refused.
+    """
     common = set.intersection(*(set(overrides) for overrides, *_ in jobs))
     read = []
     for overrides, folder, ran in jobs:
@@ -70,7 +74,7 @@ def read_jobs(jobs: Sequence[tuple[Sequence[str], Path, bool]]) -> list[Job]:
 
 
 def by_seed(jobs: Iterable[Job]) -> dict[str, list[Job]]:
-    """The finished jobs that differ in nothing but the seed, by the name of what they share."""
+    """Group the finished jobs that differ only in the seed, by the name of what they share."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         if job.finished:

@@ -1,4 +1,4 @@
-"""How long cells remember: what is left of the loss of guessing, by length."""
+"""Plots how long cells remember: the part of the loss of guessing that is left, by length."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ from seqnets.analysis.style import colour, new_figure, plain
 
 
 class SolvedLengths:
-    """``solved.png``: the test loss as a share of that of guessing, against the length of the problem, a line for
-    all jobs that differ in nothing else but the seed.
+    """Plots ``solved.png``: the test loss as a share of the loss of guessing, against the length of the problem.
+
+    A line stands for all jobs that differ only in the length and the seed.
 
     Args:
         x: the setting that is the length.

@@ -1,4 +1,4 @@
-"""What a model of music composes, to listen to and to look at beside a real piece."""
+"""Writes what a model of music composes as a MIDI file, and plots it beside a real piece."""
 
 import logging
 from collections.abc import Mapping
@@ -17,22 +17,24 @@ from seqnets.tasks.drawing import check_drawing
 log = logging.getLogger(__name__)
 
 COLOURS = ("#3b6fb6", "#d9822b")
-OCTAVE = 12  # its multiples are Cs: 60 is C4
+OCTAVE = 12  # its multiples are the pitches of Cs: 60 is C4
 
 
 class PianoRoll(Callback):
-    """After the test writes ``sample.mid`` and ``piano_roll.png``: the test split's first piece above, the sample below.
+    """Writes ``sample.mid`` and ``piano_roll.png`` after the test.
+
+    The picture shows the first piece of the test split above and the sample below.
 
     Args:
-        folder: where to.
-        length, temperature, seed: of the sample, as `Polyphony.answer` takes them.
+        folder: the folder of the files.
+        length, temperature, seed: those of the sample, as `Polyphony.answer` takes them.
 
     Raises:
-        ConfigError: an argument cannot work, or mido, which writes the file, is not installed.
+        ConfigError: If an argument is invalid, or mido, which writes the file, is not installed.
     """
 
     def __init__(self, folder: str, length: int = 64, temperature: float = 1.0, seed: int = 0) -> None:
-        needed("mido", "callbacks.piano_roll")  # before the run, not at its end
+        needed("mido", "callbacks.piano_roll")  # fails before the run, not at its end
         try:
             check_drawing(length, temperature, seed)
         except ValueError as error:
@@ -44,7 +46,7 @@ class PianoRoll(Callback):
         sample = pl_module.compose(self.length, self.temperature, generator)  # type: ignore[operator]
         try:
             write_midi(sample, self.folder / "sample.mid")
-        except FileExistsError as error:  # another's: the run's figures are worth more than the sample
+        except FileExistsError as error:  # not this run's file: its metrics are worth more than the sample
             log.warning("%s exists and is not overwritten: there is no sample of this run", error.filename)
         real = trainer.datamodule.test_dataloader().dataset.__getitems__([0]).targets[0]  # type: ignore[attr-defined]
         temperature = "" if self.temperature == 1 else f", temperature {self.temperature:g}"
@@ -54,7 +56,10 @@ class PianoRoll(Callback):
 
 
 def draw_rolls(pieces: Mapping[str, Tensor], picture: Path) -> None:
-    """Draw two piano rolls ``(T, 88)`` below each other, by title, cut to the shorter one and the pitches there are, as a PNG."""
+    """Plot two piano rolls ``(T, 88)``, given by title, below each other as a PNG.
+
+    They are cut to the shorter one, and to the pitches that occur.
+    """
     steps = min(map(len, pieces.values()))
     notes = {title: notes_of(roll[:steps]) for title, roll in pieces.items()}
     pitches = [note.pitch for part in notes.values() for note in part] or [LOWEST]

@@ -1,4 +1,4 @@
-"""What a language model writes as it learns."""
+"""Writes what a language model generates as it learns."""
 
 import logging
 from pathlib import Path
@@ -14,14 +14,14 @@ log = logging.getLogger(__name__)
 
 
 class Samples(Callback):
-    """Appends, after each epoch, what the model goes on with after `prompt` to ``samples.txt``.
+    """Appends the model's continuation of `prompt` to ``samples.txt`` after each epoch.
 
     Args:
-        folder: of the run.
-        prompt: to go on from.
-        length: tokens drawn.
-        temperature: divides the logits that are drawn from.
-        seed: of the draws, which leave the run's own random state alone.
+        folder: the folder of the run.
+        prompt: the text to continue.
+        length: the number of tokens to sample.
+        temperature: divides the logits before sampling.
+        seed: the seed of the sampling, which leaves the run's own random state alone.
     """
 
     def __init__(self, folder: str, prompt: str, length: int = 300, temperature: float = 0.8, seed: int = 0) -> None:
@@ -29,10 +29,10 @@ class Samples(Callback):
         self.prompt, self.length, self.temperature, self.seed = prompt, length, temperature, seed
 
     def prepare(self, task: Any, data: Any) -> None:
-        """Before the run: tries the prompt.
+        """Check the prompt and the options before the run.
 
         Raises:
-            ConfigError: it cannot be encoded, or a number is out of range.
+            ConfigError: If the prompt cannot be encoded, or a number is out of range.
         """
         try:
             check_drawing(self.length, self.temperature, self.seed)

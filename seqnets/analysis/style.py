@@ -1,4 +1,4 @@
-"""How pictures look: one colour for each cell, few lines."""
+"""Defines how plots look: one color per cell, few lines."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,7 +8,7 @@ OTHERS = ("#d9822b", "#6b6b6b", "#b59f3b", "#7f4f2a")
 
 
 def colour(name: str, number: int = 0) -> str:
-    """Of a cell by its name; of anything else by its number."""
+    """Return the color of a cell by its name, and that of anything else by its number."""
     return CELLS.get(name, OTHERS[number % len(OTHERS)])
 
 

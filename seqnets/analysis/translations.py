@@ -1,4 +1,4 @@
-"""The translations of the test split, to read."""
+"""Writes the translations of the test split, to read."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,10 @@ from lightning.pytorch import Callback, Trainer
 
 
 class Translations(Callback):
-    """Writes ``translations.txt`` after the test: source, reference and translation of each sentence, under BLEU and its signature."""
+    """Writes ``translations.txt`` after the test: source, reference and translation of each sentence.
+
+    BLEU and its signature are at the top.
+    """
 
     def __init__(self, folder: str) -> None:
         self.file = Path(folder) / "translations.txt"

@@ -1,4 +1,4 @@
-"""Data sets for training: where they come from, how what is read becomes tensors, loaders that resume."""
+"""Provides data sets for training: their sources, the encoders that turn them into tensors, and resumable loaders."""
 
 from seqnets.data.batch import Batch
 from seqnets.data.chorales import Chorales

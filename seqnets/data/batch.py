@@ -1,4 +1,4 @@
-"""What a loader gives and a task takes."""
+"""Defines the batch that a loader yields and a task consumes."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """One batch.
+    """Holds one batch of sequences.
 
     Attributes:
         inputs: ``(B, T)`` int64 ids, or ``(B, T, I)`` numbers.
-        targets: ``(B,)`` one per sequence, or ``(B, T, …)`` one per step.
-        lengths: ``(B,)`` int64 steps of each sequence, where they differ; None where all are T long.
+        targets: ``(B,)`` or ``(B, K)`` for one target per sequence, ``(B, T, …)`` for one per step.
+        lengths: ``(B,)`` int64, the number of steps of each sequence; None if all have T steps.
     """
 
     inputs: Tensor

@@ -1,4 +1,4 @@
-"""Arrays that are dear to compute, kept in one file under a key of what they were computed from."""
+"""Caches arrays that are expensive to compute, in one file per key."""
 
 import hashlib
 import io
@@ -21,11 +21,17 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def cached(name: str, key: Mapping[str, Any], build: Callable[[], Arrays], directory: Path) -> Arrays:
-    """The arrays stored under ``key``, or those of ``build()``, which are then stored.
+    """Return the arrays stored under ``key``, or build and store them.
 
-    ``key`` (JSON types) must determine the arrays. A damaged file is reported and rebuilt, a folder that cannot be
-    written is reported and done without: the cache saves time and is never a reason to fail. Processes that
-    start together may all build; a file appears whole or not at all.
+    The cache only saves time and is never a reason to fail: a damaged file is reported and rebuilt, and a folder that
+    cannot be written is reported and not used. Processes that start together may all build the arrays. A file appears
+    whole or not at all.
+
+    Args:
+        name: the first part of the file name.
+        key: everything that determines the arrays, as JSON types.
+        build: computes the arrays.
+        directory: the folder of the cache.
     """
     content = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = directory / f"{name}-{content[:20]}.cache"
@@ -43,7 +49,7 @@ def cached(name: str, key: Mapping[str, Any], build: Callable[[], Arrays], direc
     return arrays
 
 
-# The file is a SHA-256 digest and the npz archive that it belongs to.
+# A cache file is a SHA-256 digest, followed by the npz archive that it was computed from.
 
 
 def _read(path: Path) -> Arrays:

@@ -1,4 +1,4 @@
-"""Polyphonic music as piano rolls: Bach's chorales, and the other sets of the same benchmark.
+"""Provides polyphonic music as piano rolls: Bach's chorales and the other sets of the same benchmark.
 
 Boulanger-Lewandowski, Bengio and Vincent, "Modeling Temporal Dependencies in High-Dimensional Sequences", ICML 2012.
 """
@@ -37,31 +37,35 @@ FILES = {
         "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/master/jsb-chorales-quarter.json",
     )
 }
-OTHERS = ("nottingham", "musedata", "piano_midi")  # from $SEQNETS_DATA/polyphonic/<name>.json alone
-SPLITS = {"train": "train", "validation": "valid", "test": "test"}  # ours -> that of the files
+OTHERS = ("nottingham", "musedata", "piano_midi")  # read only from <name>.json in a local folder
+SPLITS = {"train": "train", "validation": "valid", "test": "test"}  # split name here -> in the files
 
-Pieces = dict[str, list[Tensor]]  # by split: piano rolls (T, 88), uint8
+Pieces = dict[str, list[Tensor]]  # split name -> piano rolls (T, 88), uint8
 
 
 class Chorales(InMemory):
-    """Pieces as batches that predict each step from those before it.
+    """Provides pieces of music as batches in which each step is predicted from the steps before it.
 
-    A piece is ``(T, 88)`` of 0 and 1, bit k being note 21 + k. Targets are its steps 1 to T, inputs the same one step later,
-    from zeros on: ``inputs[:, 0] = 0, inputs[:, t] = targets[:, t - 1]``. So **all T steps count**, the first, which is predicted from
-    nothing, like every other; those beyond a piece's length do not.
+    A piece is ``(T, 88)`` of 0 and 1, where bit k is MIDI note 21 + k. The targets are its steps 1 to T. The inputs are
+    the targets shifted by one step, starting from zeros: ``inputs[:, 0] = 0, inputs[:, t] = targets[:, t - 1]``. So
+    **all T steps count**, including the first, which is predicted from nothing. Steps beyond the length of a piece do
+    not count.
 
     Args:
-        name: ``"jsb_chorales"``, on a quarter grid, or another set of the benchmark: nottingham, musedata, piano_midi.
-        path: the folder with ``jsb-chorales-quarter.json``, or ``<name>.json``.
-        source: "local" (``path``, else ``$SEQNETS_DATA/jsb_chorales``), "download", "package" (other chorales, in a split of our own:
-            the figures are not those of the literature), or "auto", the first of them. The other sets are local alone.
+        name: ``"jsb_chorales"``, on a quarter-note grid, or another set of the benchmark: ``"nottingham"``,
+            ``"musedata"`` or ``"piano_midi"``.
+        path: the folder with ``jsb-chorales-quarter.json``, or with ``<name>.json`` for another set.
+        source: "local" (``path``, else ``$SEQNETS_DATA/jsb_chorales``), "download", "package" (the chorales of music21
+            in a split of our own, whose metrics cannot be compared with the literature), or "auto" to try them in this
+            order. The other sets are only "local" (``path``, else ``$SEQNETS_DATA/polyphonic``).
         batch_size, eval_batch_size, num_workers, seed: as `InMemory` takes them.
-        cache_dir: for the package's chorales, which take minutes to read; None: ``$SEQNETS_CACHE``, else the user's.
-        encoder: that of a trained model.
+        cache_dir: the cache folder for the chorales of the package, which take minutes to read. If None,
+            ``$SEQNETS_CACHE`` or else the user's cache folder.
+        encoder: the encoder of a trained model.
 
     Raises:
-        ConfigError: an argument cannot work.
-        DataError: the music is missing, incomplete or damaged.
+        ConfigError: If an argument is invalid.
+        DataError: From ``prepare_data`` or ``setup``, if the music is missing, incomplete or damaged.
     """
 
     def __init__(
@@ -143,7 +147,7 @@ class Chorales(InMemory):
 
 
 class PianoRolls(Dataset[Batch]):
-    """Pieces ``(T, 88)`` of differing lengths, kept as bytes; what a batch is made of is said in `Chorales`."""
+    """Holds pieces ``(T, 88)`` of different lengths as bytes. `Chorales` describes the batches."""
 
     def __init__(self, pieces: Sequence[Tensor]) -> None:
         self.pieces = pieces
@@ -158,10 +162,13 @@ class PianoRolls(Dataset[Batch]):
 
 
 def rolls(content: bytes, where: str) -> Pieces:
-    """The pieces of ``{"train" | "valid" | "test": [[the notes of each step] of each piece]}``.
+    """Parse pieces from JSON: ``{"train" | "valid" | "test": [[the notes of each step] of each piece]}``.
+
+    Returns:
+        The piano rolls ``(T, 88)`` of each split, by "train", "validation" and "test".
 
     Raises:
-        DataError: it is not of that form, or a note is none of a piano; the message says it of `where`.
+        DataError: If the JSON has another form, or a note is not on a piano. The message names `where`.
     """
     try:
         read = json.loads(content)
@@ -192,18 +199,21 @@ def _music21_chorales() -> dict[str, np.ndarray]:
     names = list(corpus.chorales.Iterator(returnType="filename"))
     shown = track(names, "Reading chorales", console=console, transient=True, disable=not console.is_terminal)
     read = [music21_roll(name) for name in shown]
-    pieces = list({roll.tobytes(): roll for roll in read}.values())  # some are there twice: no split may share one
+    pieces = list({roll.tobytes(): roll for roll in read}.values())  # drops duplicates: no two splits may share a piece
     return {"rolls": np.concatenate(pieces), "steps": np.array([len(piece) for piece in pieces])}
 
 
 def music21_roll(name: str) -> np.ndarray:
-    """A piece of music21's corpus, such as ``"bach/bwv269"``, as ``(T, 88)`` uint8: what sounds at each quarter."""
+    """Return a piece of music21's corpus, such as ``"bach/bwv269"``, as a piano roll ``(T, 88)`` uint8.
+
+    Each step holds the notes that sound at one quarter.
+    """
     from music21 import converter, corpus
 
     found = corpus.getWork(name)
     files = found if isinstance(found, list) else [found]  # "bwv245.3" also finds bwv245.37
     file = next((file for file in files if file.stem == name.rsplit("/", 1)[-1]), files[0])
-    # its own cache is of pickles: neither read nor written
+    # music21's own cache holds pickles: it is neither read nor written
     score: Any = converter.parseFile(file, forceSource=True, storePickle=False).flatten().notes.stream()
     roll = np.zeros((math.ceil(score.highestTime), KEYS), np.uint8)
     for note in score:

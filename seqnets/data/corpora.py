@@ -1,4 +1,4 @@
-"""Texts to model: Shakespeare's plays by character; the Penn Treebank and WikiText-2 by word."""
+"""Provides texts for language modeling: Shakespeare's plays by character, the Penn Treebank and WikiText-2 by word."""
 
 import os
 from itertools import pairwise
@@ -20,25 +20,27 @@ Texts = dict[str, str]
 
 
 class Corpus(InMemory):
-    """A text as batches of streams: ``(B, T)`` int64 ids and, one step on, their targets. A subclass reads it.
+    """Provides a text as batches of parallel streams. A subclass reads the text.
 
-    The hidden state belongs to the streams: a model carries it from batch to batch (see `LanguageModelling`).
+    The inputs are ``(B, T)`` int64 ids. The targets are the same ids shifted by one step. Each stream continues from
+    batch to batch, so a model carries the hidden state of each stream over (see `LanguageModelling`).
 
     Args:
-        path: a folder with the files, looked for as `source` says where None.
-        source: of `sources`, or "auto", the first of them.
-        vocab_size: V; of words the most frequent, ``<eos>`` and ``<unk>`` among them; of characters all have to fit.
-        steps: T, through which gradients flow back.
-        jitter: vary T in training (see `Chunks`).
-        batch_size, eval_batch_size, test_batch_size: B in training, in validation, and in the test: with one stream every token of it but
-            the first is predicted, each from all before it.
-        num_workers: processes that load.
-        seed: of the jitter; the order is the text's own.
-        encoder: that of a trained model; else one of all tokens of the training text.
+        path: the folder with the files. If None, `source` says where they are looked up.
+        source: one of `sources`, or "auto" to try them in order.
+        vocab_size: V. A vocabulary of words keeps the most frequent words, ``<eos>`` and ``<unk>`` included. A
+            vocabulary of characters must have room for all of them.
+        steps: T, the number of steps that gradients flow back through.
+        jitter: whether to vary T in training (see `Chunks`).
+        batch_size, eval_batch_size, test_batch_size: B in training, validation and test. With a single stream, every
+            token of the test text but the first is predicted from all tokens before it.
+        num_workers: the number of loader processes.
+        seed: the seed of the jitter. The batches come in the order of the text.
+        encoder: the encoder of a trained model. If None, an encoder is fitted to the training text.
 
     Raises:
-        ConfigError: an argument cannot work.
-        DataError: from ``prepare_data`` or ``setup``; the text is missing, incomplete or damaged.
+        ConfigError: If an argument is invalid.
+        DataError: From ``prepare_data`` or ``setup``, if the text is missing, incomplete or damaged.
     """
 
     sources: ClassVar[tuple[str, ...]] = ("local", "download")
@@ -70,7 +72,7 @@ class Corpus(InMemory):
         self._given = encoder
 
     def _texts(self) -> tuple[Texts, dict[str, Any]]:
-        """The text of each split, and source, location, note and fingerprint."""
+        """Return the text of each split by name, and its source, location, note and fingerprint."""
         raise NotImplementedError
 
     def _load(self) -> Loaded:
@@ -100,10 +102,10 @@ class Corpus(InMemory):
 
 
 class TinyShakespeare(Corpus):
-    """40,000 lines of Shakespeare's plays (Karpathy's char-rnn), by character.
+    """Provides 40,000 lines of Shakespeare's plays (from Karpathy's char-rnn) by character.
 
-    The first 90 % are for training, the next 5 % for validation, the last 5 % to test. (char-rnn itself reports the loss on all
-    of the last 10 %.) The text is in the public domain.
+    The first 90 % are for training, the next 5 % for validation and the last 5 % for the test. (char-rnn itself reports
+    the loss on all of the last 10 %.) The text is in the public domain.
     """
 
     encoding = CharacterEncoder
@@ -125,10 +127,12 @@ class TinyShakespeare(Corpus):
 
 
 class PennTreebank(Corpus):
-    """Sentences of the Wall Street Journal with the 10,000 words of Mikolov et al., "Recurrent neural network based language
-    model", Interspeech 2010: 929,589, 73,760 and 82,430 tokens with one ``<eos>`` a line.
+    """Provides the Penn Treebank: sentences of the Wall Street Journal with a vocabulary of 10,000 words.
 
-    The underlying text is the Linguistic Data Consortium's: for research only, not to be passed on.
+    The text is preprocessed as in Mikolov et al., "Recurrent neural network based language model", Interspeech 2010.
+    The splits have 929,589, 73,760 and 82,430 tokens, with one ``<eos>`` per line.
+
+    The underlying text belongs to the Linguistic Data Consortium. It is for research only and must not be passed on.
     """
 
     licence = "the Linguistic Data Consortium's: for research only, not to be passed on"
@@ -152,8 +156,10 @@ class PennTreebank(Corpus):
 
 
 class WikiText2(Corpus):
-    """Two million words of good and featured Wikipedia articles (Merity et al., "Pointer sentinel mixture models", ICLR 2017),
-    tokenised, with ``<unk>``. Licence: CC BY-SA 3.0.
+    """Provides WikiText-2: two million words of good and featured Wikipedia articles.
+
+    The text is tokenized and has ``<unk>`` for rare words (Merity et al., "Pointer sentinel mixture models", ICLR
+    2017). License: CC BY-SA 3.0.
 
     A local folder holds ``wiki.train.tokens``, ``wiki.valid.tokens`` and ``wiki.test.tokens``.
     """
@@ -188,7 +194,7 @@ class WikiText2(Corpus):
 
     def _hub(self) -> tuple[Texts, dict[str, Any]]:
         loaded, note = load_from_hub(*self.HUB)
-        # its rows are lines, of which blank ones have lost their end
+        # rows are lines; blank lines have lost their newline
         rows = {split: split_of(loaded, self.HUB[0], split)["text"] for split in self.FILES}
         texts = {split: "".join(row.rstrip("\n") + "\n" for row in lines) for split, lines in rows.items()}
         contents = {split: text.encode() for split, text in texts.items()}

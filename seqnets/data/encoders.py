@@ -1,4 +1,4 @@
-"""What turns that which a user gives into inputs of a model, by the kind that checkpoints name."""
+"""Collects the encoders that turn user input into model inputs, by the kind that checkpoints store."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,25 +13,29 @@ from seqnets.data.vocabulary import CharacterEncoder, WordEncoder
 
 
 class Encoder(Protocol):
-    """Of texts, of image files, of numbers.
+    """Turns texts, image files or numbers into model inputs.
 
     Attributes:
-        kind: of what, in the plural.
-        usage: what to give to predict.py, as one types it.
+        kind: what is encoded, in the plural, such as "texts".
+        usage: an example input for predict.py, as typed on the command line.
     """
 
     kind: str
     usage: str
 
     def encode(self, given: Sequence[str]) -> Tensor:
-        """(B, …) inputs. Raises ValueError where one cannot be encoded; the message names it."""
+        """Encode B inputs as a tensor ``(B, …)``.
+
+        Raises:
+            ValueError: If an input cannot be encoded. The message names it.
+        """
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything the encoder is, ``kind`` included, as plain types."""
+        """Return everything that defines the encoder, ``kind`` included, as plain types."""
 
 
 class NoEncoder:
-    """Of data that are made or measured: there is nothing to type."""
+    """Stands in for an encoder where the data are synthetic or measured, so that there is nothing to type."""
 
     kind, usage = "nothing", ""
 
@@ -47,7 +51,7 @@ class NoEncoder:
 
 
 class MusicEncoder(NoEncoder):
-    """Of music, where one gives the name of the file to write."""
+    """Stands in for an encoder of music, where the user gives the name of the file to write."""
 
     kind, usage = "music", "new.mid --length 64"
 
@@ -62,9 +66,9 @@ ENCODERS: dict[str, Any] = {encoder.kind: encoder for encoder in KINDS}
 
 
 def encoder_from_dict(state: dict[str, Any]) -> Encoder:
-    """The encoder that `Encoder.to_dict` described.
+    """Rebuild the encoder that `Encoder.to_dict` described.
 
     Raises:
-        LookupError, TypeError, ValueError: there is none like that.
+        LookupError, TypeError, ValueError: If `state` does not describe an encoder.
     """
     return ENCODERS[state.get("kind", TextEncoder.kind)].from_dict(state)

@@ -1,4 +1,4 @@
-"""Data sets that are a few files with known contents: read from a folder, or downloaded once."""
+"""Finds data sets that consist of a few files with known contents, in a folder or by download."""
 
 import gzip
 import hashlib
@@ -15,11 +15,16 @@ from seqnets.folders import cache_directory, make_private
 
 log = logging.getLogger(__name__)
 
-SECONDS = 10.0  # without an answer a host counts as unreachable
+SECONDS = 10.0  # after so long without a response a host counts as unreachable
 
 
 class File(NamedTuple):
-    """A file of a data set: the SHA-256 of its content, unpacked, and where it is published (packed where ``.gz``)."""
+    """Describes a file of a data set.
+
+    Attributes:
+        sha256: the SHA-256 of the unpacked content.
+        url: where the file is published; packed if the name ends in ``.gz``.
+    """
 
     sha256: str
     url: str
@@ -28,13 +33,13 @@ class File(NamedTuple):
 def find_files(
     name: str, files: Mapping[str, File], path: str | os.PathLike[str] | None = None, source: str = "auto"
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The contents of all `files`, by name, and their source, location and note.
+    """Return the contents of all `files` by name, and their source, location and note.
 
-    From "local" (the folder `path`, else ``$SEQNETS_DATA/<name>``), "download" (kept in the cache folder), or with "auto" the
-    first of them.
+    The files come from "local" (the folder `path`, else ``$SEQNETS_DATA/<name>``) or "download" (kept in the cache
+    folder). "auto" tries them in this order. A `path` rules out the download.
 
     Raises:
-        DataError: they cannot be had, or one is not what it should be; the message says what to put where.
+        DataError: If the files are not available, or one has the wrong content. The message says what to put where.
     """
 
     def local() -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -54,7 +59,7 @@ def find_files(
 
 
 def fingerprint(contents: Mapping[str, bytes]) -> str:
-    """SHA-256 of all files, in order of their names."""
+    """Return the SHA-256 of all files, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(contents):
         digest.update(hashlib.sha256(contents[name]).digest())
@@ -62,10 +67,10 @@ def fingerprint(contents: Mapping[str, bytes]) -> str:
 
 
 def read_files(folder: Path, files: Mapping[str, File]) -> dict[str, bytes]:
-    """Their contents, unpacked where they are ``.gz``.
+    """Return the contents of `files` in `folder` by name, unpacked if they are ``.gz``.
 
     Raises:
-        DataError: one is missing, damaged or another than published.
+        DataError: If a file is missing, damaged or different from the published one.
     """
     contents = {}
     for name, file in files.items():
@@ -86,7 +91,12 @@ def read_files(folder: Path, files: Mapping[str, File]) -> dict[str, bytes]:
 
 
 def _downloaded(name: str, files: Mapping[str, File]) -> Path:
-    """The folder of the cache that holds all files, fetched where they are not yet there."""
+    """Download the files that are missing, and return the cache folder that holds all of them.
+
+    Raises:
+        Unavailable: If they cannot be downloaded. The message says why.
+        DataError: If a downloaded file has the wrong checksum.
+    """
     try:
         import pooch
         from requests import ConnectionError as NoConnection
@@ -104,10 +114,10 @@ def _downloaded(name: str, files: Mapping[str, File]) -> Path:
             if not (folder / saved).exists():
                 log.info("%s: downloading %s", name, file.url)
             pooch.retrieve(
-                file.url, None if packed else file.sha256, saved, folder,  # the checksum is of what is inside
+                file.url, None if packed else file.sha256, saved, folder,  # the checksum is that of the unpacked file
                 downloader=pooch.HTTPDownloader(progressbar=True, timeout=SECONDS),
             )  # fmt: skip
-    except ValueError as error:  # the checksum is another: what is published has changed, or somebody changed it
+    except ValueError as error:  # wrong checksum: the published file has changed, or somebody has tampered with it
         raise DataError(f"{name}: {str(error).splitlines()[0]}") from error
     except (OSError, RequestException) as error:
         reason = "there is no connection" if isinstance(error, NoConnection) else str(error).splitlines()[0]

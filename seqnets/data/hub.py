@@ -1,4 +1,4 @@
-"""Data sets from the Hugging Face hub, or from the copy that an earlier run left."""
+"""Loads data sets from the Hugging Face hub, or from the copy that an earlier run cached."""
 
 import threading
 from collections.abc import Iterator
@@ -9,14 +9,17 @@ from typing import Any
 from seqnets.data.origins import Unavailable
 from seqnets.errors import DataError
 
-SECONDS = 5.0  # then the hub counts as unreachable; `datasets` on its own retries for more than 20
+SECONDS = 5.0  # after this time the hub counts as unreachable; `datasets` itself retries for more than 20
 
 
 def load_from_hub(name: str, *config: str) -> tuple[Any, str]:
-    """The splits of a data set by name, and a note where they are a cached copy.
+    """Load a data set from the hub, or a cached copy of it.
+
+    Returns:
+        The splits by name, and a note that says why a cached copy was used; empty if the hub was reached.
 
     Raises:
-        Unavailable: it cannot be had; the message says why.
+        Unavailable: If the data set cannot be loaded. The message says why.
     """
     try:
         import datasets
@@ -26,21 +29,25 @@ def load_from_hub(name: str, *config: str) -> tuple[Any, str]:
     try:
         with _offline(datasets.config) if failure else nullcontext():
             loaded = datasets.load_dataset(name, *config)
-    except Exception as error:  # `datasets` has no common base for its errors
+    except Exception as error:  # the errors of `datasets` have no common base class
         reason = f"{failure}, and no copy is cached" if failure else f"{type(error).__name__}: {error}"
         raise Unavailable(f"{name} cannot be had ({reason}): connect to the Hugging Face hub.") from error
     return loaded, f"Cached copy: {failure}." if failure else ""
 
 
 def split_of(loaded: Any, name: str, split: str) -> Any:
-    """Raises DataError where a data set lacks a split."""
+    """Return the split named `split`.
+
+    Raises:
+        DataError: If the data set has no such split.
+    """
     if split not in loaded:
         raise DataError(f"{name} has no {split} split: empty the Hugging Face cache, or use another source.")
     return loaded[split]
 
 
 def _failure(name: str, seconds: float) -> str | None:
-    """Why the hub does not answer within ``seconds``, or None if it does."""
+    """Return why the hub does not respond within ``seconds``, or None if it does."""
     from huggingface_hub import HfApi
 
     answer: SimpleQueue[str | None] = SimpleQueue()
@@ -49,10 +56,10 @@ def _failure(name: str, seconds: float) -> str | None:
         try:
             HfApi().dataset_info(name, timeout=seconds)
             answer.put(None)
-        except Exception as error:  # whatever it is, it is the reason
+        except Exception as error:  # any error is a reason
             answer.put(f"{type(error).__name__}: {error}".splitlines()[0])
 
-    threading.Thread(target=ask, daemon=True).start()  # no timeout of a request bounds the look-up of a name
+    threading.Thread(target=ask, daemon=True).start()  # the timeout of a request does not bound the DNS lookup
     try:
         return answer.get(timeout=seconds)
     except Empty:

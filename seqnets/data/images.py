@@ -1,4 +1,4 @@
-"""Images read row by row: each is a sequence of as many steps as it is high."""
+"""Provides images that are read row by row: a sequence has as many steps as the image has rows."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from seqnets.errors import ConfigError, DataError
 
 
 class ImageEncoder:
-    """Turns image files into rows of pixels from 0 (background) to 1, as handwritten digits have them.
+    """Turns image files into rows of pixels from 0 (background) to 1, as in data sets of handwritten digits.
 
     Args:
-        size: height and width that images are brought to.
+        size: the height and width that images are resized to.
     """
 
     kind, usage = "images", "digit.png"
@@ -27,10 +27,10 @@ class ImageEncoder:
         self.size = size
 
     def encode(self, paths: Sequence[str]) -> Tensor:
-        """``(B, size, size)`` of the files: greyscale, inverted where the background is light.
+        """Encode image files as ``(B, size, size)`` grayscale pixels, inverted where the background is light.
 
         Raises:
-            ValueError: a file is no image that can be read; the message names it.
+            ValueError: If a file is not a readable image. The message names it.
         """
         return torch.stack([self._read(Path(path)) for path in paths])
 
@@ -57,9 +57,12 @@ class ImageEncoder:
 
 
 class Images(InMemory):
-    """Square greyscale images as batches of ``(B, size, size)``, pixels from 0 to 1, and int64 classes. A subclass reads them.
+    """Provides square grayscale images as batches. A subclass reads the images.
 
-    The arguments are those of `InMemory`, and ``encoder``: that of a trained model, which has to be of the same size.
+    The inputs are ``(B, size, size)`` with pixels from 0 to 1, the targets ``(B,)`` int64 classes.
+
+    The arguments are those of `InMemory`, and ``encoder``: the encoder of a trained model, which must have the same
+    size.
     """
 
     size: int
@@ -77,7 +80,12 @@ class Images(InMemory):
         self.encoder = ImageEncoder(self.size) if encoder is None else encoder
 
     def _read(self) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, Any]]:
-        """``train`` and ``test``, uint8 images and their classes; and source, location and note."""
+        """Read the data.
+
+        Returns:
+            ``train`` and ``test``, each uint8 images ``(N, size, size)`` and their classes ``(N,)``; and the source,
+            location and note.
+        """
         raise NotImplementedError
 
     def _load(self) -> Loaded:

@@ -1,4 +1,4 @@
-"""Data that lie in memory: splits of examples, loaders over them, where they came from."""
+"""Provides the base class of data modules that hold all their data in memory."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -13,9 +13,12 @@ from seqnets.errors import ConfigError
 
 
 class Loaded(NamedTuple):
-    """What `InMemory._load` gives: ``train`` and ``test``, perhaps ``validation``, and their origin as plain types.
+    """Holds what `InMemory._load` returns.
 
-    A split, such as `Examples`, has ``__len__`` and, for a list of indices, ``__getitems__``, a whole `Batch`.
+    Attributes:
+        splits: ``train`` and ``test``, and optionally ``validation``. Unless the loaders are overridden, a split (such
+            as `Examples`) has ``__len__``, and ``__getitems__``, which returns a whole `Batch` for a list of indices.
+        provenance: where the data come from, as plain types.
     """
 
     splits: Mapping[str, Any]
@@ -23,23 +26,23 @@ class Loaded(NamedTuple):
 
 
 class InMemory(LightningDataModule):
-    """Splits of examples as batches of inputs and targets. A subclass says in `_load` where they come from.
+    """Provides splits of examples as batches of inputs and targets. A subclass loads the data in `_load`.
 
     Args:
         batch_size: B in training.
         eval_batch_size: B in validation and test.
-        validation_fraction: part of the training split kept for validation, the same for every seed.
-        num_workers: processes that load; 0 is fastest, as the data lie in memory.
-        seed: with the epoch, decides the order of training.
+        validation_fraction: the part of the training split that is held out for validation, the same for every seed.
+        num_workers: the number of loader processes. 0 is fastest, because the data are in memory.
+        seed: determines the order of training, together with the epoch.
 
     Attributes:
-        encoder: turns what a user gives into inputs (`encode`), once `setup` ran.
-        labels: the names of the classes, by target.
-        licence: of the data, as far as it is known; empty where they are made.
+        encoder: turns user input into model inputs (`encode`); available once `setup` has run.
+        labels: the class names, indexed by target.
+        licence: the license of the data, as far as it is known; empty for synthetic data.
 
     Raises:
-        ConfigError: an argument cannot work.
-        DataError: from ``prepare_data`` or ``setup``; the data are missing, incomplete or damaged.
+        ConfigError: If an argument is invalid.
+        DataError: From ``prepare_data`` or ``setup``, if the data are missing, incomplete or damaged.
     """
 
     encoder: Any
@@ -61,18 +64,18 @@ class InMemory(LightningDataModule):
 
     @abstractmethod
     def _load(self) -> Loaded:
-        """Called once."""
+        """Load the data. Called once."""
 
     def example(self) -> Batch:
-        """A batch of one to try a model on, once `setup` ran."""
+        """Return a batch of one example, to check a model with. `setup` must have run."""
         return self._splits["train"].__getitems__([0])
 
     def prepare_data(self) -> None:
-        """Finds, encodes and caches the data, once per machine."""
+        """Find, encode and cache the data, once per machine."""
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads all splits; ``encoder`` and the loaders exist from here on."""
+        """Load all splits. ``encoder`` and the loaders are available from here on."""
         if not self._splits:
             self._splits, self._provenance = self._load()
 
@@ -80,7 +83,7 @@ class InMemory(LightningDataModule):
         return train_loader(self._splits["train"], self.batch_size, self.seed, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """The validation loader, or an empty list, Lightning's way to say that there is none."""
+        """Return the validation loader, or an empty list, which tells Lightning that there is none."""
         if "validation" not in self._splits:
             return []
         return eval_loader(self._splits["validation"], self.eval_batch_size, self.num_workers)
@@ -89,12 +92,19 @@ class InMemory(LightningDataModule):
         return eval_loader(self._splits["test"], self.eval_batch_size, self.num_workers)
 
     def provenance(self) -> dict[str, Any]:
-        """Source, location, rows per split, fingerprint (SHA-256 of the data), note and licence, as plain types."""
+        """Return where the data come from, as plain types.
+
+        The keys include source, location, rows per split, fingerprint (SHA-256 of the data), note and license.
+        """
         return self._provenance | {"licence": self.licence}
 
 
 def check_integers(**values: tuple[Any, int]) -> None:
-    """Raises ConfigError where a value, given with the least it may be, is not an integer of that size."""
+    """Check that each value, given as ``name=(value, minimum)``, is an integer of at least its minimum.
+
+    Raises:
+        ConfigError: If a value is not.
+    """
     for name, (value, least) in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{name} is {value!r}, but must be an integer of at least {least}.")

@@ -1,4 +1,4 @@
-"""Loaders over tensors in memory: a batch is one index operation, an epoch can be resumed at any batch."""
+"""Provides loaders over tensors in memory: a batch is one index operation, and an epoch can resume at any batch."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -11,14 +11,15 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 
-# Of torch's samplers DistributedSampler alone has an order by seed and epoch, and Lightning tells it the epoch.
+# Only torch's DistributedSampler derives its order from a seed and the epoch, and Lightning sets its epoch.
 # It adds the epoch to the seed: seeds this far apart never share an order.
 STRIDE = 1_000_003
 
 
 class Examples(Dataset[Batch]):
-    """Rows of inputs with their targets, however compactly they are kept: integers come out as int64, images of uint8 as
-    float32 from 0 to 1.
+    """Holds rows of inputs and their targets in compact types.
+
+    Integers are returned as int64, and uint8 (images) as float32 from 0 to 1.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
@@ -31,7 +32,7 @@ class Examples(Dataset[Batch]):
         return Batch(_unpacked(self.inputs[index]), _unpacked(self.targets[index]))
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """The whole batch at once; DataLoader asks for it where it exists."""
+        """Return the whole batch at once. DataLoader calls this method where it exists."""
         rows = torch.tensor(indices)
         return Batch(_unpacked(self.inputs[rows]), _unpacked(self.targets[rows]))
 
@@ -43,19 +44,19 @@ def _unpacked(values: Tensor) -> Tensor:
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A DataLoader that continues in the middle of an epoch.
+    """Loads batches, and can continue in the middle of an epoch.
 
-    By ``state_dict`` and ``load_state_dict`` Lightning keeps its position in checkpoints: the first iteration
-    after loading gives the remaining batches of that epoch only. A batch counts once it is handed out, so a
+    Lightning saves the position in checkpoints through ``state_dict`` and ``load_state_dict``. The first iteration
+    after loading yields only the remaining batches of that epoch. A batch counts as done once it is handed out, so a
     checkpoint written by an exception handler counts the batch that failed as done.
     """
 
-    _position = (0, 0)  # epoch, batches of it handed out
+    _position = (0, 0)  # epoch, and the number of its batches handed out
     _resuming = False
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        # A generator, so nothing happens before the first batch is asked for: on resuming, Lightning creates
-        # the iterator first and tells the sampler its epoch afterwards.
+        # This is a generator, so nothing happens before the first batch is requested: on resuming, Lightning
+        # creates the iterator first and sets the sampler's epoch afterwards.
         done = self._batches_done() if self._resuming else 0
         self._resuming = False
         self._position = self._epoch(), done
@@ -64,14 +65,17 @@ class ResumableLoader(DataLoader[Batch]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The position and, as it means nothing in another order, what the order depends on."""
+        """Return the position, and what the order of the batches depends on.
+
+        A position means nothing in another order.
+        """
         return {"epoch": self._epoch(), "batches": self._batches_done(), "order": self._order()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Makes the next iteration continue there.
+        """Make the next iteration continue at the saved position.
 
         Raises:
-            ConfigError: the order of this loader is another one.
+            ConfigError: If the order of this loader is a different one.
         """
         old, new = state_dict["order"], self._order()
         if changed := [f"{name} was {old.get(name)}, is {new[name]}" for name in new if old.get(name) != new[name]]:
@@ -85,7 +89,7 @@ class ResumableLoader(DataLoader[Batch]):
         self._resuming = True
 
     def _epoch(self) -> int:
-        return getattr(self.sampler, "epoch", 0)  # Lightning's overfit_batches puts a sequential sampler in
+        return getattr(self.sampler, "epoch", 0)  # Lightning's overfit_batches sets a sampler without epochs
 
     def _batches_done(self) -> int:
         epoch, batches = self._position
@@ -102,14 +106,16 @@ class ResumableLoader(DataLoader[Batch]):
 
 
 def train_loader(data: Any, batch_size: int, seed: int, num_workers: int = 0) -> ResumableLoader:
-    """Batches in an order that depends on (``seed``, epoch) alone."""
+    """Return a loader whose order depends on (``seed``, epoch) alone."""
     sampler: DistributedSampler = DistributedSampler(data, num_replicas=1, rank=0, seed=STRIDE * seed)
     return ResumableLoader(data, batch_size, sampler=sampler, **common_options(num_workers))
 
 
 def eval_loader(data: Any, batch_size: int, num_workers: int = 0) -> DataLoader[Batch]:
-    """Batches in one fixed order, shuffled once and for all: files lie sorted by label, and a part of the batches
-    (``limit_test_batches``) must be a fair sample."""
+    """Return a loader with one fixed, shuffled order.
+
+    Files are often sorted by label, and a part of the batches (``limit_test_batches``) must be a fair sample.
+    """
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
     return DataLoader(data, batch_size, sampler=order, **common_options(num_workers))
 
@@ -120,7 +126,7 @@ def common_options(num_workers: int) -> dict[str, Any]:
         "persistent_workers": num_workers > 0,
         "collate_fn": _as_it_is,
         "pin_memory": torch.cuda.is_available(),
-        # DataLoader draws a seed per iteration: from here, so that loading leaves the global state alone.
+        # DataLoader draws a seed per iteration. Drawn from here, it leaves the global random state alone.
         "generator": torch.Generator(),
     }
 

@@ -1,4 +1,4 @@
-"""Problems that are made, not measured: only a network that remembers across T steps solves them."""
+"""Provides synthetic problems that only a network with a memory of T steps can solve."""
 
 import hashlib
 import math
@@ -14,19 +14,19 @@ from seqnets.data.loader import Examples
 
 
 class Made(InMemory):
-    """Sequences drawn once, the same for every seed of a run. A subclass draws them.
+    """Provides synthetic sequences, drawn once and the same for every seed of a run. A subclass draws them.
 
     Args:
         length: T of the problem.
-        train_size, validation_size, test_size: sequences of each split.
+        train_size, validation_size, test_size: the number of sequences of each split.
         batch_size, eval_batch_size, num_workers, seed: as `InMemory` takes them.
         encoder: not used; there is nothing to type.
 
     Attributes:
-        guess: the loss of one that remembers nothing.
+        guess: the loss of a model that remembers nothing.
 
     Raises:
-        ConfigError: an argument cannot work.
+        ConfigError: If an argument is invalid.
     """
 
     least: int
@@ -55,7 +55,7 @@ class Made(InMemory):
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of `count` sequences."""
+        """Draw `count` sequences, and return their inputs and targets."""
 
     def _load(self) -> Loaded:
         splits, digest = {}, hashlib.sha256()
@@ -74,13 +74,13 @@ class Made(InMemory):
 
 
 class AddingProblem(Made):
-    """Two numbers of a sequence are marked, one in each half; the target is their sum.
+    """Provides the adding problem: two numbers of a sequence are marked, one in each half, and the target is their sum.
 
-    Inputs ``(B, T, 2)``: numbers uniform in [0, 1] and marks, two ones among zeros; targets ``(B, 1)``. Always to answer 1 has the mean
-    squared error 1/6, the variance of the sum (often given as 0.1767).
+    The inputs ``(B, T, 2)`` are numbers uniform in [0, 1] and marks, which are two ones among zeros. The targets are
+    ``(B, 1)``. Always predicting 1 has the mean squared error 1/6, the variance of the sum (often given as 0.1767).
 
-    Source: Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 1997, in the form of Le, Jaitly and Hinton 2015
-    (arXiv:1504.00941).
+    Source: Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 1997, in the form of Le, Jaitly and
+    Hinton 2015 (arXiv:1504.00941).
     """
 
     least = 2
@@ -96,14 +96,14 @@ class AddingProblem(Made):
 
 
 class CopyMemory(Made):
-    """Ten symbols, T blanks, and the ten symbols again, in order, from memory.
+    """Provides the copy memory problem: ten symbols, T blanks, and the ten symbols again, in order, from memory.
 
-    Inputs ``(B, T + 20)`` ids: ten of the symbols 1 to 8, T - 1 blanks (0), the sign to recall (9), ten blanks; targets of the same
-    length: T + 10 blanks, then the ten symbols. Who remembers nothing, and knows when to answer, has the cross-entropy
-    10 · log(8) / (T + 20) per step.
+    The inputs are ``(B, T + 20)`` ids: ten symbols from 1 to 8, T - 1 blanks (0), the sign to recall (9), and ten
+    blanks. The targets have the same length: T + 10 blanks, then the ten symbols. A model that remembers nothing, but
+    knows when to recall, has the cross-entropy 10 · log(8) / (T + 20) per step.
 
-    Source: Hochreiter and Schmidhuber 1997, in the form of Arjovsky, Shah and Bengio, "Unitary evolution recurrent neural networks",
-    ICML 2016 (arXiv:1511.06464).
+    Source: Hochreiter and Schmidhuber 1997, in the form of Arjovsky, Shah and Bengio, "Unitary evolution recurrent
+    neural networks", ICML 2016 (arXiv:1511.06464).
     """
 
     least = 1

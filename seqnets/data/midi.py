@@ -1,4 +1,4 @@
-"""Piano rolls and the MIDI files that play them."""
+"""Converts piano rolls to notes and to MIDI files."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,15 +7,21 @@ from torch import Tensor
 
 from seqnets.optional import needed
 
-LOWEST, KEYS = 21, 88  # MIDI's numbers of a piano's notes: 21 to 108
+LOWEST, KEYS = 21, 88  # a piano's notes have the MIDI numbers 21 to 108
 
-TICKS = 480  # of a quarter note
-ORGAN = 19  # the instrument, as General MIDI counts from 0
+TICKS = 480  # per quarter note
+ORGAN = 19  # the instrument's number in General MIDI, counted from 0
 VELOCITY = 72
 
 
 class Note(NamedTuple):
-    """A note held over steps that follow each other."""
+    """Holds a note that sounds over consecutive steps.
+
+    Attributes:
+        start: the first step, counted from 0.
+        steps: the number of steps.
+        pitch: the MIDI number of the note.
+    """
 
     start: int
     steps: int
@@ -23,9 +29,9 @@ class Note(NamedTuple):
 
 
 def notes_of(roll: Tensor) -> list[Note]:
-    """The notes of a piano roll ``(T, 88)``, bit k being note 21 + k, by start and pitch.
+    """Return the notes of a piano roll ``(T, 88)`` by start and pitch, where bit k is MIDI note 21 + k.
 
-    A note that sounds in steps that follow each other is one: a roll does not tell held notes from repeated ones.
+    A note that sounds in consecutive steps is one note: a roll does not distinguish held notes from repeated ones.
     """
     notes = []
     for key in roll.any(0).nonzero().flatten().tolist():
@@ -37,16 +43,16 @@ def notes_of(roll: Tensor) -> list[Note]:
 
 
 def write_midi(roll: Tensor, file: Path, quarters_per_minute: float = 80) -> list[Note]:
-    """Writes a piano roll ``(T, 88)``, a quarter note to a step, as a MIDI file, and returns its notes.
+    """Write a piano roll ``(T, 88)``, one quarter note per step, to a MIDI file, and return its notes.
 
     Raises:
-        FileExistsError: there is such a file; it is left as it is.
-        OSError: it cannot be written.
-        ConfigError: mido is not installed.
+        FileExistsError: If the file exists. It is left unchanged.
+        OSError: If the file cannot be written.
+        ConfigError: If mido is not installed.
     """
     mido = needed("mido", "writing a MIDI file")
     notes = notes_of(roll)
-    # at one time ends come before starts; the end of the piece is its last step's, silent or not
+    # at the same time, ends sort before starts; the piece ends with its last step, silent or not
     events = [(note.start + note.steps, 0, note.pitch) for note in notes] + [
         (note.start, 1, note.pitch) for note in notes
     ]

@@ -1,5 +1,6 @@
-"""Handwritten digits: MNIST (LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998), and
-the small ones that scikit-learn carries.
+"""Provides handwritten digits: MNIST, and the small ones that come with scikit-learn.
+
+MNIST: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition", 1998.
 """
 
 import os
@@ -16,7 +17,7 @@ from seqnets.errors import DataError
 from seqnets.optional import needed
 
 DIGITS = tuple(map(str, range(10)))
-_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/{}.gz"  # where torchvision fetches them
+_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/{}.gz"  # the mirror that torchvision uses
 CHECKSUMS = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -24,21 +25,21 @@ CHECKSUMS = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 FILES = {name: File(checksum, _URL.format(name)) for name, checksum in CHECKSUMS.items()}
-SPLITS = {"train": "train", "test": "t10k"}  # ours -> how its files begin
+SPLITS = {"train": "train", "test": "t10k"}  # split name here -> how the names of its files begin
 
 
 class MNIST(Images):
-    """60,000 and 10,000 handwritten digits of 28 by 28 pixels, in 28 steps of 28.
+    """Provides 60,000 training and 10,000 test digits of 28 by 28 pixels, as 28 steps of 28 inputs.
 
     Args:
-        path: a folder with the four files of MNIST, packed (.gz) or not, as torchvision keeps them too (``MNIST/raw``).
-        source: "local" (``path``, else ``$SEQNETS_DATA/mnist``), "download", or "auto", the first of them.
-
-    and those of `Images`.
+        path: the folder with the four files of MNIST, packed (.gz) or not. The files may also be in ``MNIST/raw`` below
+            it, where torchvision keeps them.
+        source: "local" (``path``, else ``$SEQNETS_DATA/mnist``), "download", or "auto" to try them in this order.
+        batch_size, eval_batch_size, validation_fraction, num_workers, seed, encoder: as `Images` takes them.
 
     Raises:
-        ConfigError: an argument cannot work.
-        DataError: the digits are missing, incomplete or damaged.
+        ConfigError: If an argument is invalid.
+        DataError: From ``prepare_data`` or ``setup``, if the digits are missing, incomplete or damaged.
     """
 
     size = 28
@@ -73,7 +74,7 @@ class MNIST(Images):
         return splits, origin
 
     def _folder(self) -> Path | None:
-        """That of the files, which torchvision keeps further down."""
+        """Return the folder of the files, which torchvision keeps in a subfolder; None if no path is given."""
         if self.path is None:
             return None
         folder = Path(self.path).expanduser()
@@ -81,7 +82,7 @@ class MNIST(Images):
 
 
 class ScikitDigits(Images):
-    """1,797 handwritten digits of 8 by 8 pixels, which scikit-learn carries; every sixth is held out to test.
+    """Provides the 1,797 digits of 8 by 8 pixels that come with scikit-learn. Every sixth is held out for the test.
 
     The arguments are those of `Images`.
     """
@@ -100,6 +101,10 @@ class ScikitDigits(Images):
 
 
 def _idx(content: bytes) -> np.ndarray:
-    """The format of the files: two zeros, the type (8: bytes), the number of dimensions; then each, big-endian; then the data."""
+    """Parse a file in MNIST's IDX format as a uint8 array.
+
+    The file holds two zero bytes, the type (8 for bytes), the number of dimensions, each dimension as a big-endian
+    int32, and then the data.
+    """
     dimensions = np.frombuffer(content, ">i4", content[3], 4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(dimensions).copy()

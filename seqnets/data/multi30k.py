@@ -1,5 +1,7 @@
-"""Multi30k: captions of images in several languages (Elliott, Frank, Sima'an and Specia, "Multi30K: Multilingual English-German Image
-Descriptions", 2016; French: Elliott, Frank, Barrault, Bougares and Specia, 2017).
+"""Provides Multi30k, captions of images in several languages.
+
+Elliott, Frank, Sima'an and Specia, "Multi30K: Multilingual English-German Image Descriptions", 2016; French: Elliott,
+Frank, Barrault, Bougares and Specia, 2017.
 """
 
 import json
@@ -37,33 +39,35 @@ CHECKSUMS = {
 }
 FILES = {name: File(checksum, URL.format(name)) for name, checksum in CHECKSUMS.items()}
 SPLITS = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
-USAGE = {  # of the source language
+USAGE = {  # by source language
     "en": '"A dog runs on the beach."',
     "de": '"Ein Hund läuft am Strand."',
     "fr": '"Un chien court sur la plage."',
 }
 
-_FORMAT = 2  # of what is cached: count up when the encoding changes
+_FORMAT = 2  # version of the cached arrays: increment it when the encoding changes
 
 
 class Multi30k(InMemory):
-    """29,000 training, 1,014 validation and 1,000 test captions in two languages.
+    """Provides 29,000 training, 1,014 validation and 1,000 test captions in two languages.
 
-    Batches: inputs ``(B, S)`` ids of the source, `lengths` ``(B,)`` of it, targets ``(B, T)`` ids of the target, each row with an end of
-    sentence, padded behind with 0. In training, sentences of like lengths share a batch.
+    A batch holds inputs ``(B, S)``, the ids of the source sentences with `lengths` ``(B,)``, and targets ``(B, T)``,
+    the ids of the target sentences, each with an end-of-sentence id. Rows are padded at the end with 0. In training,
+    sentences of similar lengths share a batch.
 
     Args:
-        path: a folder with the files, packed (.gz) or not, such as train.en.
-        source: "local" (``path``, else ``$SEQNETS_DATA/multi30k``), "download", or "auto", the first of them.
+        path: the folder with the files, packed (.gz) or not, such as train.en.
+        source: "local" (``path``, else ``$SEQNETS_DATA/multi30k``), "download", or "auto" to try them in this order.
         source_language, target_language: "en", "de" or "fr".
-        vocab_size: ids of each language: padding, start, end, and at most so many subwords, learnt from the training split.
+        vocab_size: the maximum number of ids of each language: padding, start, end, and subwords learned from the
+            training split.
         batch_size, eval_batch_size, num_workers, seed: as `InMemory` takes them.
-        cache_dir: where the encoded sentences are kept; else ``$SEQNETS_CACHE``, else the user's cache folder.
-        encoder: encodes with its subwords, a trained model's, rather than with those of the training split.
+        cache_dir: the folder for the encoded sentences. If None, ``$SEQNETS_CACHE`` or else the user's cache folder.
+        encoder: the encoder of a trained model, whose subwords then replace those of the training split.
 
     Raises:
-        ConfigError: an argument cannot work.
-        DataError: from ``prepare_data`` or ``setup``; files are missing, incomplete or damaged.
+        ConfigError: If an argument is invalid.
+        DataError: From ``prepare_data`` or ``setup``, if files are missing, incomplete or damaged.
     """
 
     encoder: SentenceEncoder
@@ -147,5 +151,8 @@ class Multi30k(InMemory):
 
 
 def _lines(content: bytes) -> list[str]:
-    """Not by splitlines, which splits at more than the ends of lines."""
+    """Split a file into its lines, stripped.
+
+    ``str.splitlines`` would also split at characters that do not end a line.
+    """
     return [line.strip() for line in content.decode().removesuffix("\n").split("\n")]

@@ -1,4 +1,4 @@
-"""The first of several places that has a data set: on disk, a download, a hub, a package."""
+"""Finds the first of several sources that has a data set: a local folder, a download, a hub or a package."""
 
 import logging
 import os
@@ -14,11 +14,15 @@ Found = TypeVar("Found")
 
 
 class Unavailable(DataError):
-    """A source is not there at all, unlike one that is there and damaged: `auto` tries the next."""
+    """Raised when a source is not there at all, unlike one that is there but damaged: "auto" tries the next source."""
 
 
 def check_choice(path: str | os.PathLike[str] | None, source: str, sources: Iterable[str]) -> None:
-    """Raises ConfigError if there is no such source, or if it takes no path."""
+    """Check that `source` is "auto" or one of `sources`, and that it takes a path if one is given.
+
+    Raises:
+        ConfigError: If not.
+    """
     names = list(sources)
     if source not in ("auto", *names):
         raise ConfigError(f"There is no source {source!r}: choose among auto, {', '.join(names)}.")
@@ -27,10 +31,10 @@ def check_choice(path: str | os.PathLike[str] | None, source: str, sources: Iter
 
 
 def first_available(what: str, sources: Mapping[str, Callable[[], Found]], source: str = "auto") -> Found:
-    """What the source named gives; with "auto", the first that is not `Unavailable`.
+    """Read from the source named; with "auto", from the first one that is not `Unavailable`.
 
     Raises:
-        DataError: none of them has it; the message says for each what to do about it.
+        DataError: If no source has the data. The message says for each what to do about it.
     """
     if source != "auto":
         return sources[source]()
@@ -48,11 +52,11 @@ def first_available(what: str, sources: Mapping[str, Callable[[], Found]], sourc
 
 
 def local_folder(path: str | os.PathLike[str] | None, name: str) -> Path:
-    """The folder `path`, else that of the data set `name` in ``SEQNETS_DATA``.
+    """Return the folder `path`, or else the folder of the data set `name` in ``$SEQNETS_DATA``.
 
     Raises:
-        Unavailable: no path is given, and the variable names no folder that has it.
-        DataError: the path given is no folder.
+        Unavailable: If no path is given and the variable is not set, or its folder lacks the data set.
+        DataError: If the path given is not a folder.
     """
     if path is not None:
         folder = Path(path).expanduser()

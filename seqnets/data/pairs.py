@@ -1,4 +1,4 @@
-"""Pairs of sequences that differ in length, and an order of them that pads little."""
+"""Provides pairs of sequences that differ in length, and an order of them that needs little padding."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,12 @@ from seqnets.data.batch import Batch
 
 
 class Pairs(Dataset[Batch]):
-    """Rows of ids with rows of ids, however compactly they are kept; batches are cut to the longest of theirs.
+    """Holds rows of input ids and of target ids in compact types. A batch is cut to its longest rows.
 
     Args:
-        inputs: ``(N, S)``, padded behind.
-        targets: ``(N, T)``, padded behind.
-        padding: the id of it.
+        inputs: ``(N, S)`` ids, padded at the end.
+        targets: ``(N, T)`` ids, padded at the end.
+        padding: the id of the padding.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, padding: int) -> None:
@@ -27,7 +27,7 @@ class Pairs(Dataset[Batch]):
         return len(self.inputs)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """The whole batch at once; DataLoader asks for it where it exists."""
+        """Return the whole batch at once. DataLoader calls this method where it exists."""
         rows = torch.tensor(indices)
         lengths = self.lengths[rows]
         inputs = self.inputs[rows, : int(lengths.max())]
@@ -36,13 +36,15 @@ class Pairs(Dataset[Batch]):
 
 
 class BySize(Sampler[int]):
-    """Rows of like sizes side by side, so that batches of `batch_size` pad little; batches come in random order.
+    """Samples rows of similar sizes side by side, so that batches of `batch_size` need little padding.
 
-    The order depends on (``seed``, epoch) alone: which rows of one size share a batch differs from epoch to epoch. What does not fill a
-    batch, rows of any size, comes last.
+    The batches come in random order. The order depends on (``seed``, epoch) alone: which rows of one size share a batch
+    differs from epoch to epoch. Rows that do not fill a batch come last, whatever their sizes.
 
     Args:
-        sizes: ``(N, K)``, K numbers to sort by, the first of them first.
+        sizes: ``(N, K)``, K numbers to sort by, the most significant first.
+        batch_size: B.
+        seed: the seed of the order.
     """
 
     def __init__(self, sizes: np.ndarray, batch_size: int, seed: int) -> None:
@@ -50,7 +52,7 @@ class BySize(Sampler[int]):
 
     @property
     def order(self) -> dict[str, object]:
-        """What the order depends on, for checkpoints."""
+        """Return what the order depends on, for checkpoints."""
         return {"seed": self.seed, "by": "size"}
 
     def set_epoch(self, epoch: int) -> None:

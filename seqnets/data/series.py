@@ -1,4 +1,4 @@
-"""One series of numbers over time, as windows and what follows them: the sunspots, or a series of one's own."""
+"""Provides windows of a time series and the values that follow them: the sunspots, or a series from a file."""
 
 import csv
 import hashlib
@@ -19,12 +19,12 @@ from seqnets.optional import needed
 
 
 class SeriesEncoder:
-    """Turns numbers into what the model reads: the last ``window`` of them, as ``(x - mean) / std``.
+    """Turns numbers into model inputs: the last ``window`` of them, as ``(x - mean) / std``.
 
     Args:
-        mean, std: of the training values.
+        mean, std: the mean and standard deviation of the training values.
         window: T.
-        recent: the last ones of the series, as an example of what to give.
+        recent: the last values of the series, as an example input.
     """
 
     kind = "series"
@@ -37,10 +37,11 @@ class SeriesEncoder:
         return '"' + " ".join(f"{value:g}" for value in self.recent) + '"'
 
     def encode(self, given: Sequence[str]) -> Tensor:
-        """B lines of numbers, from the oldest to the newest, as ``(B, window, 1)``.
+        """Encode B lines of numbers, each from the oldest to the newest, as ``(B, window, 1)``.
 
         Raises:
-            ValueError: something is no number, or there are fewer than ``window``; the message names the line.
+            ValueError: If something is not a finite number, or a line has fewer than ``window`` numbers. The message
+                names it.
         """
         return self.scale(torch.tensor([self._numbers(line) for line in given])).unsqueeze(-1)
 
@@ -75,30 +76,31 @@ class SeriesEncoder:
 
 
 class Series(InMemory):
-    """Windows of a series as inputs ``(B, window, 1)``, and the ``horizon`` values after each as targets ``(B, horizon)``, both scaled.
+    """Provides windows of a series as inputs, and the values that follow each window as targets.
 
-    The splits follow each other in time: training, validation, test. A window is of the split that has all its targets; it may
-    look back into the one before, as a forecaster could. Mean and deviation are those of the training values alone.
+    The inputs are ``(B, window, 1)``, the targets ``(B, horizon)``, both scaled. The splits follow each other in time:
+    training, validation, test. A window belongs to the split that has all its targets. It may reach back into the split
+    before, as a real forecast could. The mean and standard deviation are those of the training values alone.
 
     Args:
-        path: a CSV file with the columns ``time,value``, in order of time; None: the yearly sunspot numbers 1700-2008, which statsmodels
-            carries.
-        window: T, steps to look back.
-        horizon: steps to forecast at once.
-        test_fraction: part of the series, its end, held out to test.
-        validation_fraction: part of what is before, its end, held out for validation.
-        season: steps after which the series about repeats, for a baseline: 11 years for the sunspots.
+        path: a CSV file with the columns ``time,value``, ordered by time. If None, the yearly sunspot numbers 1700-2008
+            that come with statsmodels.
+        window: T, the number of steps to look back.
+        horizon: the number of steps to forecast at once.
+        test_fraction: the part of the series, at its end, that is held out for the test.
+        validation_fraction: the part of the remaining series, at its end, that is held out for validation.
+        season: the number of steps after which the series roughly repeats, for a baseline: 11 years for the sunspots.
         batch_size, eval_batch_size, num_workers, seed: as `InMemory` takes them.
-        encoder: that of a trained model.
+        encoder: the encoder of a trained model.
 
     Attributes:
-        times: ``N`` names of the steps.
+        times: the names of the ``N`` steps.
         values: ``(N,)`` float32, unscaled.
-        bounds: each split's first step and the first after it, by name.
+        bounds: for each split by name, its first step and the first step after it.
 
     Raises:
-        ConfigError: an argument cannot work.
-        DataError: the series is missing, damaged or too short.
+        ConfigError: If an argument is invalid.
+        DataError: From ``prepare_data`` or ``setup``, if the series is missing, damaged or too short.
     """
 
     encoder: SeriesEncoder
@@ -147,7 +149,7 @@ class Series(InMemory):
         scaled = self.encoder.scale(self.values)
         splits = {}
         for name, (start, end) in self.bounds.items():
-            first = max(start, self.window)  # of the targets
+            first = max(start, self.window)  # first step of the targets
             windows = scaled[first - self.window : end].unfold(0, self.window + self.horizon, 1)
             splits[name] = Examples(windows[:, : self.window, None], windows[:, self.window :])
         digest = hashlib.sha256(repr((self.times, numbers)).encode()).hexdigest()

@@ -1,4 +1,7 @@
-"""A long text as parallel streams, read chunk by chunk: each row of a batch goes on where it stopped in the batch before."""
+"""Reads a long text as parallel streams, chunk by chunk.
+
+Each row of a batch continues where it stopped in the batch before.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,20 +14,20 @@ from seqnets.data.batch import Batch
 from seqnets.data.loader import STRIDE, ResumableLoader, common_options
 from seqnets.errors import DataError
 
-LEAST_JITTERED = 20  # steps, below which lengths drawn around them would be of nothing
+LEAST_JITTERED = 20  # the fewest steps that lengths can be drawn around without becoming too short
 
 
 class Streams(Dataset[Batch]):
-    """``batch_size`` equally long parts of a text side by side; an item is a slice of time.
+    """Holds ``batch_size`` equally long parts of a text side by side. An item is a slice of time.
 
-    The targets are the inputs one step on. What is left over, fewer ids than there are streams, is not read.
+    The targets are the inputs shifted by one step. Leftover ids, fewer than there are streams, are not read.
 
     Args:
         ids: ``(N,)``.
         batch_size: B.
 
     Raises:
-        DataError: the text is too short for so many streams.
+        DataError: If the text is too short for so many streams.
     """
 
     def __init__(self, ids: Tensor, batch_size: int) -> None:
@@ -36,7 +39,7 @@ class Streams(Dataset[Batch]):
         self.rows = ids[: length * batch_size].view(batch_size, length)
 
     def __len__(self) -> int:
-        """Steps, of which each has a target."""
+        """Return the number of steps that have a target."""
         return self.rows.shape[1] - 1
 
     def __getitem__(self, time: slice) -> Batch:
@@ -45,15 +48,16 @@ class Streams(Dataset[Batch]):
 
 
 class Chunks(Sampler[slice]):
-    """Slices of time, in order, that together cover ``length`` steps.
+    """Samples slices of time, in order, that together cover ``length`` steps.
 
     Args:
-        length: of all.
-        steps: of each; the last may be shorter.
-        jitter: draw the lengths by (seed, epoch), as Merity et al. 2018 do (arXiv:1708.02182), so that no step is always the
-            last whose gradient reaches back: from N(steps, 5), with probability 0.05 from N(steps / 2, 5), at least 5, then
-            scaled so that the number of slices is that without jitter.
-        seed: of the jitter.
+        length: the total number of steps.
+        steps: the number of steps per slice. The last slice may be shorter.
+        jitter: whether to draw the lengths of the slices from (seed, epoch), as Merity et al. 2018 do
+            (arXiv:1708.02182), so that gradients are not always cut at the same steps. Lengths come from N(steps, 5),
+            or with probability 0.05 from N(steps / 2, 5), and are at least 5. They are then scaled so that the number
+            of slices is the same as without jitter.
+        seed: the seed of the jitter.
     """
 
     def __init__(self, length: int, steps: int, jitter: bool = False, seed: int = 0) -> None:
@@ -88,7 +92,7 @@ class Chunks(Sampler[slice]):
 def train_streams(
     ids: Tensor, batch_size: int, steps: int, jitter: bool, seed: int, num_workers: int
 ) -> ResumableLoader:
-    """Chunks in order; their lengths depend on (``seed``, epoch) where they vary."""
+    """Return a loader of chunks in order. With jitter, their lengths depend on (``seed``, epoch)."""
     streams = Streams(ids, batch_size)
     chunks = Chunks(len(streams), steps, jitter, seed)
     return ResumableLoader(streams, None, sampler=chunks, **common_options(num_workers))

@@ -1,4 +1,4 @@
-"""Texts as ids of characters or of words, and back."""
+"""Converts texts to ids of characters or of words, and back."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,10 @@ END, UNKNOWN = "<eos>", "<unk>"
 
 
 class CharacterEncoder:
-    """Each character is a token.
+    """Encodes each character as a token.
 
     Args:
-        characters: the vocabulary; the k-th has the id k.
+        characters: the vocabulary; the k-th character has the id k.
     """
 
     kind, usage = "characters", '"ROMEO:"'
@@ -25,10 +25,10 @@ class CharacterEncoder:
 
     @classmethod
     def fit(cls, text: str, vocab_size: int) -> "CharacterEncoder":
-        """All characters of `text`.
+        """Fit an encoder to all characters of `text`.
 
         Raises:
-            ValueError: they are more than `vocab_size`.
+            ValueError: If there are more than `vocab_size` different characters.
         """
         characters = "".join(sorted(set(text)))
         if len(characters) > vocab_size:
@@ -39,10 +39,10 @@ class CharacterEncoder:
         return len(self.characters)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """``(B, T)`` ids of B texts of equal length.
+        """Encode B texts of equal length as ``(B, T)`` ids.
 
         Raises:
-            ValueError: a character is not in the vocabulary; the message names it.
+            ValueError: If a character is not in the vocabulary. The message names it.
         """
         for text in texts:
             if unknown := sorted(set(text) - self._ids.keys()):
@@ -64,10 +64,13 @@ class CharacterEncoder:
 
 
 class WordEncoder:
-    """Each word between spaces is a token, and so is the end of each line; others than the vocabulary's are ``<unk>``.
+    """Encodes each word between spaces and the end of each line as a token, and unknown words as ``<unk>``.
 
     Args:
-        words: the vocabulary, ``<eos>`` and ``<unk>`` among them; the k-th has the id k.
+        words: the vocabulary, ``<eos>`` and ``<unk>`` included; the k-th word has the id k.
+
+    Raises:
+        ValueError: If ``<eos>`` or ``<unk>`` is missing.
     """
 
     kind, usage = "words", '"the company said"'
@@ -80,7 +83,10 @@ class WordEncoder:
 
     @classmethod
     def fit(cls, text: str, vocab_size: int) -> "WordEncoder":
-        """``<eos>``, ``<unk>`` and the other most frequent words of `text`, `vocab_size` in all; the first seen wins a tie."""
+        """Fit an encoder to ``<eos>``, ``<unk>`` and the other most frequent words of `text`, `vocab_size` in all.
+
+        Of equally frequent words, the first seen comes first.
+        """
         counts = Counter(_words(text))
         words = [END, UNKNOWN, *(word for word, _ in counts.most_common() if word not in (END, UNKNOWN))]
         return cls(words[:vocab_size])
@@ -89,10 +95,12 @@ class WordEncoder:
         return len(self.words)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """``(B, T)`` ids of B texts of as many words; a text that does not end its line has no ``<eos>``.
+        """Encode B texts with the same number of words as ``(B, T)`` ids.
+
+        The end of a text gets an ``<eos>`` only if it has a newline.
 
         Raises:
-            ValueError: a text has no word.
+            ValueError: If a text has no word.
         """
         rows = [[self._ids.get(word, self._ids[UNKNOWN]) for word in _words(text)] for text in texts]
         for text, row in zip(texts, rows, strict=True):

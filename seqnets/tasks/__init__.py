@@ -1,4 +1,4 @@
-"""What is learnt: LightningModules that give a model its loss and metrics."""
+"""Provides the tasks that models learn: LightningModules with a loss and metrics."""
 
 from seqnets.tasks.classification import Classification
 from seqnets.tasks.forecasting import Forecasting

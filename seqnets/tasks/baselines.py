@@ -1,4 +1,7 @@
-"""What a forecast has to beat. Each takes the past ``(B, T)`` and gives the next ``horizon`` values ``(B, horizon)``."""
+"""Provides the baselines that a forecast has to beat.
+
+Each maps the past ``(B, T)`` to the next ``horizon`` values ``(B, horizon)``.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,31 @@ Forecast = Callable[[Tensor], Tensor]
 
 
 def persistence(horizon: int) -> Forecast:
-    """Nothing changes: the last value."""
+    """Return the baseline that repeats the last value."""
     return lambda past: past[:, -1:].expand(-1, horizon)
 
 
 def seasonal(horizon: int, season: int) -> Forecast:
-    """The last season again: the value ``season`` steps before, or a whole number of seasons where that is not yet past."""
+    """Return the baseline that repeats the last season.
+
+    A value is forecast as the one ``season`` steps before it or, where that is not in the past yet, a whole number of
+    seasons before.
+    """
     return lambda past: past[:, [k % season - season for k in range(horizon)]]
 
 
 def autoregression(series: Tensor, order: int, horizon: int) -> Forecast:
-    """AR(p): ``x_t = c + Σ_i a_i x_{t-i}``, least squares on the series ``(N,)``; forecasts of later steps build on the earlier.
+    """Fit an autoregression AR(p) to a series, and return it as a baseline.
+
+    ``x_t = c + Σ_i a_i x_{t-i}`` is fitted by least squares. Forecasts of later steps build on those of earlier steps.
+
+    Args:
+        series: the series ``(N,)``.
+        order: p.
+        horizon: the number of steps to forecast.
 
     Raises:
-        ValueError: the series is too short for the order.
+        ValueError: If the series is too short for the order.
     """
     if len(series) < 2 * order + 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The likeliest sequences of a model that goes word by word."""
+"""Searches for the most likely sequences of a model that predicts word by word."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,29 +18,31 @@ def beam_search(
     max_steps: int,
     length_penalty: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """For each of B beginnings, the best of the `beam` continuations that are kept at every step.
+    """Return, for each of B beginnings, the best of the `beam` continuations that are kept at every step.
 
-    Those kept have the highest log p(words) / lp, with lp = ((5 + |words|) / 6)^length_penalty (Wu et al., arXiv:1609.08144,
-    equation 14), in which the end counts as a word. One that has ended stays as it is, as long as no other displaces it.
+    The continuations kept have the highest log p(words) / lp, with lp = ((5 + |words|) / 6)^length_penalty (Wu et al.,
+    arXiv:1609.08144, equation 14), where the end counts as a word. A continuation that has ended stays unchanged, as
+    long as no better one displaces it.
 
     Args:
-        step: the last words ``(N,)`` and states ``(·, N, ·)`` to log probabilities ``(N, V)`` of the next and new states,
-            N = B·beam, the hypotheses of one beginning side by side.
-        state: initial states, each ``(·, B, ·)``.
+        step: maps the last words ``(N,)`` and states ``(·, N, ·)`` to the log probabilities ``(N, V)`` of the next word
+            and the new states, where N = B·beam, with the hypotheses of one beginning side by side.
+        state: the initial states, each ``(·, B, ·)``.
         start: the word before the first.
         end: the word that ends a sequence.
-        max_steps: after which all end.
-        length_penalty: 0 prefers short sequences, 1 about the mean log probability of a word.
+        beam: the number of continuations that are kept.
+        max_steps: the number of steps after which the search ends.
+        length_penalty: 0 prefers short sequences; 1 prefers, roughly, a high mean log probability per word.
 
     Returns:
-        ``(B, T)`` words, `end` from where a sequence ended, and ``(B,)`` what its score was.
+        The words ``(B, T)``, filled with `end` from where a sequence ended, and their scores ``(B,)``.
     """
     state = tuple(s.repeat_interleave(beam, 1) for s in state)
     B, device = state[0].shape[1] // beam, state[0].device
     words = torch.full((B, beam), start, device=device)
     found = torch.empty(B, beam, 0, dtype=torch.int64, device=device)
     total = torch.full((B, beam), -torch.inf, device=device)
-    total[:, 0] = 0  # all begin alike: the others are no hypotheses yet
+    total[:, 0] = 0  # all hypotheses start alike: only one of them counts
     length = torch.zeros(B, beam, device=device)
     ended = torch.zeros(B, beam, dtype=torch.bool, device=device)
     for _ in range(max_steps):

@@ -1,4 +1,4 @@
-"""Many to one: which class a sequence is of."""
+"""Classifies sequences (many to one)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
 
 class Classification(Task):
-    """Cross-entropy and accuracy for a model that gives logits.
+    """Trains a model that returns logits with cross-entropy, and measures its accuracy.
 
     Args:
-        model: maps ``Batch.inputs`` to logits ``(B,)`` for two classes (binary cross-entropy), else ``(B, num_classes)``.
-        num_classes: number of classes.
-        optimizer, scheduler: as `Task` takes them.
+        model: maps ``Batch.inputs`` to logits, ``(B,)`` for two classes (binary cross-entropy), else
+            ``(B, num_classes)``.
+        num_classes: the number of classes.
+        optimizer, scheduler, on_nonfinite: as `Task` takes them.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Classification(Task):
         return (logits > 0).long() if self.binary else logits.argmax(-1)
 
     def probabilities(self, inputs: Tensor) -> Tensor:
-        """``(B, num_classes)``."""
+        """Return the class probabilities ``(B, num_classes)``."""
         logits = self(inputs).float()
         if self.binary:
             positive = logits.sigmoid()

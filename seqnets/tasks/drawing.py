@@ -1,15 +1,19 @@
-"""What may be asked of whatever is drawn from a model, checked in one place."""
+"""Checks the options of sampling from a model, in one place for all tasks."""
 
 import math
 from typing import Any
 
 from seqnets.data.in_memory import check_integers
 
-COOLEST = 1e-6  # a temperature of 0 is this: the likeliest alone
+COOLEST = 1e-6  # stands in for a temperature of 0, which takes the likeliest alone
 
 
 def check_drawing(length: Any, temperature: Any, seed: Any) -> None:
-    """Raises ValueError, which says what is valid, where something cannot be drawn so."""
+    """Check the options of sampling from a model.
+
+    Raises:
+        ValueError: If an option is invalid. The message says what is valid.
+    """
     check_integers(length=(length, 1), seed=(seed, 0))
     if seed >= 2**63:
         raise ValueError(f"seed is {seed!r}, but must be below 2**63")

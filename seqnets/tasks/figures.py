@@ -1,4 +1,4 @@
-"""Means over an epoch, for all tasks."""
+"""Provides metrics that are means over an epoch, for all tasks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torchmetrics import MeanMetric
 
 
 class Mean(MeanMetric):
-    """A mean by weight. No number where one of its values is none: a run that diverged shows it."""
+    """Computes a weighted mean, which is NaN if one of its values is, so that a diverged run shows it."""
 
     def __init__(self) -> None:
         super().__init__(nan_strategy=math.nan)
 
 
 class Perplexity(Mean):
-    """exp of the mean loss in nats."""
+    """Computes the perplexity, exp of the mean loss in nats."""
 
     def compute(self) -> Tensor:
         return super().compute().exp()
 
 
 class Bits(Mean):
-    """The mean loss in bits."""
+    """Computes the mean loss in bits, from losses in nats."""
 
     def compute(self) -> Tensor:
         return super().compute() / math.log(2)

@@ -1,4 +1,4 @@
-"""Many to one: the values that follow a window of a series."""
+"""Forecasts the values that follow a window of a series (many to one)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
 
 class Forecasting(Task):
-    """Mean squared error for a model that gives the next values, ``(B, T, 1)`` -> ``(B, horizon)``, in scaled units.
+    """Trains a model that forecasts the next values, ``(B, T, 1)`` -> ``(B, horizon)``, with the mean squared error.
 
-    Figures: the loss; ``rmse`` and ``mae`` in the data's own units; and for the test the same of what a forecast has to beat, as
-    ``test/rmse_persistence`` and so on: the last value, the value a season before, and an autoregression fitted by least squares to the
-    training values. All see the same windows. Needs the data module `Series`, which has the units.
+    The values are in scaled units, and so is the loss. The metrics ``rmse`` and ``mae`` are in the units of the data.
+    The test also measures what a forecast has to beat, as ``test/rmse_persistence`` and so on: the last value, the
+    value a season before, and an autoregression fitted by least squares to the training values. All see the same
+    windows. This task needs the data module `Series`, which has the units.
 
     Args:
-        model, optimizer, scheduler: as `Task` takes them.
-        order: of the autoregression.
+        model, optimizer, scheduler, on_nonfinite: as `Task` takes them.
+        order: the order of the autoregression.
     """
 
     options = {"length": "steps to forecast, each from those before"}  # noqa: RUF012  of the base class
@@ -63,7 +64,7 @@ class Forecasting(Task):
             figures[name].update(found * std, batch.targets * std)
 
     def baselines(self, data: Any) -> dict[str, Forecast]:
-        """By name, for windows of `Series` in scaled units."""
+        """Return the baselines by name, for windows of `Series` in scaled units."""
         train = data.encoder.scale(data.train_values)
         return {
             "persistence": persistence(data.horizon),
@@ -103,7 +104,10 @@ class Forecasting(Task):
 
     @torch.no_grad()
     def forecast(self, windows: Tensor, length: int) -> Tensor:
-        """The next ``length`` values ``(B, length)`` after windows ``(B, T, 1)``, scaled; later ones build on the earlier."""
+        """Forecast the next ``length`` values ``(B, length)`` after windows ``(B, T, 1)``, all in scaled units.
+
+        Later values build on the forecasts of earlier ones.
+        """
         values = windows
         while values.shape[1] < windows.shape[1] + length:
             following = self(values[:, -windows.shape[1] :].to(next(self.parameters()))).float().to(values)
@@ -111,7 +115,13 @@ class Forecasting(Task):
         return values[:, windows.shape[1] :][:, :length].squeeze(-1)
 
     def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
-        """The values after each line of numbers; ``length`` None: as many as the model gives at once."""
+        """Forecast the values after each line of numbers.
+
+        The option ``length`` is the number of values; None for as many as the model forecasts at once.
+
+        Raises:
+            ValueError: If a line cannot be encoded, or ``length`` is below 1.
+        """
         length = options.get("length")
         if length is not None and length < 1:
             raise ValueError(f"length is {length}, but must be 1 at least")

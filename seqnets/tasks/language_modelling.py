@@ -1,4 +1,7 @@
-"""Next token prediction over a long text, by truncated backpropagation through time with a state that is carried on."""
+"""Predicts the next token of a long text.
+
+Training is by truncated backpropagation through time, with a state that is carried over.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +25,24 @@ FIGURES: dict[str, type[Mean]] = {"perplexity": Perplexity, "bits_per_character"
 
 
 class LanguageModelling(Task):
-    """Cross-entropy of the next token, in nats, mean over tokens.
+    """Trains with the cross-entropy of the next token, in nats, as a mean over tokens.
 
-    The state after a batch is where the next one starts, cut from its gradient (Williams and Peng 1990); it starts from zeros with each
-    epoch, and travels in checkpoints, so that a run resumes in mid-epoch.
+    Each batch starts from the state after the batch before, detached from its gradient (Williams and Peng 1990). The
+    state starts from zeros in each epoch. It is saved in checkpoints, so that a run can resume in mid-epoch.
 
     Args:
-        model: as `LanguageModel`.
-        figure: "perplexity" or "bits_per_character", beside the loss.
-        activation_penalty: times the mean square of the last layer's outputs after dropout, added to what is minimised.
-        slowness_penalty: times the mean square of their change from step to step, before dropout.
-        steps: T that the learning rate is meant for: where T varies, gradients, once clipped, are scaled by T / steps, as for SGD scaling
-            the rate does (weight decay is not scaled). None: no scaling.
-        optimizer, scheduler: as `Task` takes them.
+        model: such as `LanguageModel`.
+        figure: the metric beside the loss, "perplexity" or "bits_per_character".
+        activation_penalty: the factor of the mean square of the last layer's outputs after dropout, which is added to
+            what is minimized.
+        slowness_penalty: the factor of the mean square of the change of these outputs from step to step, before
+            dropout.
+        steps: T that the learning rate is meant for. Where T varies, gradients are scaled by T / steps after clipping,
+            which for SGD equals scaling the rate (weight decay is not scaled). None: no scaling.
+        optimizer, scheduler, on_nonfinite: as `Task` takes them.
 
     Raises:
-        ConfigError: there is no such figure, or a number is out of range.
+        ConfigError: If there is no such metric, or a number is out of range.
 
     Source of penalties and scaling: Merity, Keskar and Socher, ICLR 2018 (arXiv:1708.02182).
     """
@@ -69,7 +74,7 @@ class LanguageModelling(Task):
                 raise ConfigError(f"task.{name} is {penalty}, but must not be negative: it is added to the loss.")
         self.figure, self.steps = figure, steps
         self.activation_penalty, self.slowness_penalty = activation_penalty, slowness_penalty
-        self._carried: dict[str, tuple[int, State]] = {}  # by part: the epoch it belongs to, and the state
+        self._carried: dict[str, tuple[int, State]] = {}  # part -> epoch of the state, and the state
 
     def figures(self) -> dict[str, Metric]:
         return {"loss": Mean(), self.figure: FIGURES[self.figure]()}
@@ -128,9 +133,9 @@ class LanguageModelling(Task):
             )
 
     def generate(self, tokens: Tensor, length: int, temperature: float, generator: torch.Generator) -> Tensor:
-        """``(length,)`` tokens that go on after ``tokens (T,)``, each drawn from the softmax of logits / temperature.
+        """Return ``(length,)`` tokens that continue ``tokens (T,)``.
 
-        At temperature 0 each is the likeliest.
+        Each is sampled from the softmax of logits / temperature. At temperature 0 it is the likeliest.
         """
         drawn, state, given = [], None, tokens.unsqueeze(0)
         for _ in range(length):
@@ -141,10 +146,10 @@ class LanguageModelling(Task):
         return torch.cat(drawn) if drawn else tokens[:0]
 
     def go_on(self, encoder: Any, text: str, length: int, temperature: float, generator: torch.Generator) -> str:
-        """The text, and `length` tokens after it, as `generate` draws them.
+        """Return the text followed by `length` tokens that `generate` samples.
 
         Raises:
-            ValueError: it cannot be encoded.
+            ValueError: If the text cannot be encoded.
         """
         prompt = encoder.encode([text])[0].to(self.device)
         return encoder.decode([*prompt.tolist(), *self.generate(prompt, length, temperature, generator).tolist()])

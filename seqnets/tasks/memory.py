@@ -1,4 +1,4 @@
-"""What long memory is measured by: a number for a sequence, symbols recalled at its end."""
+"""Provides tasks that measure long memory: a number per sequence, or symbols recalled at its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from seqnets.tasks.task import Task
 
 
 class Regression(Task):
-    """Mean squared error of a model that gives ``(B, K)`` for targets ``(B, K)``. The arguments are those of `Task`."""
+    """Trains a model that returns ``(B, K)`` for targets ``(B, K)`` with the mean squared error.
+
+    The arguments are those of `Task`.
+    """
 
     def loss(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
         found = self.model(batch.inputs).float()
@@ -27,8 +30,9 @@ class Regression(Task):
 
 
 class Recall(Task):
-    """Cross-entropy per step, in nats, of a model that gives logits ``(B, T, V)`` for targets ``(B, T)``; accuracy of the steps whose
-    target is not blank (0). The arguments are those of `Task`.
+    """Trains a model that returns logits ``(B, T, V)`` for targets ``(B, T)`` with the cross-entropy per step, in nats.
+
+    The accuracy is that of the steps whose target is not blank (0). The arguments are those of `Task`.
     """
 
     def figures(self) -> dict[str, Metric]:
@@ -47,5 +51,5 @@ class Recall(Task):
 
 
 def _recalled(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 or 0 for each step whose target is not blank: whether it is the likeliest."""
+    """Return, for each step whose target is not blank, 1 if the target is the likeliest symbol, else 0."""
     return (logits.argmax(-1) == targets)[targets != 0].float()

@@ -1,4 +1,4 @@
-"""Many to many, aligned: which notes sound next."""
+"""Predicts which notes sound next (many to many, aligned)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from seqnets.tasks.drawing import COOLEST, check_drawing
 from seqnets.tasks.figures import Mean
 from seqnets.tasks.task import Answer, Task
 
-LENGTH = 64  # steps of a composition, where none is asked for
+LENGTH = 64  # the default number of steps of a composition
 
 
 class Polyphony(Task):
-    """Piano rolls, note by note independent given the past: for a model that gives logits ``(B, T, 88)``.
+    """Models piano rolls whose notes are independent given the past, for a model that returns logits ``(B, T, 88)``.
 
     The loss is the negative log-likelihood of a step in nats, the mean over the T steps of all sequences of
 
         -log p(x_t | x_1 … x_{t-1}) = Σ_k softplus(o_tk) - x_tk · o_tk,   p(x_tk = 1 | …) = σ(o_tk)
 
-    and the accuracy that of Bay, Ehmann and Downie (ISMIR 2009) for notes with p > ½: true positives over true and false
-    positives and false negatives. Figures are those of all steps, whatever the batches. Steps beyond ``Batch.lengths`` do not matter.
+    The accuracy is that of Bay, Ehmann and Downie (ISMIR 2009) for notes with p > ½: true positives over the sum of
+    true positives, false positives and false negatives. Metrics are over all steps, however these are batched. Steps
+    beyond ``Batch.lengths`` do not matter.
 
     The loss is that of Boulanger-Lewandowski et al. (ICML 2012). The arguments are those of `Task`.
     """
@@ -55,7 +56,7 @@ class Polyphony(Task):
             raise ValueError(
                 f"the model gives {tuple(logits.shape)} for notes {tuple(notes.shape)}; set model.net.out_features={KEYS}"
             )
-        if batch.lengths is not None:  # left out rather than multiplied by 0: what is there might be NaN
+        if batch.lengths is not None:  # left out rather than multiplied by 0: padding might give NaN
             active = active_steps(batch.lengths, notes.shape[1], notes.device).squeeze(-1).T
             logits, notes = logits[active], notes[active]
         logits, notes = logits.flatten(0, -2), notes.flatten(0, -2)
@@ -74,7 +75,7 @@ class Polyphony(Task):
     def compose(
         self, length: int = LENGTH, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """A piano roll ``(length, 88)`` of 0 and 1, drawn step by step from nothing on; without dropout.
+        """Sample a piano roll ``(length, 88)`` of 0 and 1 (uint8), step by step from nothing, and without dropout.
 
         At temperature 0 the notes with p > ½ sound.
         """
@@ -97,16 +98,17 @@ class Polyphony(Task):
         super().check(data)
 
     def read(self, encoder: Any, given: str) -> dict[str, list[str]]:
-        """Composes, and reads the composition, whatever is given."""
+        """Compose a piece and read it, whatever is given, and return the numbers of its steps."""
         roll = self.compose(generator=torch.Generator().manual_seed(0))
         self.model(roll.float().unsqueeze(0).to(self.device))
         return {"": [str(t) for t in range(1, len(roll) + 1)]}
 
     def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
-        """Writes a MIDI file of each name given; with several, each is another piece of the same seed.
+        """Write a MIDI file for each name given. With several names, each gets another piece of the same seed.
 
         Raises:
-            ValueError: a name does not end in .mid, is taken, or cannot be written; nothing was composed then.
+            ValueError: If a name does not end in .mid or .midi, is taken, has no folder, or is given twice, in which
+                case nothing is composed; or if a file cannot be written.
         """
         length, temperature = options.get("length", LENGTH), options.get("temperature", 1.0)
         seed = options.get("seed", 0)
@@ -136,6 +138,6 @@ class Polyphony(Task):
 
 
 def _hits(logits: Tensor, notes: Tensor) -> tuple[Tensor, Tensor]:
-    """True positives, and those with all false ones."""
+    """Return the number of true positives, and that of true positives, false positives and false negatives together."""
     predicted, notes = logits > 0, notes > 0
     return (predicted & notes).sum(), (predicted | notes).sum()

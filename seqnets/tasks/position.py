@@ -1,4 +1,4 @@
-"""Tells where in its loops a Lightning trainer is: what a checkpoint must hold depends on it."""
+"""Tells where in its loops a Lightning trainer is, because the content of a checkpoint depends on it."""
 
 from typing import Any
 
@@ -7,36 +7,42 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 def batches_trained(trainer: Trainer) -> int:
-    """Return how many batches went through a whole training step, over all epochs."""
+    """Return how many batches have gone through a whole training step, over all epochs."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress
     return progress.total.processed
 
 
 def in_flight(trainer: Trainer) -> bool:
-    """Tell whether a training step has begun and not ended, as when an error is handled that it raised."""
+    """Return whether a training step has begun and not ended, as while handling an error that it raised."""
     batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     return trainer.training and batches.ready > batches.processed
 
 
 def in_validation(trainer: Trainer) -> bool:
-    """Tell whether a validation runs that belongs to training: neither the sanity check before it, nor one on its own."""
+    """Return whether a validation is running that belongs to training.
+
+    The sanity check before training and a validation on its own do not count.
+    """
     return trainer.state.fn == TrainerFn.FITTING and trainer.validating
 
 
 def saves_last_step(trainer: Trainer) -> bool:
-    """Tell whether the checkpoint that is being written is as of the end of the last whole step, whatever came after it."""
+    """Return whether the checkpoint being written holds the state at the end of the last whole step.
+
+    It then leaves out whatever came after that step.
+    """
     return any(getattr(c, "saves_last_step", False) for c in trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def saves_mid_epoch(trainer: Trainer) -> bool:
-    """Tell whether a run that goes on from the checkpoint that is being written goes on within an epoch."""
+    """Return whether a run that resumes from the checkpoint being written continues within an epoch."""
     return saves_last_step(trainer) or not trainer.is_last_batch
 
 
 def validates_next(trainer: Trainer) -> bool:
-    """Tell after a step whether a validation follows, and would follow in a resumed run too.
+    """Return after a step whether a validation follows, and would follow in a resumed run too.
 
-    One that follows because training stops, or because so much time has passed, would not.
+    A validation that follows because training stops, or because some time has passed, would not.
     """
     if trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]
         return False

@@ -1,4 +1,4 @@
-"""What every task shares: optimiser, schedule, and figures that are means over an epoch and survive a resume."""
+"""Provides what all tasks share: optimizer, schedule, and metrics that are means over an epoch and survive a resume."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seqnets.errors import ConfigError
 from seqnets.tasks.figures import Mean
 from seqnets.tasks.position import in_flight, saves_mid_epoch
 
-PARTS = {"fit": "train", "val": "val", "test": "test"}  # "train" is a method of every module
+PARTS = {"fit": "train", "val": "val", "test": "test"}  # "train" cannot be a key: it is a method of every module
 
 ON_NONFINITE = ("stop", "skip", "warn")
 
@@ -27,31 +27,37 @@ MakesScheduler = Callable[..., torch.optim.lr_scheduler.LRScheduler]
 
 
 class Answer(NamedTuple):
-    """What a trained model says to one thing it was given: a line to read, and the same as JSON types."""
+    """Holds what a trained model predicts for one input.
+
+    Attributes:
+        line: the prediction as a line to read.
+        fields: the same as JSON types.
+    """
 
     line: str
     fields: dict[str, Any]
 
 
 class Task(LightningModule):
-    """A model with its loss and figures. A subclass says in `loss` what is minimised.
+    """Combines a model with its loss and metrics. A subclass defines in `loss` what is minimized.
 
     Args:
-        model: what is trained.
-        optimizer: makes the optimiser of the parameters, such as ``partial(torch.optim.Adam, lr=1e-3)``.
-        scheduler: makes the schedule of the learning rate from the optimiser, stepped after each training step; it gets
-            the number of all steps as ``total_steps`` if it takes such an argument.
-        on_nonfinite: what training does where a loss, gradient or weight is NaN or infinite: ``"stop"`` with an error,
-            ``"skip"`` the step, or ``"warn"`` and go on.
+        model: the model to train.
+        optimizer: builds the optimizer from the parameters, such as ``partial(torch.optim.Adam, lr=1e-3)``.
+        scheduler: builds the learning rate schedule from the optimizer. The schedule is stepped after each training
+            step. The number of all steps is passed as ``total_steps`` if there is such an argument.
+        on_nonfinite: what training does when a loss, gradient or weight is NaN or infinite: ``"stop"`` with an error,
+            ``"skip"`` the step, or ``"warn"`` and continue.
 
     Raises:
-        ConfigError: `on_nonfinite` is none of these.
+        ConfigError: If `on_nonfinite` is none of these.
 
-    Logs, for each figure of `figures`, the means over an epoch as ``train/<figure>``, ``val/<figure>`` and ``test/<figure>``,
-    and those of `of_step` for one batch as ``train/<figure>_step`` every ``log_every_n_steps``.
+    For each metric of `figures`, the means over an epoch are logged as ``train/<metric>``, ``val/<metric>`` and
+    ``test/<metric>``. Those that `of_step` returns for one batch are logged as ``train/<metric>_step`` every
+    ``log_every_n_steps``.
     """
 
-    options: ClassVar[Mapping[str, str]] = {}  # what `answer` takes beside what is given: name -> what it does
+    options: ClassVar[Mapping[str, str]] = {}  # the options of `answer`: name -> what it does
 
     def __init__(
         self,
@@ -67,16 +73,17 @@ class Task(LightningModule):
         self.model = model
         self.optimizer, self.scheduler = optimizer, scheduler
 
-    # ---- what a subclass says
+    # ---- for subclasses to define
 
     def figures(self) -> dict[str, Metric]:
-        """New metrics, which `update` feeds."""
+        """Return new metrics by name, which `update` updates."""
         return {"loss": Mean()}
 
     def loss(self, batch: Batch, part: str) -> tuple[Tensor, Any]:
-        """What is minimised, a scalar, and what `update` and `of_step` need to know of it, such as logits.
+        """Return what is minimized, a scalar, and what `update` and `of_step` need besides, such as logits.
 
         Args:
+            batch: the batch.
             part: "fit", "val" or "test".
         """
         raise NotImplementedError
@@ -88,16 +95,19 @@ class Task(LightningModule):
         return {"loss": loss}
 
     def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
-        """What `predict.py` prints.
+        """Return the predictions for `given`, which `predict.py` prints.
 
         Raises:
-            ValueError: one of `given` cannot be encoded, or an option is out of range; the message names it.
+            ValueError: If an input cannot be encoded, or an option is out of range. The message names it.
         """
         raise ValueError(f"{type(self).__name__} has nothing to say to what one types: its data are made or measured")
 
     def read(self, encoder: Any, given: str) -> dict[str, list[str]]:
-        """Runs the model over what is given, and says what was read at each step, "" being padding: by the recurrent layer, or for all
-        under "".
+        """Run the model over `given`, and return what is read at each step.
+
+        Returns:
+            The labels of the steps by the name of the recurrent layer that reads them, or for all layers under "". The
+            label of padding is "".
         """
         inputs = encoder.encode([given])
         self.model(inputs)
@@ -105,22 +115,22 @@ class Task(LightningModule):
         return {"": encoder.tokens(inputs[0]) if hasattr(encoder, "tokens") else numbers}
 
     def check(self, data: Any) -> None:
-        """Tries the model on one example, in eval mode.
+        """Check the model on one example, in eval mode.
 
         Raises:
-            ConfigError: it does not fit the data; whatever the modules raise is for the caller to wrap.
+            ConfigError: If it does not fit the data. Other errors of the modules are left for the caller to wrap.
         """
         loss, _ = self.loss(self.example(data), "val")
         if loss.dim():
             raise ConfigError(f"the loss of {type(self).__name__} is no scalar: it has the shape {tuple(loss.shape)}")
 
     def example(self, data: Any) -> Batch:
-        """One of `data`, on this device and in the precision of the model, as Lightning will give it."""
+        """Return an example of `data`, on this device and in the precision of the model, as Lightning will pass it."""
         dtype = next((p.dtype for p in self.parameters()), torch.get_default_dtype())
         batch = self.transfer_batch_to_device(data.example(), self.device, 0)
         return Batch(*(x.to(dtype) if x is not None and x.is_floating_point() else x for x in batch))
 
-    # ---- what Lightning asks
+    # ---- called by Lightning
 
     def setup(self, stage: str) -> None:
         if not hasattr(self, "means"):
@@ -128,7 +138,7 @@ class Task(LightningModule):
 
     @property
     def logged(self) -> list[str]:
-        """The names of all means."""
+        """Return the names of all means."""
         return [f"{part}/{name}" for part in PARTS.values() for name in self.figures()]
 
     def on_train_start(self) -> None:
@@ -139,12 +149,12 @@ class Task(LightningModule):
         self._before_step = self._progress()
         loss, found = self.loss(batch, "fit")
         means = self._update("fit", loss, found, batch)
-        # logging costs more than the metrics themselves: only where something is kept
+        # logging costs more than the metrics themselves: only at steps whose metrics are kept
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
             for name, value in self.of_step(loss, found, batch).items():
                 self.log(f"train/{name}_step", value, prog_bar=True)
-        # once an epoch: Lightning asks the metrics themselves when it ends, if cut short too
+        # once an epoch: Lightning computes the metrics when the epoch ends, even if it is cut short
         if self._logged_epoch != self.current_epoch:
             self._logged_epoch = self.current_epoch
             self._log_means("train", means)
@@ -172,10 +182,10 @@ class Task(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def schedule(self, optimizer: torch.optim.Optimizer, trainer: Any, data: Any) -> Any:
-        """The schedule of the learning rate over the whole run, or None.
+        """Return the learning rate schedule over the whole run; None if there is none.
 
         Raises:
-            ConfigError: it is over a run that has no end.
+            ConfigError: If the schedule needs the number of steps of a run that has no end.
         """
         if self.scheduler is None:
             return None
@@ -184,7 +194,10 @@ class Task(LightningModule):
 
     @staticmethod
     def _total_steps(trainer: Any, data: Any) -> int:
-        """Of the whole run. Not Lightning's estimate, which starts the loaders before a resumed run has told them its position."""
+        """Return the number of optimizer steps of the whole run.
+
+        Lightning's estimate is not used: it starts the loaders before a resumed run has told them its position.
+        """
         batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(limit * batches)
         limits = [trainer.max_steps] if trainer.max_steps >= 0 else []
@@ -197,8 +210,8 @@ class Task(LightningModule):
         return min(limits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if saves_mid_epoch(self.trainer):  # its means go on after a resume; at its end they are done with
-            # a step that failed is taken again, so its checkpoint is as of its start
+        if saves_mid_epoch(self.trainer):  # within an epoch its means continue after a resume
+            # a failed step is repeated, so its checkpoint holds the state before it
             checkpoint.update((in_flight(self.trainer) and self._before_step) or self._progress())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -208,8 +221,8 @@ class Task(LightningModule):
                 setattr(metric, state, tree_map_only(Tensor, lambda t: t.to(self.device), value))
 
     def _progress(self) -> dict[str, Any]:
-        """Return what an epoch has so far come to, as checkpoints keep it."""
-        # steps change tensors in place, and append to lists
+        """Return the state of the epoch's metrics so far, as checkpoints keep it."""
+        # copies, because steps change tensors in place and append to lists
         means = {
             name: {
                 state: value.clone() if isinstance(value, Tensor) else list(value)

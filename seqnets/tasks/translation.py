@@ -1,4 +1,4 @@
-"""Many to many, not aligned: from one language to another."""
+"""Translates from one language to another (many to many, not aligned)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
 
 log = logging.getLogger(__name__)
 
-WIDEST = 1000  # beam: a search of all words from all of these takes minutes a sentence
+WIDEST = 1000  # maximum beam; a search with it already takes minutes per sentence
 
 
 class Translated(NamedTuple):
-    """A sentence of the test split, what a human made of it, and what the model did."""
+    """Holds a sentence of the test split, the translation by a human (the reference), and that by the model."""
 
     source: str
     reference: str
@@ -34,20 +34,20 @@ class Translated(NamedTuple):
 
 
 class Translation(Task):
-    """Cross-entropy and perplexity per word of the target, its end included, and BLEU of the test split.
+    """Trains with the cross-entropy per word of the target, its end included, and measures perplexity and BLEU.
 
-    BLEU is that of sacrebleu as it is by default, over the whole split, from 0 to 100: cased, on detokenised text (Post, "A Call for
-    Clarity in Reporting BLEU Scores", WMT 2018). The log has its signature.
+    BLEU is computed on the whole test split by sacrebleu with its defaults, from 0 to 100: cased, on detokenized text
+    (Post, "A Call for Clarity in Reporting BLEU Scores", WMT 2018). The log has its signature.
 
     Args:
-        model: a `seqnets.models.Translator`, or the like.
-        optimizer, scheduler: as `Task` takes them.
-        label_smoothing: probability spread over all words in what is minimised; figures are without.
+        model: a `seqnets.models.Translator`, or a similar model.
+        optimizer, scheduler, on_nonfinite: as `Task` takes them.
+        label_smoothing: the probability spread over all words in what is minimized. Metrics are computed without it.
         beam, length_penalty: as `beam_search` takes them.
 
     Attributes:
-        translations: of the last test, in its order.
-        signature: how its BLEU was computed.
+        translations: those of the last test, in the order of its sentences.
+        signature: how the BLEU score of the last test was computed.
     """
 
     options: ClassVar = {"beam": "translations kept at each step of the search; 1 is greedy"}
@@ -105,19 +105,19 @@ class Translation(Task):
     def translate(
         self, inputs: Tensor, lengths: Tensor | None = None, beam: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """``(B, T)`` ids of the best translations of ``(B, S)``, and their scores ``(B,)``, as `beam_search` gives them."""
+        """Return the best translations of ids ``(B, S)`` by `beam_search`: ids ``(B, T)`` and scores ``(B,)``."""
         memory, state = self.model.encode(inputs, lengths)
 
         def step(words: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
             logits, state = self.model.step(words, state, memory)
-            logits[:, [PAD, START]] = -torch.inf  # no words
+            logits[:, [PAD, START]] = -torch.inf  # these are no words
             return logits.float().log_softmax(-1), state
 
         longest = 2 * inputs.shape[1] + 10
         return beam_search(step, state, START, END, self.beam if beam is None else beam, longest, self.length_penalty)
 
     def read(self, encoder: Any, given: str) -> dict[str, list[str]]:
-        """Translates, and writes the translation again: what each layer reads."""
+        """Translate `given`, read the translation with the decoder, and return what encoder and decoder read."""
         inputs = encoder.encode([given]).to(self.device)
         ids, _ = self.translate(inputs)
         self.model(inputs, late(ids))
@@ -172,7 +172,7 @@ class Translation(Task):
 
 
 def late(targets: Tensor) -> Tensor:
-    """``(B, T)`` ids one step late, the start before them: what the decoder reads."""
+    """Shift ids ``(B, T)`` by one step, with the start id in front: what the decoder reads."""
     return torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Training from a Hydra configuration: `train(cfg)`, `evaluate(cfg)`, and what a checkpoint holds."""
+"""Trains and evaluates models from a Hydra configuration, and loads trained models from checkpoints."""
 
 from seqnets.training.config import check_config, register_trainer
 from seqnets.training.evaluate import evaluate

@@ -1,4 +1,4 @@
-"""Averages of the weights over the course of training."""
+"""Averages the weights over the course of training."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,16 +12,20 @@ from seqnets.tasks.position import in_validation
 
 
 class NTASGD(Optimizer):
-    """Plain SGD that starts to average its iterates once the validation loss stops improving.
+    """Implements plain SGD that starts to average its iterates once the validation loss stops improving.
 
-    θ ← θ - lr · (∇ + weight_decay · θ); from the trigger on also θ̄ ← θ̄ + (θ - θ̄) / n, with n counted from there. The trigger: a loss
-    given to `observe` that is above the lowest of all but the last `patience` ones before it.
+    θ ← θ - lr · (∇ + weight_decay · θ). From the trigger on also θ̄ ← θ̄ + (θ - θ̄) / n, where n counts the steps from
+    there. The trigger is a loss given to `observe` that is above the lowest of all losses before it, not counting the
+    last `patience` of them.
 
     Args:
-        params: as of every optimiser.
-        lr: learning rate.
-        weight_decay: L2 penalty.
-        patience: n of the trigger.
+        params: the parameters, as for every optimizer.
+        lr: the learning rate.
+        weight_decay: the L2 penalty.
+        patience: the number of latest losses that the trigger does not compare with.
+
+    Raises:
+        ValueError: If an option is out of range.
 
     Source: Merity, Keskar and Socher, "Regularizing and optimizing LSTM language models", ICLR 2018, algorithm 1.
     """
@@ -40,7 +44,7 @@ class NTASGD(Optimizer):
         return self.param_groups[0]["count"] is not None
 
     def observe(self, loss: float) -> None:
-        """Take the validation loss of now into account, and start to average where it is time."""
+        """Record the latest validation loss, and start averaging if it is the trigger."""
         for group in self.param_groups:
             earlier = group["losses"][: -group["patience"]]
             if group["count"] is None and earlier and loss > min(earlier):
@@ -69,22 +73,22 @@ class NTASGD(Optimizer):
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange weights and their averages, where there are any."""
+        """Swap the weights with their averages, where there are any."""
         states = {p: self.state[p] for group in self.param_groups for p in group["params"] if "mean" in self.state[p]}
-        held = [parameter.clone() for parameter in states]  # all, before anything changes: memory may be short
+        held = [parameter.clone() for parameter in states]  # clones all before anything changes: memory may run out
         for (parameter, state), iterate in zip(states.items(), held, strict=True):
             parameter.copy_(state["mean"])
             state["mean"].copy_(iterate)
 
 
 class AveragedWeights(Callback):
-    """With `NTASGD`: tells it the validation loss, and has validation, tests and checkpoints see the averages.
+    """Drives `NTASGD`: reports the validation loss to it, and uses the averages in validation, tests and checkpoints.
 
     Args:
-        monitor: what is told.
+        monitor: the name of the metric that is reported.
 
     Attributes:
-        changing_weights: whether weights and averages are being exchanged, or were when an error came.
+        changing_weights: whether a swap of weights and averages is in progress, or was interrupted by an error.
     """
 
     def __init__(self, monitor: str = "val/loss") -> None:
@@ -108,14 +112,14 @@ class AveragedWeights(Callback):
         self.changing_weights = True
         try:
             self._optimizer(trainer).swap()
-        except RuntimeError:  # no memory for the copies: nothing has changed yet
+        except RuntimeError:  # out of memory for the copies: nothing has changed yet
             self.changing_weights = False
             raise
         self._swapped = not self._swapped
         self.changing_weights = False
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # what training leaves is the average; not on_train_end, which a run that goes on with its test does not come to
+        # Training leaves the averages. on_train_end would not do: a run that resumes with its test never reaches it.
         self._optimizer(trainer).swap()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

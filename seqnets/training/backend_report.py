@@ -1,4 +1,4 @@
-"""Which backend served the recurrent layers of a run, as the dispatch said at its first training step."""
+"""Reports which backend served each recurrent layer of a run, as dispatched at the layer's first call in training."""
 
 import logging
 from typing import Any
@@ -13,15 +13,15 @@ log = logging.getLogger(__name__)
 
 
 class BackendReport(Callback):
-    """Asks `seqnets.explain` once per recurrent layer.
+    """Asks `seqnets.explain` once per recurrent layer which backend serves it.
 
     Attributes:
-        backends: layer name -> backend; None before a training has started.
+        backends: layer name -> backend; None before training starts.
     """
 
     def __init__(self) -> None:
         self.backends: dict[str, str] | None = None
-        self._before: dict[str, str] = {}  # in the run that this one goes on with
+        self._before: dict[str, str] = {}  # the backends of the run that this one resumes
 
     def state_dict(self) -> dict[str, Any]:
         return {"backends": self.backends or {}}
@@ -40,7 +40,7 @@ class BackendReport(Callback):
 
         def ask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             handle.remove()
-            with torch.random.fork_rng():  # weights that are dropped out draw when they are read
+            with torch.random.fork_rng():  # reading weights with dropout draws random numbers
                 backends[name] = explain(layer, *args, **kwargs).backend or "none"
             if self._before.get(name, backends[name]) not in (backends[name], "none ran"):
                 log.warning(

@@ -1,7 +1,7 @@
-"""Checkpoint files: written so that a good one always exists, read without trusting them.
+"""Writes checkpoint files so that a good one always exists, and reads them without trusting them.
 
-A file is written beside its target, flushed to the disk and renamed over it. After a kill or a full disk the previous
-checkpoint is still there, whole, under its own name.
+A file is written beside its target, flushed to the disk, and renamed over the target. After a kill or on a full disk,
+the previous checkpoint is still there, whole, under its own name.
 """
 
 import os
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from seqnets.errors import CheckpointError
 
-FULL = 1 << 20  # bytes: a disk with no more has no room for a checkpoint
+FULL = 1 << 20  # bytes: a disk with less free space counts as full
 
-# what is read of a checkpoint beside Lightning: the keys it must have, and their types
+# the keys that this project reads from a checkpoint, and their types; Lightning reads others
 _NODE = {"_target_": str}
 FORM = {
     "state_dict": {},
@@ -40,7 +40,7 @@ FORM = {
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's way to the disk, for checkpoints of plain containers and tensors."""
+    """Reads and writes Lightning's checkpoints as plain containers and tensors."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_checkpoint(checkpoint, Path(path))
@@ -53,13 +53,13 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write `checkpoint` to `path` so that `path` holds, at every moment, its old content or all of the new one.
+    """Write `checkpoint` to `path` atomically: at every moment, `path` holds its old content or all of the new one.
 
     Raises:
-        CheckpointError: something in it is neither a plain container nor a tensor, or it could not be written.
+        CheckpointError: If a value cannot be converted by `plain`, or the file cannot be written.
     """
     content = plain(checkpoint, "")
-    unfinished = path.with_name(f".{path.name}.unfinished")  # one name: what a kill leaves behind, the next write takes
+    unfinished = path.with_name(f".{path.name}.unfinished")  # a fixed name: the next write replaces what a kill leaves
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
@@ -73,7 +73,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch's zip writer on a full disk
+    except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
         free = _free(path.parent)
         unfinished.unlink(missing_ok=True)
         kept = f"the previous one is intact: go on from it with ckpt_path={path}" if path.exists() else "none is kept"
@@ -84,7 +84,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def _free(folder: Path) -> int | None:
-    """Return the bytes that are free where a folder lies; None where that is not known."""
+    """Return the number of free bytes on the disk that holds a folder; None if it is unknown."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -92,10 +92,10 @@ def _free(folder: Path) -> int | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint in `path`, on the CPU; only containers and tensors are unpickled.
+    """Read the checkpoint in `path` to the CPU. Only containers and tensors are unpickled.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or it was not written by this project's training.
+        CheckpointError: If there is no such file, it is damaged, or it was not written by this project's training.
     """
     if path.is_dir() or not path.exists():
         folder = path if path.is_dir() else path.parent
@@ -104,7 +104,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         what = f"{path} is a folder, not a checkpoint" if path.is_dir() else f"there is no checkpoint {path}"
         raise CheckpointError(what + hint)
     try:
-        with zipfile.ZipFile(path) as file:  # torch's format; it writes checksums, but does not look at them
+        with zipfile.ZipFile(path) as file:  # torch's format; torch writes checksums, but does not verify them
             if damaged := file.testzip():
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -131,7 +131,15 @@ def _missing(found: Any, form: Any, name: str = "") -> Iterator[str]:
 
 
 def plain(value: Any, key: str) -> Any:
-    """`value` out of dicts, lists, tuples, tensors and scalars alone, as ``torch.load(weights_only=True)`` takes them."""
+    """Convert `value` to dicts, lists, tuples, tensors and scalars, as ``torch.load(weights_only=True)`` accepts them.
+
+    Args:
+        value: the value to convert.
+        key: its dotted path in the checkpoint, for the error message.
+
+    Raises:
+        CheckpointError: If something in `value` is of another type.
+    """
     if value is None or isinstance(value, Tensor | torch.dtype | torch.device):
         return value
     if isinstance(value, np.generic):
@@ -139,7 +147,7 @@ def plain(value: Any, key: str) -> Any:
     if isinstance(value, bool | int | float | complex | bytes):
         return value
     if isinstance(value, str):
-        return str.__str__(value)  # of a subclass, such as torch's version, the text alone
+        return str.__str__(value)  # reduces a subclass, such as torch's version, to its text
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)
     if isinstance(value, os.PathLike):

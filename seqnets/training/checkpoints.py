@@ -1,7 +1,7 @@
-"""When checkpoints are written, and what makes one whole in itself.
+"""Decides when checkpoints are written, and makes each one self-contained.
 
-Not Lightning's ModelCheckpoint: its names carry ``=``, an occupied name gets a ``-v1`` instead of being replaced, and a
-run resumed into a new folder forgets the best score so far.
+This replaces Lightning's ModelCheckpoint, whose file names contain ``=``, which adds ``-v1`` to an existing name
+instead of replacing the file, and which forgets the best score so far when a run resumes in a new folder.
 """
 
 import copy
@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``: at the end of every epoch and, if asked, every `every_n_train_steps` optimizer steps.
+    """Keeps ``last.ckpt``: written after every epoch and, if asked, every `every_n_train_steps` optimizer steps.
 
-    An epoch that is cut short (``max_steps``, ``max_time``, a signal) is saved as what it is, so that a resumed run goes on in it.
-    After an error the steps since the last checkpoint are saved too, as of the end of the last whole step. Where a validation or
-    the epoch's end was to follow that step, it is the first thing that a resumed run does.
+    An epoch that is cut short (``max_steps``, ``max_time``, a signal) is saved as unfinished, so that a resumed run
+    continues it. After an error, the steps since the last checkpoint are saved too, in the state at the end of the last
+    whole step. If a validation or the end of the epoch was to follow that step, a resumed run begins with it.
 
     Attributes:
-        saved_step: the optimizer steps that are in the checkpoint; None before training starts.
-        saves_last_step: whether a checkpoint is being written that is as of the end of the last whole step.
+        saved_step: the number of optimizer steps in the checkpoint; None before training starts.
+        saves_last_step: whether the checkpoint being written holds the state at the end of the last whole step.
     """
 
     def __init__(self, folder: str, every_n_train_steps: int | None = None) -> None:
@@ -46,19 +46,19 @@ class LastCheckpoint(Checkpoint):
         self.saved_step: int | None = None
         self.saves_last_step = False
         self._weights_change = False
-        # what follows the last whole step, which may be the last of its epoch, and what it left of what a validation changes
+        # whether the epoch ends or a validation runs after the last whole step, and the state then of what these change
         self._ends_epoch = self._validates = False
         self._left: dict[str, Any] = {}
-        self._trained = 0  # batches, when these were noted
-        self._saved_due = False  # what is saved has a validation, or an epoch's end, to come
+        self._trained = 0  # batches trained when these were noted
+        self._saved_due = False  # the saved state still has a validation or an epoch end to run
         self._steps_added = 0
 
-    # ---- what a resumed run begins with
+    # ---- at the start of a resumed run
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         due = checkpoint.get("due", {})
         self._ends_epoch, self._validates = due.get("ends_epoch", False), due.get("validates", False)
-        # Lightning does not enter its loop where all steps are taken, not for a validation that is due either
+        # Lightning does not enter its loop once all steps are taken, not even for a validation that is due
         self._steps_added = int(self._due and checkpoint["global_step"] == trainer.max_steps)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,9 +72,9 @@ class LastCheckpoint(Checkpoint):
         self._steps_added = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.saved_step, self._saved_due = trainer.global_step, self._due  # of the checkpoint resumed from
+        self.saved_step, self._saved_due = trainer.global_step, self._due  # as in the checkpoint that is resumed
         self._left, self._trained = _changed_by_validation(trainer), batches_trained(trainer)
-        # of these Lightning restores only the counts of the epoch
+        # Lightning restores only the counts of the current epoch, not these totals
         total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         total.ready = total.started = total.processed
 
@@ -86,8 +86,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._note_step(trainer)
         step = trainer.global_step
-        # gradients that accumulate are not saved;
-        # after an epoch's last batch the end of the epoch saves, with validation done and metrics known
+        # Nothing is saved while gradients accumulate, as checkpoints do not hold them. After the last batch of an
+        # epoch, on_train_epoch_end saves, once validation is done and its metrics are known.
         wanted = self.every_n_train_steps is not None and step % self.every_n_train_steps == 0
         wanted |= trainer.fit_loop.epoch_loop.done or ending_of(trainer) is not None
         if wanted and step != self.saved_step and not self._ends_epoch and not self._accumulates(trainer):
@@ -100,7 +100,7 @@ class LastCheckpoint(Checkpoint):
             self._left = _changed_by_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._validates = self._validates and self._ends_epoch  # the end of an epoch repeats it
+        self._validates = self._validates and self._ends_epoch  # a run that resumes at an epoch end repeats it
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take_steps_back(trainer)
@@ -111,7 +111,7 @@ class LastCheckpoint(Checkpoint):
     # ---- upon an error
 
     def can_save(self, trainer: Trainer) -> bool:
-        """Tell whether a run that ends here can go on from here, and there is something new to save."""
+        """Return whether a run that ends here could be resumed from here, and there is something new to save."""
         if self.saved_step is None or self._accumulates(trainer) or (in_flight(trainer) and self._weights_change):
             return False
         if any(getattr(c, "changing_weights", False) for c in trainer.callbacks):  # type: ignore[attr-defined]
@@ -120,12 +120,12 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.saved_step is not None and self._trained != batches_trained(trainer):
-            self._note_step(trainer)  # it came from another callback at the end of a step
+            self._note_step(trainer)  # another callback raised at the end of a step
         if not self.can_save(trainer) or isinstance(exception, DivergenceError | CheckpointError):
             return
         try:
             self._save(trainer, as_of_last_step=True)
-        except Exception as error:  # the first one is what the user is told
+        except Exception as error:  # only logged: the user should see the first error
             log.warning("what was trained since step %d could not be saved: %s", self.saved_step, error)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -135,22 +135,22 @@ class LastCheckpoint(Checkpoint):
         trained, validated = loop["epoch_loop.batch_progress"], loop["epoch_loop.val_loop.batch_progress"]
         trained["is_last_batch"] = self._ends_epoch
         for counts in (trained["total"], trained["current"]):
-            done = counts["processed"]  # as Lightning counts at the end of a step, or after it
+            done = counts["processed"]  # as Lightning counts at the end of a step or, if something is due, after it
             counts.update(ready=done, started=done, completed=done if self._due else done - 1)
-        # Lightning adds one as it resumes, or after the validation
+        # Lightning adds one when it resumes, or after the validation
         added = self._validates or not self._due
         loop["epoch_loop.state_dict"]["_batches_that_stepped"] = trainer.global_step - added
         for loader in loop["state_dict"].get("combined_loader", []):
-            if "batches" in loader:  # of this library's loaders; a batch that no step took is to be read again
+            if "batches" in loader:  # a ResumableLoader; a batch that no step has used must be read again
                 loader["batches"] = trained["current"]["processed"]
         if not self._due:
             return
         checkpoint["due"] = {"ends_epoch": self._ends_epoch, "validates": self._validates}
         for counts in ("total", "current"):
-            # as if it had begun, so that Lightning goes on with it
+            # as if the validation had begun, so that Lightning continues it
             validated[counts] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             epoch = loop["epoch_progress"][counts]
-            epoch["processed"] = min(epoch["processed"], epoch["started"] - 1)  # the epoch's end is repeated
+            epoch["processed"] = min(epoch["processed"], epoch["started"] - 1)  # repeats the end of the epoch
         checkpoint["callbacks"] = self._left["callbacks"]
         for state, groups in zip(checkpoint["optimizer_states"], self._left["groups"], strict=True):
             for group, left in zip(state["param_groups"], groups, strict=True):
@@ -168,17 +168,20 @@ class LastCheckpoint(Checkpoint):
 
     @property
     def _due(self) -> bool:
-        """Tell whether a validation, or the end of the epoch, comes before the next step."""
+        """Return whether a validation or the end of the epoch comes before the next step."""
         return self._ends_epoch or self._validates
 
     def _accumulates(self, trainer: Trainer) -> bool:
-        """Tell whether gradients of whole batches wait for their optimizer step, which the last of an epoch takes in any case."""
+        """Return whether gradients of whole batches wait for their optimizer step.
+
+        The last batch of an epoch always takes that step.
+        """
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         return batches.processed % trainer.accumulate_grad_batches != 0 and not self._ends_epoch
 
 
 def _changed_by_validation(trainer: Trainer) -> dict[str, Any]:
-    """Return what validations and the ends of epochs change: the callbacks, such as their patience, and the optimizers' settings."""
+    """Return a copy of what validations and epoch ends change: the callbacks' states and the optimizers' settings."""
     groups = [
         [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
         for optimizer in trainer.optimizers
@@ -187,14 +190,16 @@ def _changed_by_validation(trainer: Trainer) -> dict[str, Any]:
 
 
 class BestCheckpoint(Checkpoint):
-    """Keeps ``best.ckpt``, by a metric of the validation data; without such data it never writes.
+    """Keeps ``best.ckpt``, the best by a metric of the validation data. Without such data it never writes.
 
-    Score and file go into the checkpoints, so that a resumed run, in a folder of its own, writes only what beats it.
+    The score and the file are stored in the checkpoints, so that a run that resumes in a folder of its own writes only
+    what beats them.
 
     Attributes:
-        score: that of the best so far; NaN beats nothing.
-        best: the file of it, in this run's folder or in that of a run it goes on from; None where there is none.
-        beside: the folder of the checkpoint that is resumed from, where the best one may lie too.
+        score: the best score so far. NaN never beats it.
+        best: the best file, in this run's folder or in that of a run that it resumes; None if there is none.
+        beside: the folder of the checkpoint that the run resumes from, where the best one may lie too; None if it does
+            not resume.
     """
 
     def __init__(self, folder: str, monitor: str = "val/accuracy", mode: Literal["min", "max"] = "max") -> None:
@@ -208,7 +213,7 @@ class BestCheckpoint(Checkpoint):
 
     @property
     def state_key(self) -> str:
-        return self._generate_state_key(monitor=self.monitor, mode=self.mode)  # the score of another metric is none
+        return self._generate_state_key(monitor=self.monitor, mode=self.mode)  # a score is of one metric
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fast_dev_run or not sum(trainer.num_val_batches):  # type: ignore[attr-defined]
@@ -229,7 +234,11 @@ class BestCheckpoint(Checkpoint):
         self.score, self.best = state_dict["score"], self.locate(state_dict)
 
     def locate(self, state: dict[str, Any]) -> Path | None:
-        """The best checkpoint that `state` tells of: where it was, or beside the one resumed from, if it is still that one."""
+        """Return the best checkpoint that `state` describes; None if it is gone.
+
+        It is looked for where it was written, and beside the checkpoint that the run resumes from. A file found must
+        still have the score in `state`.
+        """
         places = [Path(state["best"])] if state["best"] else []
         places += [self.beside / "best.ckpt"] if self.beside and places else []
         for place in places:
@@ -239,14 +248,14 @@ class BestCheckpoint(Checkpoint):
 
 
 def best_checkpoint(callbacks: dict[str, Callback]) -> BestCheckpoint | None:
-    """The one among `callbacks`, if there is one."""
+    """Return the `BestCheckpoint` among `callbacks`; None if there is none."""
     return next((c for c in callbacks.values() if isinstance(c, BestCheckpoint)), None)
 
 
 class SelfContained(Callback):
-    """Puts configuration, vocabulary, labels and the data's origin into each checkpoint under ``"seqnets"``.
+    """Stores configuration, vocabulary, labels and the origin of the data in each checkpoint, under ``"seqnets"``.
 
-    `predict.py` and `evaluate.py` then need nothing but the file.
+    `predict.py` and `evaluate.py` then need only the file.
     """
 
     def __init__(self, config: dict[str, Any], data: Any) -> None:
@@ -260,4 +269,4 @@ class SelfContained(Callback):
         }
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["seqnets"] = self.content | {"verdicts": race.verdicts()}  # so that the run keeps to its backends
+        checkpoint["seqnets"] = self.content | {"verdicts": race.verdicts()}  # so that a resumed run keeps its backends

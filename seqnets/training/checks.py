@@ -1,4 +1,4 @@
-"""What a run refuses before it takes its folder: settings that could only fail once it trains."""
+"""Rejects settings that could only fail in training, before a run takes its folder."""
 
 import logging
 from collections.abc import Callable
@@ -20,9 +20,12 @@ log = logging.getLogger(__name__)
 
 
 def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data: Any, task: Task) -> None:
-    """Raise where a callback watches a metric that nothing logs, or validation data that are not there.
+    """Check that callbacks monitor metrics that are logged, and validation data that exist.
 
-    A callback that logs names what it logs in an attribute ``logged``; a task that has no such attribute may log anything.
+    A callback names what it logs in an attribute ``logged``. A task without such an attribute may log anything.
+
+    Raises:
+        ConfigError: If a metric or the data are missing, or if ``test_on=best`` will find no best checkpoint.
     """
     loaders = data.val_dataloader()
     validates = config["trainer"]["limit_val_batches"] != 0 and not (isinstance(loaders, list) and not loaders)
@@ -51,7 +54,7 @@ def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data:
 
 
 def refuse_overfitting(data: Any, trainer: Trainer) -> None:
-    """Raise where Lightning would take a text's chunks in another way than streams can be read."""
+    """Raise ConfigError if ``overfit_batches`` is set for a text in streams, which has no single examples to read."""
     if trainer.overfit_batches and isinstance(data.train_dataloader().sampler, Chunks):  # type: ignore[attr-defined]
         raise ConfigError(
             "trainer.overfit_batches reads single examples, which a text in streams does not have: "
@@ -60,9 +63,9 @@ def refuse_overfitting(data: Any, trainer: Trainer) -> None:
 
 
 def refuse_model(task: Any, data: Any, trainer: Trainer) -> None:
-    """Raise, by trying it on one example, where the model cannot take the data or its backend cannot serve it."""
+    """Raise if the model cannot process the data or its backend cannot serve it, by trying it on one example."""
     device = trainer.strategy.root_device
-    trainer.precision_plugin.convert_module(task).to(device).eval()  # in place; in eval mode nothing is drawn
+    trainer.precision_plugin.convert_module(task).to(device).eval()  # in place; eval mode draws no random numbers
     try:
         with trainer.precision_plugin.forward_context():
             task.check(data)
@@ -77,7 +80,7 @@ def refuse_optimizer(
     optimizer: Callable[[list[nn.Parameter]], Any], callbacks: dict[str, Callback], trainer: Trainer
 ) -> None:
     try:
-        probe = optimizer([nn.Parameter(torch.zeros(1))])  # it checks its options when it sees parameters
+        probe = optimizer([nn.Parameter(torch.zeros(1))])  # an optimizer checks its options when it gets parameters
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(f"optimizer cannot be built: {error}") from error
     averages = any(isinstance(c, AveragedWeights) for c in callbacks.values())
@@ -94,10 +97,10 @@ def refuse_optimizer(
 
 
 def build_schedule(task: Task, data: Any, trainer: Trainer) -> Any:
-    """The schedule of the learning rate, tried on an optimiser of nothing; None where there is none.
+    """Build the learning rate schedule on a dummy optimizer, to check it; return None if there is none.
 
     Raises:
-        ConfigError: it cannot be built.
+        ConfigError: If it cannot be built.
     """
     try:
         return task.schedule(task.optimizer([nn.Parameter(torch.zeros(1))]), trainer, data)

@@ -1,7 +1,7 @@
-"""Configurations, checked before any work starts and turned into objects.
+"""Checks configurations before any work starts, and builds the objects that they describe.
 
-Hydra refuses an unknown key on the command line, but merges one from an experiment file (or ``+key=…``) silently. Here
-every key must have a reader: a name of `KEYS`, a knob of the model, an argument of a node's ``_target_``, or an
+Hydra rejects an unknown key on the command line, but silently merges one from an experiment file (or ``+key=…``). Here
+every key must have a reader: a name in `KEYS`, a setting of the model, an argument of a node's ``_target_``, or an
 argument of Lightning's Trainer.
 """
 
@@ -35,16 +35,16 @@ EXPERIMENTS = Path(__file__).parents[2] / "conf" / "experiment"
 
 
 def register_trainer() -> None:
-    """Make ``trainer: lightning`` known to Hydra, so that ``trainer.<any argument>=…`` needs no ``+``."""
+    """Register ``trainer: lightning`` with Hydra, so that ``trainer.<any argument>=…`` needs no ``+``."""
     ConfigStore.instance().store(name="lightning", group="trainer", node=TRAINER)
 
 
 def check_config(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration with its interpolations resolved, as plain containers, once every key in it has a reader.
+    """Check that every key has a reader, and return the resolved configuration as plain containers.
 
     Raises:
-        ConfigError: no experiment was chosen, a value is missing, or a key is unknown; the message names the key, what
-            is valid there, and the nearest match.
+        ConfigError: If no experiment was chosen, a value is missing or invalid, or a key is unknown. The message names
+            the key, what is valid there, and the nearest match.
     """
     if OmegaConf.is_missing(cfg, "name"):
         names = ", ".join(sorted(file.stem for file in EXPERIMENTS.glob("*.yaml")))
@@ -57,7 +57,7 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
         if knob != "net" and f"${{model.{knob}}}" not in written and knob != "cell":
             raise ConfigError(f"model.{knob} has no reader: nothing in model.net is ${{model.{knob}}}")
     refuse_unknown(config["trainer"], TRAINER, "trainer.")
-    if not (type(config["seed"]) is int and 0 <= config["seed"] < 2**32):  # True would be an integer
+    if not (type(config["seed"]) is int and 0 <= config["seed"] < 2**32):  # isinstance would accept True
         raise ConfigError(f"seed is {config['seed']!r}; it must be an integer from 0 to {2**32 - 1}")
     if config["test_on"] not in ("last", "best"):
         raise ConfigError(f"test_on is {config['test_on']!r}; it must be last or best")
@@ -71,16 +71,16 @@ def check_config(cfg: DictConfig) -> dict[str, Any]:
     for name, node in parts.items():
         if not isinstance(node, dict) or "_target_" not in node:
             raise ConfigError(f"{name} names no _target_, so there is nothing to build")
-    if path := config["data"].get("path"):  # the checkpoint, which keeps it, may be read from another folder
+    if path := config["data"].get("path"):  # the checkpoint stores it, and may be read from another folder
         config["data"]["path"] = os.path.abspath(os.path.expanduser(path))
     return config
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """`cfg` as plain containers.
+    """Return `cfg` as plain containers, with its interpolations resolved.
 
     Raises:
-        ConfigError: a value is missing or an interpolation leads nowhere.
+        ConfigError: If a value is missing or an interpolation leads nowhere.
     """
     try:
         return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
@@ -89,10 +89,17 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def build(node: Mapping[str, Any], where: str, kind: type = object, **extra: Any) -> Any:
-    """The object a node with ``_target_`` describes, with `extra` arguments.
+    """Build the object that a node with ``_target_`` describes, with `extra` arguments.
+
+    Args:
+        node: the node.
+        where: its name, for error messages.
+        kind: the type that the object must have.
+        extra: further arguments of the constructor.
 
     Raises:
-        ConfigError: its construction failed, or it is no `kind`; SeqnetsErrors raised in there come through as they are.
+        ConfigError: If the constructor fails, or the object is not a `kind`. A SeqnetsError from the constructor passes
+            unchanged.
     """
     try:
         built = instantiate(node, **extra, _convert_="all")
@@ -109,10 +116,10 @@ def build(node: Mapping[str, Any], where: str, kind: type = object, **extra: Any
 
 
 def refuse_unknown(node: Mapping[str, Any], valid: Iterable[str], prefix: str) -> None:
-    """Nothing, if every key of `node`, the configuration's part named by `prefix`, is one of `valid`.
+    """Raise if a key of `node`, the part of the configuration named by `prefix`, is not in `valid`.
 
     Raises:
-        ConfigError: one is not; the message has the nearest that is, and all.
+        ConfigError: The message has the nearest valid key, and all of them.
     """
     for key in node:
         if key not in valid:
@@ -122,7 +129,7 @@ def refuse_unknown(node: Mapping[str, Any], valid: Iterable[str], prefix: str) -
 
 
 def differences(before: Any, now: Any, name: str, free: Container[str]) -> list[str]:
-    """``"name was …, is …"`` wherever two plain configurations differ, at any depth, keys in `free` left out."""
+    """List where two plain configurations differ, at any depth, as ``"name was …, is …"``; skip the keys in `free`."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in before | now if key not in free]
         return [d for key in keys for d in differences(before.get(key), now.get(key), f"{name}.{key}", free)]

@@ -1,4 +1,4 @@
-"""The learning curves of a run as a picture, from its metrics.csv."""
+"""Plots the learning curves of a run from its metrics.csv."""
 
 import re
 from collections import defaultdict
@@ -15,9 +15,9 @@ METRIC = re.compile(r"(train|val|test)/(\w+?)(_step|_epoch)?$")
 
 
 def plot_curves(metrics: Path, picture: Path, title: str) -> None:
-    """Draw every metric in `metrics` (Lightning's CSV): training by step, smoothed, and by epoch, validation, test.
+    """Plot every metric in `metrics` (Lightning's CSV): training by step (smoothed) and by epoch, validation and test.
 
-    Writes `picture` (PNG); nothing if no training was logged.
+    Writes `picture` (PNG), or nothing if no training was logged.
     """
     table = pd.read_csv(metrics)
     columns: dict[str, dict[tuple[str, str], str]] = defaultdict(dict)  # metric -> (split, _step | _epoch) -> column

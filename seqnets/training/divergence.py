@@ -1,4 +1,4 @@
-"""Notices that a run has diverged: a loss or a weight that is NaN or infinite."""
+"""Detects that a run has diverged: a loss or a weight is NaN or infinite."""
 
 import logging
 import math
@@ -21,10 +21,11 @@ WAYS_OUT = (
 
 
 def name_nonfinite(module: nn.Module, values: Mapping[str, Tensor] | None = None) -> str | None:
-    """Return the name of the first parameter of `module` that holds NaN or infinity; None where all are finite.
+    """Return the name of the first parameter of `module` that holds NaN or infinity; None if all are finite.
 
     Args:
-        values: the parameters, by their names, in place of the module's own.
+        module: the module.
+        values: the parameters to check, by name, in place of the module's own.
     """
     for name, parameter in module.named_parameters():
         value = parameter if values is None else values.get(name)
@@ -34,22 +35,23 @@ def name_nonfinite(module: nn.Module, values: Mapping[str, Tensor] | None = None
 
 
 class DivergenceGuard(Callback):
-    """Does what ``task.on_nonfinite`` says where a loss or a weight is not finite.
+    """Acts on a loss or a weight that is not finite, as ``task.on_nonfinite`` says.
 
-    ``stop`` raises `DivergenceError`. ``skip`` leaves out each step whose gradients are not finite, and raises where the weights are not.
-    ``warn`` logs the first such step. Losses are looked at after every step on the CPU; on a GPU, where to read one waits for the
-    device, every ``log_every_n_steps``. Weights are looked at before they are saved, and at the end of training.
+    ``stop`` raises `DivergenceError`. ``skip`` skips each step whose gradients are not finite, and raises if the
+    weights are not. ``warn`` logs the first such step. Losses are checked after every step on the CPU. On a GPU, where
+    reading a loss waits for the device, they are checked every ``log_every_n_steps``. Weights are checked before they
+    are saved, and at the end of training.
     """
 
     def __init__(self) -> None:
-        self._losses: list[tuple[int, Tensor]] = []  # of steps not looked at yet
+        self._losses: list[tuple[int, Tensor]] = []  # of steps that are not checked yet
         self._learning_rate = math.nan
         self._warned = False
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         self._learning_rate = optimizer.param_groups[0]["lr"]
         if pl_module.on_nonfinite == "skip" and not math.isfinite(norm := gradient_norm(pl_module)):
-            self.check_weights(trainer, pl_module)  # every step would be skipped
+            self.check_weights(trainer, pl_module)  # otherwise every step would be skipped
             log.warning("step %d is skipped: its gradient norm is %g", trainer.global_step + 1, norm)
             optimizer.zero_grad(set_to_none=True)
 
@@ -83,10 +85,10 @@ class DivergenceGuard(Callback):
         self.check_weights(trainer, pl_module)
 
     def check_weights(self, trainer: Trainer, task: Any) -> bool:
-        """Tell whether all weights are finite.
+        """Return whether all weights are finite.
 
         Raises:
-            DivergenceError: they are not, and ``task.on_nonfinite`` is not ``warn``.
+            DivergenceError: If they are not, and ``task.on_nonfinite`` is not ``warn``.
         """
         name = name_nonfinite(task)
         if name is not None:
@@ -108,16 +110,16 @@ class DivergenceGuard(Callback):
 
 
 def gradient_norm(module: nn.Module) -> float:
-    """Return the norm of all gradients; NaN or infinity where one of them is."""
+    """Return the norm of all gradients; NaN or infinity if one of them is not finite, 0 if there are none."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     return float(get_total_norm(gradients)) if gradients else 0.0
 
 
 def may_save(trainer: Trainer, path: Any) -> bool:
-    """Tell whether the weights may be saved: what is not finite never replaces a healthy checkpoint.
+    """Return whether the weights may be saved: weights that are not finite never replace a healthy checkpoint.
 
     Raises:
-        DivergenceError: they are not finite, and ``task.on_nonfinite`` says to stop.
+        DivergenceError: If they are not finite, and ``task.on_nonfinite`` is not ``warn``.
     """
     guards = [c for c in trainer.callbacks if isinstance(c, DivergenceGuard)]  # type: ignore[attr-defined]
     if all(guard.check_weights(trainer, trainer.lightning_module) for guard in guards):

@@ -1,8 +1,8 @@
 """Ends a run on SIGINT, SIGTERM, SIGHUP or a closed pipe, once what it trained is in a checkpoint.
 
-The first signal lets the step or the batch of a validation in flight finish; the run is then saved, and the process exits with
-128 plus the signal's number, as shells count: 130, 143, 129, and 141 for a closed pipe. A second signal ends the run at once.
-Outside of training there is nothing to save, and the first signal does.
+The first signal lets the current training step or validation batch finish. The run is then saved, and the process exits
+with 128 plus the number of the signal, as is usual in shells: 130, 143, 129, and 141 for a closed pipe. A second signal
+ends the run at once. Outside of training there is nothing to save, and the first signal ends the run at once.
 """
 
 import logging
@@ -24,10 +24,10 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class Ending(Callback):
-    """A context in which signals end a run, and the callback that does so between steps.
+    """Handles signals while its context is open, and ends the run between steps as a callback.
 
     Attributes:
-        asked: the number of the signal that came while a step was in flight; None where none did.
+        asked: the number of the signal that came during training; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -50,15 +50,15 @@ class Ending(Callback):
 
     def _install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread may
+            return  # only the main thread may set handlers
         for number in SIGNALS:
             handler = signal.getsignal(number)
-            if handler is not signal.SIG_IGN:  # as nohup has it
+            if handler is not signal.SIG_IGN:  # keeps a signal ignored, as nohup does with SIGHUP
                 self._replaced.setdefault(number, handler)
                 signal.signal(number, self._signaled)
 
     def _signaled(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked worker: the run, which Ctrl-C reaches too, ends its workers
+        if os.getpid() != self._process:  # a forked worker: Ctrl-C reaches the run too, which ends its workers
             if number == signal.SIGINT:
                 return
             raise SystemExit(128 + number)
@@ -74,7 +74,7 @@ class Ending(Callback):
             )
 
     def _pipe_closed(self) -> None:
-        """Whoever read the output is gone, as in ``train.py … | head``."""
+        """Handle a closed pipe: nobody reads the output any more, as in ``train.py … | head``."""
         silence(has_no_reader)
         if not self._training:
             raise SystemExit(128 + CLOSED_PIPE)
@@ -83,7 +83,7 @@ class Ending(Callback):
     # ---- between steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._install()  # in place of Lightning's for SIGTERM, which ends a run with status 0
+        self._install()  # replaces Lightning's handler of SIGTERM, which ends a run with status 0
         self._training = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -103,7 +103,10 @@ class Ending(Callback):
             raise SystemExit(128 + self.asked)
 
     def _end_if_saved(self, trainer: Trainer) -> None:
-        """Raise, unless gradients are being accumulated that no checkpoint holds."""
+        """Raise SystemExit if a signal came and every checkpoint callback has saved the last step.
+
+        Nothing is saved while gradients accumulate, so the run may first continue up to its next optimizer step.
+        """
         if self.asked is not None and all(
             c.saved_step == trainer.global_step
             for c in trainer.callbacks  # type: ignore[attr-defined]
@@ -114,5 +117,5 @@ class Ending(Callback):
 
 
 def ending_of(trainer: Trainer) -> int | None:
-    """Return the number of the signal that asked the run to end; None where none did."""
+    """Return the number of the signal that asked the run to end; None if there was none."""
     return next((c.asked for c in trainer.callbacks if isinstance(c, Ending)), None)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a run ran on: enough to repeat it, or to see why a repetition differs."""
+"""Records the environment of a run: enough to repeat it, or to see why a repetition differs."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from seqnets.source import commit
 
 
 def environment(device: torch.device, seed: int) -> dict[str, Any]:
-    """Versions, hardware, threads, commit and command line, as a plain dict."""
+    """Return versions, hardware, threads, commit and command line, as a plain dict."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "seed": seed,
@@ -35,7 +35,7 @@ def environment(device: torch.device, seed: int) -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    """``"cpu (Intel(R) Xeon(R) …, 2 threads)"`` or ``"cuda:0 (NVIDIA H100 …)"``."""
+    """Return the device and its hardware: ``"cpu (Intel(R) Xeon(R) …, 2 threads)"`` or ``"cuda:0 (NVIDIA H100 …)"``."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""The test figures of a checkpoint, on the data it was trained on or on others, in its own vocabulary."""
+"""Computes the test metrics of a checkpoint, on its own data or on others, with its own vocabulary."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from seqnets.training.trainer import build_trainer
 
 
 def evaluate(cfg: DictConfig) -> dict[str, float]:
-    """Test the model in ``cfg.ckpt_path`` (see conf/evaluate.yaml), print the table and return its figures.
+    """Test the model in ``cfg.ckpt_path`` (see conf/evaluate.yaml), print a table and return the metrics by name.
 
     Raises:
-        SeqnetsError: the checkpoint or the data cannot be used.
+        SeqnetsError: If the checkpoint or the data cannot be used.
     """
     config = resolved(cfg)
     refuse_unknown(config, {"ckpt_path", "trust_cells", "data", "trainer"}, "")
@@ -29,9 +29,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     changed = {key: value for key, value in config["data"].items() if value is not None}
     refuse_unknown(changed, trained.config["data"], "data.")
     settings = trained.config["data"] | changed
-    if "cache_dir" in settings:  # a checkpoint does not say where to write
+    if "cache_dir" in settings:  # a checkpoint must not decide where to write
         settings["cache_dir"] = changed.get("cache_dir")
-    if "path" in changed or "source" in changed:  # one given now replaces both given then
+    if "path" in changed or "source" in changed:  # giving either one replaces both stored ones
         new = {"path": changed.get("path"), "source": changed.get("source", "auto")}
         settings |= {key: value for key, value in new.items() if key in settings}
     refuse_untrusted(settings, path, DATA)

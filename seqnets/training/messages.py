@@ -1,4 +1,4 @@
-"""Where messages go while a run lasts: this project's to the console and the run's log, Lightning's to the log."""
+"""Routes messages during a run: this project's to the console and the run's log, Lightning's to the log."""
 
 import logging
 import warnings
@@ -12,16 +12,19 @@ OURS = "seqnets"
 OTHERS = ("lightning.pytorch", "lightning.fabric", "py.warnings")  # their warnings go to the console too
 
 
-KNOWN = (  # warnings that say nothing about a run here
-    "Experiment logs directory .* exists and is not empty",  # the run folder, claimed by then
+KNOWN = (  # warnings that are irrelevant to a run here
+    "Experiment logs directory .* exists and is not empty",  # the run folder, which is claimed by then
     "Total length of `list` across ranks is zero",  # the data have no validation part: known and reported
     ".*does not have many workers",  # in memory a batch is one index operation: workers would slow it down
-    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's, of torch
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # from Lightning's use of torch
 )
 
 
 class ConsoleHandler(logging.Handler):
-    """Messages through Rich's console, which keeps a progress bar below them; lines are not broken, logs are searched."""
+    """Prints messages through Rich's console, which keeps a progress bar below them.
+
+    Lines are not wrapped, so that logs can be searched.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
@@ -29,9 +32,9 @@ class ConsoleHandler(logging.Handler):
 
 
 class Messages(ExitStack):
-    """A context that routes the messages and puts everything back afterwards.
+    """Routes the messages while its context is open, and then restores the loggers.
 
-    They are kept in memory until `write_to` names a file: before a run has its folder it finds and prepares its data.
+    Messages are kept in memory until `write_to` names a file, because a run prepares its data before it has a folder.
     """
 
     def __enter__(self) -> "Messages":
@@ -42,7 +45,7 @@ class Messages(ExitStack):
             logger = logging.getLogger(name)
             self.callback(_restore, logger, logger.level, logger.propagate, logger.handlers)
             logger.setLevel(logging.INFO)
-            logger.propagate = False  # Hydra prints whatever reaches the root as its own
+            logger.propagate = False  # Hydra prints whatever reaches the root logger
             logger.handlers = [console if name == OURS else warned, self._kept]
         self.enter_context(warnings.catch_warnings())
         for known in KNOWN:
@@ -52,7 +55,7 @@ class Messages(ExitStack):
         return self
 
     def write_to(self, file: Path) -> None:
-        """Write what was said so far, and all that follows, to `file`."""
+        """Write all messages so far, and all that follow, to `file`."""
         handler = logging.FileHandler(file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._kept.setTarget(handler)

@@ -1,4 +1,4 @@
-"""What happens before Hydra makes its folders, and how errors reach the user: one message, no traceback."""
+"""Checks a run before Hydra creates its folder, and reports errors as one message without a traceback."""
 
 import copy
 import os
@@ -28,7 +28,7 @@ def full_errors() -> bool:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """End the process with the message of a SeqnetsError; with ``HYDRA_FULL_ERROR=1``, let it through as it is."""
+    """End the process with the message of a SeqnetsError; with ``HYDRA_FULL_ERROR=1``, let the error pass."""
     try:
         yield
     except SeqnetsError as error:
@@ -38,10 +38,10 @@ def plain_errors() -> Iterator[None]:
 
 
 class Preflight(Callback):
-    """Hydra's hook: a run that cannot start leaves no folder behind, and of a sweep's jobs one that fails ends no other.
+    """Hooks into Hydra so that a run that cannot start leaves no folder, and a failing job does not end its sweep.
 
-    Hydra turns exceptions of its hooks into warnings, SystemExit passes. With ``HYDRA_FULL_ERROR=1`` a single run's checks are
-    left to `train`, which repeats them, for their traceback.
+    Hydra turns exceptions of its hooks into warnings, but SystemExit passes. With ``HYDRA_FULL_ERROR=1``, the checks of
+    a single run are left to `train`, which repeats them, so that their traceback is shown.
     """
 
     def __init__(self) -> None:
@@ -68,22 +68,22 @@ class Preflight(Callback):
                 )
             refuse_other_sweep(config)
             self._lock = locked(Path(config.hydra.sweep.dir))
-        except SeqnetsError as error:  # nothing repeats these
+        except SeqnetsError as error:  # `train` does not repeat these checks
             if full_errors():
                 traceback.print_exc()
             sys.exit(f"{type(error).__name__}: {error}")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         ran = job_return.status is not JobStatus.FAILED or (
-            not isinstance(job_return._return_value, RunFolderError)  # what lies there is another's
+            not isinstance(job_return._return_value, RunFolderError)  # the folder belongs to another run
         )
         self._jobs.append((job_return.overrides or (), Path(config.hydra.runtime.output_dir), ran))
         if job_return.status is not JobStatus.FAILED:
             return
         remove_empty(Path(config.hydra.runtime.output_dir))
-        error = job_return._return_value  # the property would raise it
+        error = job_return._return_value  # the property `return_value` would raise it
         if not isinstance(error, SeqnetsError) or full_errors():
-            return  # to Hydra, which shows the traceback, in a sweep once the other jobs are done
+            return  # Hydra then shows the traceback; in a sweep, once the other jobs are done
         message = f"{type(error).__name__}: {error}"
         if config.hydra.mode is not RunMode.MULTIRUN:
             sys.exit(message)
@@ -99,7 +99,7 @@ class Preflight(Callback):
                 report_sweep(folder, jobs)
                 if picture := config.get("sweep_picture"):
                     build(resolved(picture), "sweep_picture")(folder, jobs)
-        except Exception as error:  # Hydra would make a warning of it
+        except Exception as error:  # Hydra would turn it into a warning
             traceback.print_exc()
             troubles.append(f"the sweep could not be reported: {type(error).__name__}: {error}")
         if troubles:

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a bar on a terminal, a line per epoch everywhere."""
+"""Shows progress while a run trains: a bar on a terminal, and a line per epoch everywhere."""
 
 import logging
 import time
@@ -11,11 +11,11 @@ from rich import get_console
 
 log = logging.getLogger(__name__)
 
-DRAW_EVERY = 0.25  # seconds; reading the loss waits for the GPU, so not at every step
+DRAW_EVERY = 0.25  # seconds between updates; reading the loss waits for the GPU, so not at every step
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's Rich bar with loss and accuracy, drawn a few times a second, and not at all into a file or pipe."""
+    """Shows Lightning's Rich bar with loss and accuracy, a few times a second, and never in a file or pipe."""
 
     def __init__(self) -> None:
         super().__init__(leave=False)
@@ -31,7 +31,7 @@ class ProgressBar(RichProgressBar):
             super().on_train_batch_end(trainer, *args)
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return super()._get_train_description(current_epoch + 1)  # from 1, as in the line of the epoch
+        return super()._get_train_description(current_epoch + 1)  # counts from 1, as the line of the epoch does
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         shown = {}
@@ -45,16 +45,17 @@ class EpochReport(Callback):
     """Times the epochs and logs one line for each.
 
     Attributes:
-        seconds: one figure per epoch trained from its first step to its last, validation and checkpoints left out.
+        seconds: the time of each epoch that was trained from its first step to its last, without its validations and
+            the checkpoint at its end.
     """
 
     logged = ("seconds_per_epoch",)
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self._start: float | None = None  # None in an epoch resumed in its middle: its time would mean nothing
+        self._start: float | None = None  # None in an epoch that resumed in its middle: its time would be meaningless
         self._validating_since = 0.0
-        self._parts: tuple[str, ...] = ("train/",)  # those of this epoch: Lightning keeps the figures of older ones
+        self._parts: tuple[str, ...] = ("train/",)  # those with metrics of this epoch: Lightning keeps older metrics
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()

@@ -1,9 +1,12 @@
-"""The states of all random number generators travel in the checkpoint, so that a resumed run draws what it would have.
+"""Saves the states of all random number generators in checkpoints, so that a resumed run draws the same numbers.
 
-When they are put back matters, because starting a loader may draw (a DataLoader takes one number for its workers' seed):
+The states must be restored at the right time, because starting a loader may draw (a DataLoader draws a seed for its
+workers):
 
-- a checkpoint of an epoch's end was taken before the next epoch's loader starts: put back before Lightning starts it;
-- a checkpoint in mid-epoch was taken after: put back once Lightning has started it again, before the first step.
+- A checkpoint at the end of an epoch is taken before the next epoch's loader starts. Its states are restored before
+  Lightning starts the loader.
+- A checkpoint in mid-epoch is taken after the loader has started. Its states are restored once Lightning has started
+  the loader again, before the first step.
 """
 
 import random
@@ -18,7 +21,10 @@ from seqnets.tasks.position import batches_trained, saves_last_step, saves_mid_e
 
 
 class States(NamedTuple):
-    """The states of Python's, NumPy's and torch's generators, as these give them: taken at every step, so in microseconds."""
+    """Holds the states of Python's, NumPy's and torch's generators as these return them.
+
+    Keeping their types makes taking them a matter of microseconds: they are taken at every step.
+    """
 
     python: Any
     numpy: Any
@@ -27,9 +33,10 @@ class States(NamedTuple):
 
 
 def take_states() -> States:
-    """Return the states as they are now."""
+    """Return the current states."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return States(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)  # noqa: NPY002  libraries use the global one
+    # NPY002: libraries use NumPy's global generator
+    return States(random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda)  # noqa: NPY002
 
 
 def as_containers(states: States) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def as_containers(states: States) -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what `as_containers` returned; CUDA's only where there are as many devices as then."""
+    """Restore what `as_containers` returned. CUDA states are restored only if there are as many devices as then."""
     version, python, gauss = states["python"]
     random.setstate((version, tuple(python), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
@@ -55,19 +62,19 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 class RandomStates(Callback):
-    """Saves the random states with each checkpoint and restores them on resume."""
+    """Saves the random states with each checkpoint, and restores them on resume."""
 
     def __init__(self) -> None:
         self._at_epoch_end: dict[str, Any] | None = None
         self._in_mid_epoch: dict[str, Any] | None = None
         self._after_step = take_states()
-        self._trained = 0  # batches, when these states were taken
+        self._trained = 0  # batches trained when these states were taken
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._take(trainer)
 
     def _take(self, trainer: Trainer) -> None:
-        """Keep the states, should the next step or validation fail."""
+        """Keep the states, in case the next step or validation fails."""
         self._after_step, self._trained = take_states(), batches_trained(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

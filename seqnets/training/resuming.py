@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the run that is to go on with it."""
+"""Checks whether a checkpoint fits the run that resumes from it."""
 
 import logging
 from pathlib import Path
@@ -22,7 +22,15 @@ log = logging.getLogger(__name__)
 def refuse_other(
     resumed: dict[str, Any], config: dict[str, Any], task: Task, data: Any, callbacks: dict[str, Callback]
 ) -> None:
-    """Raise where the checkpoint does not fit this run; warn where the run will go on, but not as it would have."""
+    """Raise if the checkpoint does not fit this run; warn if the run will not continue as the first one would have.
+
+    Raises:
+        CheckpointError: If it has another model, averaged weights that this run does not expect, or weights that are
+            not finite, or if the best checkpoint is needed and gone.
+        ConfigError: If the run is finished within the trainer's limits, or the settings of the optimizer or schedule
+            have changed.
+        DataError: If the data are encoded in another way.
+    """
     path, then = config["ckpt_path"], resumed["seqnets"]
     if "iterates" in resumed and not any(isinstance(c, AveragedWeights) for c in callbacks.values()):
         raise CheckpointError(
@@ -45,7 +53,7 @@ def refuse_other(
             "here; resume with the configuration it was trained with (config.yaml beside its checkpoints folder)"
         )
     refuse_nonfinite(path, task, resumed["state_dict"])
-    # neither where the weights came from nor what computes with them makes another model
+    # the same model may differ in how its weights were initialized and in the backend that serves it
     free = {"backend", "init"}
     if changed := differences(then["config"]["model"]["net"], config["model"]["net"], "model.net", free):
         raise CheckpointError(
@@ -63,7 +71,7 @@ def refuse_other(
     ended = finished(Path(path).absolute().parents[1])
     for limit, behind in done.items():
         most = config["trainer"][limit] or -1
-        if 0 <= most < behind or (most == behind and ended):  # one that was stopped before its test is only tested
+        if 0 <= most < behind or (most == behind and ended):  # a run stopped before its test may resume for it
             raise ConfigError(
                 f"{path} has all of trainer.{limit}={config['trainer'][limit]} behind it; raise trainer.{limit} to "
                 f"train on, or test it with python evaluate.py ckpt_path={path}"
@@ -77,7 +85,7 @@ def refuse_other(
             f"{path} goes on with the optimizer it holds, settings included, so these would do nothing: "
             f"{'; '.join(changed)}. Resume without them"
         )
-    # where the data lie and how they are loaded does not matter: their fingerprint says what they are
+    # where the data are and how they are loaded does not matter: the fingerprint identifies them
     free = {"path", "source", "cache_dir", "num_workers", "eval_batch_size", "on_nonfinite"}
     parts = ("seed", "task", "data")
     changed = [d for key in parts for d in differences(then["config"][key], config[key], key, free)]
@@ -88,7 +96,7 @@ def refuse_other(
 
 
 def refuse_nonfinite(path: str | Path, task: Task, weights: dict[str, Any]) -> None:
-    """Raise where weights of a checkpoint are NaN or infinite."""
+    """Raise CheckpointError if weights of a checkpoint are NaN or infinite."""
     if (name := name_nonfinite(task, weights)) is not None:
         raise CheckpointError(
             f"{path} holds weights that are not finite ({name}): its training had diverged; take an earlier checkpoint of the run, such as "
@@ -97,7 +105,7 @@ def refuse_nonfinite(path: str | Path, task: Task, weights: dict[str, Any]) -> N
 
 
 def refuse_other_schedule(resumed: dict[str, Any], path: str, schedule: Any) -> None:
-    """Raise where the learning rate was planned over another number of steps than this run's."""
+    """Raise ConfigError if the learning rate was scheduled over another number of steps than this run has."""
     steps = getattr(schedule, "total_steps", None)
     for state in resumed["lr_schedulers"]:
         if state.get("total_steps") != steps:

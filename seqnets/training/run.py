@@ -1,4 +1,4 @@
-"""One training run, from a composed configuration to figures, checkpoints and a picture in a folder of its own."""
+"""Runs one training, from a composed configuration to metrics, checkpoints and a plot in a folder of its own."""
 
 import logging
 from pathlib import Path
@@ -37,11 +37,11 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     """Train and test as `cfg` says (see conf/train.yaml).
 
     Returns:
-        The last epoch's figures by name (``train/…``, ``val/…``, ``test/…``), and the objects of the run: ``config``
-        (plain), ``data``, ``task``, ``trainer``, ``callbacks``, ``folder`` and ``result`` (what result.json holds).
+        The last epoch's metrics by name (``train/…``, ``val/…``, ``test/…``), and the objects of the run: ``config``
+        (plain), ``data``, ``task``, ``trainer``, ``callbacks``, ``folder`` and ``result`` (the content of result.json).
 
     Raises:
-        SeqnetsError: of the kind that fits; whatever can be known beforehand is raised before the run folder is taken.
+        SeqnetsError: The fitting subclass. Whatever can be known beforehand is raised before the run folder is taken.
     """
     config = check_config(cfg)
     folder = Path(config["run_dir"]).absolute()
@@ -65,8 +65,8 @@ def _prepare(config: dict[str, Any], folder: Path, ending: Ending) -> dict[str, 
     with torch.device("meta"):  # a model that cannot be built is refused before the data are looked for
         build(config["model"]["net"], "model.net", nn.Module)
     data.prepare_data()
-    data.setup("fit")  # Lightning will ask again, when all is there
-    seed_everything(config["seed"], workers=True, verbose=False)  # after the data: a cache must not move the weights
+    data.setup("fit")  # Lightning calls it again, when everything is loaded
+    seed_everything(config["seed"], workers=True, verbose=False)  # after the data: a cache must not change the weights
     model = build(config["model"]["net"], "model.net", nn.Module)
     optimizer = build(config["optimizer"], "optimizer")
     scheduler = build(config["scheduler"], "scheduler") if config["scheduler"] else None
@@ -84,7 +84,7 @@ def _prepare(config: dict[str, Any], folder: Path, ending: Ending) -> dict[str, 
     loggers = [build(node, f"logger.{name}", Logger) for name, node in config["logger"].items()]
     trainer = build_trainer(config["trainer"], list(callbacks.values()), loggers, folder)
     for make in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
-        make()  # data that are too few for their settings are refused here
+        make()  # raises if the data are too few for their settings
     refuse_overfitting(data, trainer)
     refuse_optimizer(optimizer, callbacks, trainer)
     schedule = build_schedule(task, data, trainer)
@@ -105,7 +105,7 @@ def _run(
     callbacks: dict[str, Callback],
     trainer: Trainer,
 ) -> dict[str, Any]:
-    """Fit and test; result.json says how it ended, however it ended (short of a kill)."""
+    """Fit and test, and write result.json, which tells how the run ended, however it ended (short of a kill)."""
     device = trainer.strategy.root_device
     write_json(folder / "environment.json", environment(device, config["seed"]))
     result: dict[str, Any] = {
@@ -155,7 +155,10 @@ def _run(
 def _take_best(
     task: Task, data: Any, callbacks: dict[str, Callback], trainer: Trainer, result: dict[str, Any]
 ) -> dict[str, float]:
-    """Load the weights that were best on validation data; their figures on these."""
+    """Load the weights that were best on the validation data, and return their metrics on these data.
+
+    Without a best checkpoint, keep the last weights, log a warning, and return no metrics.
+    """
     best = best_checkpoint(callbacks)
     if best is None or best.best is None:
         log.warning(
@@ -164,14 +167,14 @@ def _take_best(
         return {}
     task.load_state_dict(read_checkpoint(best.best)["state_dict"])
     result["tested"] = str(best.best)
-    loggers, trainer.loggers = trainer.loggers, []  # the course of training has these figures where they belong
+    loggers, trainer.loggers = trainer.loggers, []  # training has logged these metrics at their own step
     trainer.validate(task, datamodule=data, verbose=False)
     trainer.loggers = loggers
     return _figures(trainer)
 
 
 def _figures(trainer: Trainer) -> dict[str, float]:
-    """The metrics Lightning has now; where it keeps one by step and by epoch, the bare name has the epoch's."""
+    """Return Lightning's current metrics. If one is kept by step and by epoch, the bare name has the epoch's value."""
     return {n: float(v) for n, v in trainer.callback_metrics.items() if not n.endswith(("_step", "_epoch"))}
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: one run each, claimed before anything is written into it."""
+"""Manages the folder of a run, which is claimed before anything is written into it and holds one run only."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from seqnets.errors import RunFolderError
 
-# config.yaml is written first, by exclusive creation: whoever creates it owns the folder
+# config.yaml is written first, with exclusive creation: the process that creates it owns the folder
 OURS = (
     "config.yaml", "environment.json", "train.log", "metrics.csv", "tensorboard", "checkpoints", "result.json",
     "learning_curves.png", "samples.txt", "gradient_flow.csv", "gradient_flow.png", "sample.mid", "piano_roll.png",
@@ -19,10 +19,10 @@ OURS = (
 
 
 def refuse_used(folder: Path) -> None:
-    """Nothing, if no run lies in `folder` yet; files that are not a run's own do not matter.
+    """Raise if `folder` already holds a run. Files that do not belong to a run do not matter.
 
     Raises:
-        RunFolderError: a run lies there, finished or not; the message names it and the way out.
+        RunFolderError: If it holds a run, finished or not, or is a file. The message names the way out.
     """
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"the run folder {folder} is a file; choose another with hydra.run.dir=<folder>")
@@ -39,16 +39,16 @@ def refuse_used(folder: Path) -> None:
 
 
 def finished(folder: Path) -> bool:
-    """Whether the run in `folder` came to its end, test included."""
+    """Return whether the run in `folder` finished, its test included."""
     file = folder / "result.json"
     return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("status") == "finished"
 
 
 def claim(folder: Path, config: dict[str, Any]) -> None:
-    """Take `folder` for this run and write the resolved configuration there.
+    """Take `folder` for this run, and write the resolved configuration there.
 
     Raises:
-        RunFolderError: it holds a run, another process took it at this moment, or it cannot be written to.
+        RunFolderError: If it holds a run, another process took it at this moment, or it cannot be written to.
     """
     refuse_used(folder)
     try:
@@ -72,7 +72,10 @@ def remove_empty(folder: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` to `path`, whole or not at all. What is not finite becomes null: JSON has no NaN and no infinity."""
+    """Write `content` to `path`, whole or not at all.
+
+    Floats that are not finite become null, because JSON has no NaN and no infinity.
+    """
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(json.dumps(_strict(content), indent=2, default=str, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(unfinished, path)

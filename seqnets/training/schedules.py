@@ -1,4 +1,4 @@
-"""Schedules of the learning rate that torch does not have, by step."""
+"""Provides learning rate schedules by step that torch does not have."""
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -6,10 +6,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class InverseTime(LRScheduler):
-    """The rate that the optimiser began with, divided by 1 + `decay` · step: Keras's ``decay=`` of old.
+    """Divides the initial learning rate by 1 + `decay` · step, as Keras's legacy ``decay=`` does.
 
     Raises:
-        ValueError: `decay` is negative.
+        ValueError: If `decay` is negative.
     """
 
     def __init__(self, optimizer: Optimizer, decay: float) -> None:

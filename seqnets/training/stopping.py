@@ -1,4 +1,4 @@
-"""An end of training that a resumed run remembers."""
+"""Provides early stopping that a resumed run remembers."""
 
 from typing import Any
 
@@ -7,7 +7,10 @@ from lightning.pytorch.callbacks import EarlyStopping as LightningsEarlyStopping
 
 
 class EarlyStopping(LightningsEarlyStopping):
-    """Lightning's, with its arguments; a run that it ended, interrupted in its test and resumed, does not train on."""
+    """Extends Lightning's EarlyStopping, with the same arguments.
+
+    A run that it stopped does not train on if it is interrupted in its test and resumed.
+    """
 
     stopped = False
 

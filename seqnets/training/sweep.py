@@ -1,4 +1,4 @@
-"""What a sweep found: a table of its jobs, their means over seeds, the same as CSV, and a picture."""
+"""Reports the results of a sweep: a table of its jobs, their means over seeds, and the jobs as CSV."""
 
 import csv
 from collections.abc import Sequence
@@ -14,7 +14,10 @@ from seqnets.training.summary import shown
 
 
 def report_sweep(folder: Path, jobs: Sequence[Job]) -> None:
-    """Print a row for each job, and means and spreads over seeds where there are several; write ``sweep.csv``."""
+    """Print a row per job, and means over seeds where there are several, and write ``sweep.csv``.
+
+    The means are printed with their standard deviations.
+    """
     figures = list(dict.fromkeys(name for job in jobs if job.finished for name in job.figures()))
     _write(folder / "sweep.csv", jobs, figures)
     table = Table(box=box.SIMPLE_HEAD)
@@ -26,7 +29,7 @@ def report_sweep(folder: Path, jobs: Sequence[Job]) -> None:
             continue
         of = job.figures()
         table.add_row(job.folder.name, job.name, *(_formatted(name, of.get(name)) for name in figures))
-    console = Console(width=1000)  # rather long lines than cut ones; a table takes what it needs
+    console = Console(width=1000)  # long lines are better than cut ones; a table is no wider than it needs
     console.print(table)
     groups = {name: group for name, group in by_seed(jobs).items() if len(group) > 1}
     if groups:

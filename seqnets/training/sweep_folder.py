@@ -1,4 +1,4 @@
-"""The folder of a sweep: of one sweep, which goes on where it stopped when its command is repeated."""
+"""Manages the folder of a sweep, which holds one sweep and continues it when its command is repeated."""
 
 import copy
 import re
@@ -18,10 +18,10 @@ from seqnets.training.run_folder import finished, refuse_used
 
 
 def refuse_other_sweep(config: DictConfig) -> None:
-    """Nothing, if the sweep's folder holds none, or the same one, to go on with.
+    """Raise unless the sweep's folder is free, or holds the same sweep to continue.
 
     Raises:
-        RunFolderError: it holds a run or another sweep.
+        RunFolderError: If it holds a run or another sweep.
     """
     folder = Path(config.hydra.sweep.dir)
     if not (file := folder / "multirun.yaml").exists():
@@ -42,10 +42,10 @@ def refuse_other_sweep(config: DictConfig) -> None:
 
 
 def locked(folder: Path) -> FileLock:
-    """The sweep's folder, this process's own for as long as the lock is held.
+    """Create the sweep's folder and lock it for this process, as long as the lock that is returned is held.
 
     Raises:
-        RunFolderError: another process has it.
+        RunFolderError: If another process has locked it, or it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def locked(folder: Path) -> FileLock:
 
 @contextmanager
 def told_how_to_go_on() -> Iterator[None]:
-    """What an interrupted sweep says beside what its job does."""
+    """Print how to continue a sweep if it is interrupted in this context."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -76,8 +76,11 @@ def told_how_to_go_on() -> Iterator[None]:
 
 
 def continued(cfg: DictConfig) -> DictConfig | None:
-    """What a job of a sweep has left to do, where the same sweep was begun before: nothing, if it finished; the rest, from its last
-    checkpoint, if it did not, its folder then moved aside; else all.
+    """Return the configuration of what a job has left to do, if the same sweep was begun before.
+
+    Returns:
+        None if the job has finished. If it was stopped, its folder is moved aside, and the configuration resumes from
+        its last checkpoint, if it has one. Otherwise `cfg`.
     """
     if HydraConfig.get().mode is not RunMode.MULTIRUN:
         return cfg
@@ -92,7 +95,7 @@ def continued(cfg: DictConfig) -> DictConfig | None:
         stopped[number] = folder.rename(folder.with_name(f"{folder.name}.stopped-{number}"))
         folder.mkdir()
     checkpoints = (stopped[number] / "checkpoints" / "last.ckpt" for number in sorted(stopped, reverse=True))
-    if last := next(filter(Path.exists, checkpoints), None):  # the newest may have stopped before it had one
+    if last := next(filter(Path.exists, checkpoints), None):  # the newest may have stopped before its first one
         cfg = copy.deepcopy(cfg)
         cfg.ckpt_path = str(last.absolute())
     return cfg

@@ -1,8 +1,8 @@
-"""A trained model, rebuilt from its checkpoint alone.
+"""Rebuilds a trained model from its checkpoint alone.
 
-The checkpoint may come from someone else, and its configuration names what to call: only classes of modules, data
-modules and optimizers that are defined in seqnets or torch are called, and `seqnets.cells.get_cell`. A cell of one's
-own (``"package.module:cell"``) is taken from a module that is imported already, or imported where the caller agrees.
+The checkpoint may come from someone else, and its configuration names what to call. Only classes of modules, data
+modules and optimizers that are defined in seqnets or torch are called, and `seqnets.cells.get_cell`. A custom cell
+(``"package.module:cell"``) is taken from a module that is already imported, or imported if the caller agrees.
 """
 
 import sys
@@ -33,14 +33,14 @@ DATA: tuple[type, ...] = (LightningDataModule,)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint of `train` holds.
+    """Holds what a checkpoint of `train` contains.
 
     Attributes:
         path: the file.
         task: the LightningModule with the trained weights, in eval mode, on the CPU.
-        encoder: what a user gives -> inputs, as in training.
-        labels: the names of the classes, by target.
-        config: the run's configuration, plain.
+        encoder: turns user input into model inputs, as in training.
+        labels: the class names, indexed by target.
+        config: the run's configuration, as plain containers.
         data: where the data came from.
     """
 
@@ -53,14 +53,14 @@ class Trained:
 
     @torch.inference_mode()
     def answer(self, given: Sequence[str], **options: Any) -> list[Answer]:
-        """What the model says to each text, image file, … .
+        """Return the model's prediction for each input, such as a text or the name of an image file.
 
         Args:
-            given: one each.
-            options: of ``task.options``.
+            given: the inputs.
+            options: those listed in ``task.options``.
 
         Raises:
-            ValueError: one cannot be encoded, or an option is wrong; the message names it.
+            ValueError: If an input cannot be encoded, or an option is wrong. The message names it.
         """
         if unknown := options.keys() - self.task.options.keys():
             known = ", ".join(self.task.options) or "none"
@@ -70,10 +70,10 @@ class Trained:
         return self.task.answer(self.encoder, self.labels, given, **options)
 
     def draw(self, given: str, file: Path) -> None:
-        """Write a picture (PNG) of the gates and states of all recurrent layers as they read `given`.
+        """Plot the gates and states of all recurrent layers as they read `given`, and write the plot (PNG) to `file`.
 
         Raises:
-            ValueError: it cannot be encoded; the message names it.
+            ValueError: If `given` cannot be encoded. The message names it.
         """
         from seqnets.analysis.inside import draw_inside, watch
 
@@ -82,15 +82,17 @@ class Trained:
 
 
 def load_trained(path: Path, trust_cells: bool = False) -> Trained:
-    """The model in the checkpoint `path`, with all that predicting needs. Its backends are those that `auto` chose in training, where
-    they serve here.
+    """Load the model in the checkpoint `path`, with everything that predicting needs.
+
+    Its backends are those that automatic selection chose in training, where they can serve here.
 
     Args:
         path: the file.
-        trust_cells: import the modules of the cells it names, which runs their code.
+        trust_cells: whether to import the modules of the cells that it names, which runs their code.
 
     Raises:
-        CheckpointError: it is missing, damaged or not of this project's training, or it asks for a class that is not trusted.
+        CheckpointError: If the checkpoint is missing, damaged or not from this project's training, or asks for a class
+            that is not trusted.
     """
     checkpoint = read_checkpoint(path)
     content = checkpoint["seqnets"]
@@ -112,19 +114,20 @@ def load_trained(path: Path, trust_cells: bool = False) -> Trained:
 
 
 def refuse_untrusted(node: Any, path: Path, bases: tuple[type, ...], trust_cells: bool = False) -> None:
-    """Nothing, if `node` is of dicts, lists and scalars alone, and instantiating it would call only what is trusted.
+    """Raise unless `node` holds only dicts, lists and scalars, and instantiating it would call only what is trusted.
 
     Args:
         node: a part of the configuration in the checkpoint `path`.
+        path: the checkpoint, for error messages.
         bases: what may be built: `MODEL`, which includes cells, or `DATA`.
-        trust_cells: let cells import their modules.
+        trust_cells: whether cells may import their modules.
 
     Raises:
-        CheckpointError: something is not trusted.
+        CheckpointError: If something is not trusted.
     """
     if isinstance(node, str):
         module, colon, _ = node.partition(":")
-        if "${" in node:  # OmegaConf would resolve it later, to something not looked at here
+        if "${" in node:  # OmegaConf would resolve it later, to something that is not checked here
             raise CheckpointError(f"{path} has the interpolation {node!r}; a checkpoint of train.py is resolved")
         if colon and bases is MODEL and module not in sys.modules and not trust_cells:
             raise CheckpointError(
@@ -151,17 +154,20 @@ def _trusted(target: str, bases: tuple[type, ...]) -> bool:
         return False
     try:
         found = get_object(target)
-    except Exception:  # whatever looking it up raises, there is no such class
+    except Exception:  # whatever the lookup raises, there is no such class
         return False
     if found is get_cell:
         return bases is MODEL
-    # a dotted path can also lead through a module into whatever it imports: look at what lies at its end
+    # a dotted path can also lead through a module into whatever it imports: check what it leads to
     ours = str(getattr(found, "__module__", "")).startswith(TRUSTED_PREFIXES)
     return ours and isinstance(found, type) and issubclass(found, bases)
 
 
 def _any_backend(node: Any) -> Any:
-    """`node` without the backends it was trained on: they may not exist here, and the weights do not depend on them."""
+    """Return `node` without the backends of training.
+
+    They may not exist here, and the weights do not depend on them.
+    """
     if isinstance(node, dict):
         return {k: None if k == "backend" else _any_backend(v) for k, v in node.items()}
     return [_any_backend(v) for v in node] if isinstance(node, list) else node

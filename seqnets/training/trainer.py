@@ -1,4 +1,4 @@
-"""Lightning's Trainer from the configuration's ``trainer`` node."""
+"""Builds Lightning's Trainer from the configuration's ``trainer`` node."""
 
 import logging
 from pathlib import Path
@@ -18,18 +18,18 @@ from seqnets.training.config import build
 def build_trainer(
     node: dict[str, Any], callbacks: list[Callback], loggers: list[Logger], folder: Path | None
 ) -> Trainer:
-    """A Trainer with this project's checkpoint files, and `folder` for whatever else Lightning writes.
+    """Build a Trainer that uses this project's checkpoint files, and `folder` for whatever else Lightning writes.
 
     Raises:
-        ConfigError: Lightning refuses an argument, or more than one process is asked for.
+        ConfigError: If Lightning rejects an argument, or more than one process is asked for.
     """
     options = build(node, "trainer")
-    # Lightning refuses a callback of a kind that is switched off; here the switch decides
+    # Lightning rejects a callback whose kind is switched off. Here such callbacks are dropped.
     if options["enable_progress_bar"] is False:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
     if options["enable_checkpointing"] is False:
         callbacks = [c for c in callbacks if not isinstance(c, Checkpoint)]
-    callbacks = sorted(callbacks, key=lambda c: isinstance(c, LastCheckpoint))  # it holds what the others come to
+    callbacks = sorted(callbacks, key=lambda c: isinstance(c, LastCheckpoint))  # last: it saves what the others compute
     options |= {
         "callbacks": callbacks,
         "logger": False if options["logger"] is False else loggers,

@@ -1,4 +1,4 @@
-"""IMDB film reviews: the forms they come in, the places that have them, and the data module."""
+"""Provides the IMDB film reviews: their file formats, their sources and the data module."""
 
 from seqnets.data.imdb.imdb import IMDB
 

@@ -1,4 +1,4 @@
-"""Reviews in a local folder, in the three forms in which IMDB goes about."""
+"""Reads reviews from a local folder, in the three forms in which IMDB is distributed."""
 
 import hashlib
 import io
@@ -11,21 +11,21 @@ import numpy as np
 from seqnets.data.imdb.reviews import Reviews, Split
 from seqnets.errors import DataError
 
-# The file that keras.datasets.imdb downloads. It holds pickles, which can run code: no other is opened.
+# SHA-256 of the file that keras.datasets.imdb downloads. It holds pickles, which can run code: no other is opened.
 KERAS_SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 
 
 def read_folder(folder: Path) -> Reviews:
-    """Reads Parquet files, the aclImdb tree or Keras's imdb.npz, whichever ``folder`` holds.
+    """Read Parquet files, the aclImdb tree or Keras's imdb.npz, whichever ``folder`` holds.
 
     Raises:
-        DataError: it holds none of them, or not all of one, or something damaged; the message names the file.
+        DataError: If it holds none of them, or one that is incomplete or damaged. The message names the file.
     """
     if folder.is_file() and folder.suffix == ".npz":
         return _read_keras(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give the one that holds the reviews, or leave the path out.")
-    for inner in (folder, folder / "plain_text"):  # the latter as in the hub's repository
+    for inner in (folder, folder / "plain_text"):  # the hub's repository has them in plain_text
         if any(inner.glob("*.parquet")):
             return Reviews("local", str(inner), _read_parquet(inner, "train"), _read_parquet(inner, "test"))
     for inner in (folder, folder / "aclImdb"):
@@ -74,7 +74,7 @@ def _read_tree(folder: Path) -> Split:
         files = sorted((folder / name).glob("*.txt"), key=lambda file: (len(file.name.split("_")[0]), file.name))
         if not files:
             raise DataError(f"{folder / name} holds no reviews (*.txt): unpack the whole archive.")
-        # The original's names, <number>_<stars>.txt, count from 0: a gap is a half unpacked archive.
+        # The original file names, <number>_<stars>.txt, count from 0: a gap means a partly unpacked archive.
         numbers = [int(match[1]) for file in files if (match := re.fullmatch(r"(\d+)_\d+\.txt", file.name))]
         if len(numbers) == len(files) <= max(numbers):
             raise DataError(
@@ -91,7 +91,7 @@ def _read_tree(folder: Path) -> Split:
 
 
 def _read_keras(file: Path) -> Reviews:
-    """Keras's file lists words by rank; its word index, kept beside it, turns them back into text."""
+    """Read Keras's imdb.npz, which lists words by rank. The word index beside it turns ranks back into text."""
     raw = file.read_bytes()
     if (found := hashlib.sha256(raw).hexdigest()) != KERAS_SHA256:
         raise DataError(

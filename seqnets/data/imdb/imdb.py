@@ -1,4 +1,7 @@
-"""IMDB film reviews (Maas et al., "Learning Word Vectors for Sentiment Analysis", ACL 2011) to train on."""
+"""Provides the IMDB film reviews for training.
+
+Maas et al., "Learning Word Vectors for Sentiment Analysis", ACL 2011.
+"""
 
 import logging
 import os
@@ -18,29 +21,29 @@ from seqnets.folders import cache_directory
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # of what is cached: count up when encoding or splitting changes
+_FORMAT = 1  # version of the cached arrays: increment it when encoding or splitting changes
 
 
 class IMDB(InMemory):
-    """Film reviews, negative (0) or positive (1), as batches of (B, T) int64 ids and (B,) int64 labels.
+    """Provides film reviews as batches of ``(B, T)`` int64 ids and ``(B,)`` int64 labels, 0 negative and 1 positive.
 
     Args:
-        path: a folder of Parquet files, the aclImdb tree, or Keras's imdb.npz; nothing else is then tried.
-        source: "local" (``path``, else ``$SEQNETS_DATA/imdb``), "hub", "package", or "auto", the first of them.
-        vocab_size: number of ids: padding, start, out of vocabulary, and the most frequent words of training.
-        max_tokens: length T; the last ``max_tokens`` ids of a review are kept, shorter ones padded in front.
+        path: a folder of Parquet files, the aclImdb tree, or Keras's imdb.npz. No other source is then tried.
+        source: "local" (``path``, else ``$SEQNETS_DATA/imdb``), "hub", "package", or "auto" to try them in this order.
+        vocab_size: the number of ids: padding, start, out of vocabulary, and the most frequent training words.
+        max_tokens: the length T. The last ``max_tokens`` ids of a review are kept; shorter reviews are padded in front.
         batch_size: B in training.
         eval_batch_size: B in validation and test.
-        validation_fraction: part of the training split kept for validation, the same for every seed; its
-            words do not count for the vocabulary.
-        num_workers: processes that load; 0 is fastest, as the data lies in memory.
-        seed: with the epoch, decides the order of training.
-        cache_dir: where the encoded reviews are kept; else ``$SEQNETS_CACHE``, else the user's cache folder.
-        encoder: encodes with its vocabulary, a trained model's, rather than with that of the training reviews.
+        validation_fraction: the part of the training split that is held out for validation, the same for every seed.
+            Its words do not count for the vocabulary.
+        num_workers: the number of loader processes. 0 is fastest, because the data are in memory.
+        seed: determines the order of training, together with the epoch.
+        cache_dir: the folder for the encoded reviews. If None, ``$SEQNETS_CACHE`` or else the user's cache folder.
+        encoder: the encoder of a trained model, whose vocabulary then replaces that of the training reviews.
 
     Raises:
-        ConfigError: an argument cannot work.
-        DataError: from ``prepare_data`` or ``setup``; the reviews are missing, incomplete or damaged.
+        ConfigError: If an argument is invalid.
+        DataError: From ``prepare_data`` or ``setup``, if the reviews are missing, incomplete or damaged.
     """
 
     labels = ("negative", "positive")

