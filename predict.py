@@ -21,7 +21,7 @@ from seqnets.interrupts import interrupted_status, interruptible
 OPTIONS = {  # the options of all tasks; each task lists in `options` those that it takes
     "length": (int, "N", "how many steps to generate"),
     "temperature": (float, "T", "below 1 more predictable, above 1 more surprising"),
-    "seed": (int, "S", "of what is drawn: equal seeds give equal answers"),
+    "seed": (int, "S", "of what is drawn: equal seeds give equal predictions"),
     "beam": (int, "K", "translations kept at each step of the search; 1 is greedy"),
 }
 
@@ -63,9 +63,9 @@ def _main(arguments: list[str] | None) -> None:
     for given in _typed() if prompting else [texts]:
         try:
             if args.plot:  # before the prediction, which may write a file
-                trained.draw(given[0], args.plot)
+                trained.plot(given[0], args.plot)
                 print(f"gates and states: {args.plot}", file=sys.stderr)
-            _print(trained.answer(given, **options), args.json)
+            _print(trained.predict(given, **options), args.json)
         except ValueError as error:  # a text without a word, such as "!?"
             if not prompting:
                 parser.error(str(error))
@@ -91,8 +91,8 @@ def _typed() -> Iterator[list[str]]:
             yield [text]
 
 
-def _print(answers: Iterable[Any], as_json: bool) -> None:
-    for line, fields in answers:
+def _print(predictions: Iterable[Any], as_json: bool) -> None:
+    for line, fields in predictions:
         print(json.dumps(fields, ensure_ascii=False) if as_json else line, flush=True)
 
 

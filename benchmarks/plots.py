@@ -12,7 +12,7 @@ from benchmarks.results import OURS, Figures, figures
 from benchmarks.tables import by_case
 
 # one color per contender, the same in every plot
-COLOURS = {
+COLORS = {
     "seqnets": "#d62728", "seqnets-reference": "#7f7f7f", "seqnets-aten": "#ff9896", "seqnets-cpp": "#e377c2", "seqnets-triton": "#8c564b",
     "torch.nn": "#1f77b4", "torch.compile": "#17becf", "torch.compile-step": "#9edae5", "keras": "#2ca02c", "flax": "#98df8a",
     "onnxruntime": "#9467bd", "flashrnn": "#bcbd22",
@@ -22,7 +22,7 @@ MOST_PANELS = 8
 Panel = tuple[str, list[tuple[int, dict[str, Figures]]]]  # title; value on the x axis and what was measured there
 
 
-def draw_all(results: Mapping[str, Any], folder: Path) -> list[Path]:
+def plot_all(results: Mapping[str, Any], folder: Path) -> list[Path]:
     """Plot what the run has, and return the PNG files."""
     import matplotlib
 
@@ -125,11 +125,11 @@ def _lines(
                 xs,
                 medians,
                 "o-",
-                color=COLOURS[contender],
+                color=COLORS[contender],
                 label=contender,
                 linewidth=2.5 if contender == OURS else 1.2,
             )
-            axis.fill_between(xs, lows, highs, color=COLOURS[contender], alpha=0.15, linewidth=0)
+            axis.fill_between(xs, lows, highs, color=COLORS[contender], alpha=0.15, linewidth=0)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(name)
         axis.set_ylabel(what)
@@ -190,7 +190,7 @@ def _label(case: LayerCase) -> str:
 
 def _in_order(names: Iterable[str]) -> list[str]:
     found = set(names)
-    return [name for name in COLOURS if name in found]
+    return [name for name in COLORS if name in found]
 
 
 def _save(figure: Any, path: Path) -> Path:

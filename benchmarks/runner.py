@@ -16,7 +16,7 @@ from benchmarks.display import Display, markdown
 from benchmarks.environment import environment
 from benchmarks.machine import rates
 from benchmarks.plan import Planned, check, plan
-from benchmarks.plots import draw_all
+from benchmarks.plots import plot_all
 from benchmarks.results import read_results, write_csv
 from benchmarks.suites import Refused, measure
 from benchmarks.worker_pool import Limits, WorkerPool
@@ -102,7 +102,7 @@ def run(config: dict[str, Any], folder: Path, go_on: bool = False) -> dict[str, 
     write_json(folder / "results.json", results)
     write_csv(folder / "results.csv", results)
     (folder / "tables.md").write_text(markdown(results), encoding="utf-8")
-    display.conclude(results, folder, draw_all(results, folder))
+    display.conclude(results, folder, plot_all(results, folder))
     return results
 
 

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def isolated(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run `function` in a thread of its own, outside the modes of the caller, and return its result.
 
     Torch keeps autocast, inference mode, fake tensors, tracing and the like per thread. The modes of torch.export
@@ -37,7 +37,7 @@ def _keep_absent_gpu() -> None:
     """Register torch's stand-in for an absent GPU from a thread that never ends.
 
     In CUDA builds of torch 2.11, the stand-in belongs to the first thread that traces on a machine without a GPU, but
-    every thread reads it. The process crashes once that thread has ended, as the threads of `apart` do.
+    every thread reads it. The process crashes once that thread has ended, as the threads of `isolated` do.
     """
     if torch.version.cuda is None or torch.cuda.is_available():
         return

@@ -99,7 +99,7 @@ def _path(kind: str, key: Mapping[str, Any]) -> Path:
 
 
 @cache
-def surroundings(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """Return what stored results depend on besides the kernel: GPU, driver, versions and source of this package."""
     return {
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter",

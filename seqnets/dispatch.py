@@ -2,7 +2,7 @@
 
 The backend is requested by, in order of precedence: the layer's ``backend=``, `use_backend`, the environment variable
 ``SEQNETS_BACKEND``. The default is ``auto``. It takes the first of `BACKENDS` that can serve the call, but skips those
-that run only on request (``only_if_asked``). Where two backends compete on the CPU, it takes the faster one (`race`). A
+that run only on request (``only_if_asked``). Where two backends compete on the CPU, it takes the faster one (`autoselect`). A
 backend that is requested by name either serves the call or raises an error with its reason.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from seqnets.backends import BACKENDS, Backend, race
+from seqnets.backends import BACKENDS, Backend, autoselect
 from seqnets.errors import BackendError
 from seqnets.overrides import override
 from seqnets.recurrence import Problem, Result
@@ -93,7 +93,7 @@ def why_not(backend: Backend, problem: Problem, auto: bool) -> str | None:
 def why_passed_over(backend: Backend, problem: Problem) -> str | None:
     """Return why ``auto`` should not take the backend even if it can serve, as a clause, or None."""
     only_if_asked = getattr(backend, "only_if_asked", None)
-    return (only_if_asked(problem) if only_if_asked else None) or race.why_slower(backend, problem)
+    return (only_if_asked(problem) if only_if_asked else None) or autoselect.why_slower(backend, problem)
 
 
 def dispatch(problem: Problem, backend: str | None = None) -> Result:

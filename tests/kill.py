@@ -18,7 +18,7 @@ import torch
 
 from seqnets.progress import Progress
 from seqnets.training.run_folder import finished
-from tests.data.made import parquet_folder
+from tests.data.synthetic import parquet_folder
 from tests.training.helpers import assert_same, command
 
 SIGNALS = {number.name: number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}

@@ -110,7 +110,7 @@ def _prove(options: argparse.Namespace, command: list[str]) -> int:
         gpu.refuse(options.jobs)
         if (why := why_no_cache()) is not None:
             raise BackendError(f"nothing can be proven: {why}")
-    here = gpu.surroundings()
+    here = gpu.environment()
     if options.commit and here["commit"] is not None:
         raise BackendError(f"--commit is for a copy without its .git; this is a clone at {here['commit']}")
     here["commit"] = here["commit"] or options.commit

@@ -48,10 +48,10 @@ def refuse(jobs: int) -> None:
         )
 
 
-def surroundings() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
     """Return the GPU, the versions and the source in JSON types. With the stub installed, the GPU is the stub."""
     properties = torch.cuda.get_device_properties(0)
-    known = store.surroundings(torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
+    known = store.environment(torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
     free, total = torch.cuda.mem_get_info()
     return {
         "gpu": properties.name,

@@ -28,10 +28,10 @@ class Record:
         DataError: The folder cannot be written, or holds something that is no proof, or a proof of something else.
     """
 
-    def __init__(self, folder: Path, surroundings: dict[str, Any], rehearsed: bool) -> None:
+    def __init__(self, folder: Path, environment: dict[str, Any], rehearsed: bool) -> None:
         self.path = folder / NAME
         self.results: dict[str, Any] = {
-            "format": FORMAT, "rehearsed": rehearsed, **surroundings, "runs": [], "items": [], "not_reached": [], "tests": None,
+            "format": FORMAT, "rehearsed": rehearsed, **environment, "runs": [], "items": [], "not_reached": [], "tests": None,
         }  # fmt: skip
         if folder.is_file():
             raise DataError(f"{folder} is a file, and --output must be a folder")

@@ -19,7 +19,7 @@ from seqnets.kernels.availability import CHECK
 from seqnets.kernels.cpp.library import Library, library
 from seqnets.kernels.cpp.operator import layer, layer_backward, run_steps
 from seqnets.kernels.cpp.printed import printed
-from seqnets.kernels.isolation import apart
+from seqnets.kernels.isolation import isolated
 from seqnets.once import once
 from seqnets.tolerance import Error, verdict
 
@@ -42,7 +42,7 @@ def why_disagrees(cell: Cell, dtype: torch.dtype) -> str | None:
     known = store.read("check", key, store.verdict)
     if known is None:
         try:
-            known = {"why": apart(_judge, cell, dtype)}
+            known = {"why": isolated(_judge, cell, dtype)}
         except Exception as error:  # log it in full, and let another backend serve
             log.warning("The compiled kernels of %r failed on their first use.", cell.name, exc_info=True)
             return f"on first use its kernels failed ({type(error).__name__}: {error}); the log has the traceback"

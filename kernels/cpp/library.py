@@ -14,7 +14,7 @@ from seqnets.kernels.cpp import build
 from seqnets.kernels.cpp.build import CompilationError, compiled
 from seqnets.kernels.cpp.openmp import runtime
 from seqnets.kernels.cpp.printed import Printed, printed
-from seqnets.kernels.isolation import apart
+from seqnets.kernels.isolation import isolated
 from seqnets.once import once
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def loaded(cell: Cell, dtype: torch.dtype) -> Library:
 
 @once
 def _library(cell: Cell, dtype: torch.dtype) -> Library | str:
-    return apart(_make, cell, dtype)
+    return isolated(_make, cell, dtype)
 
 
 def _make(cell: Cell, dtype: torch.dtype) -> Library | str:

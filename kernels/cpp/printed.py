@@ -15,7 +15,7 @@ import seqnets.cells
 from seqnets.cells import CELLS, Cell
 from seqnets.kernels import store
 from seqnets.kernels.cpp.build import own_folder
-from seqnets.kernels.isolation import apart
+from seqnets.kernels.isolation import isolated
 from seqnets.once import once
 
 
@@ -35,11 +35,11 @@ def printed(cell: Cell) -> Printed:
         CellError: The C++ cannot be generated; see `trace`.
     """
     if cell not in CELLS.values() or own_folder() is None:  # it is code, so it is only kept where libraries are
-        return apart(_print, cell)
-    key = {**store.surroundings(torch.device("cpu")), "cell": cell.name, "cells": _source_of_cells()}
+        return isolated(_print, cell)
+    key = {**store.environment(torch.device("cpu")), "cell": cell.name, "cells": _source_of_cells()}
     known = store.read("printed", key, lambda value: Printed(**value | {"differs": tuple(value["differs"])}))
     if known is None:
-        known = apart(_print, cell)
+        known = isolated(_print, cell)
         store.write("printed", key, known._asdict())
     return known
 

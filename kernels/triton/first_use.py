@@ -14,7 +14,7 @@ from seqnets.cells.cell import find_cell
 from seqnets.errors import BackendError
 from seqnets.kernels import store
 from seqnets.kernels.availability import CHECK
-from seqnets.kernels.isolation import apart
+from seqnets.kernels.isolation import isolated
 from seqnets.kernels.triton.agreement import worst_error
 from seqnets.kernels.triton.module import generate
 from seqnets.kernels.triton.planning.plan import Plan
@@ -48,13 +48,13 @@ def why_disagrees(variant: Variant, device: torch.device, plans: tuple[Plan, ...
 @once
 def find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
     """Return what `why_disagrees` returns, or raise `_OutOfMemory` if the check could not be done."""
-    return apart(_find_verdict, variant, device, plans)
+    return isolated(_find_verdict, variant, device, plans)
 
 
 def _find_verdict(variant: Variant, device: torch.device, plans: tuple[Plan, ...]) -> str | None:
     cell = find_cell(variant.cell)
     key = {
-        **store.surroundings(device),
+        **store.environment(device),
         **variant._asdict(),
         "dtype": str(variant.dtype),
         "plans": [plan._asdict() for plan in plans],

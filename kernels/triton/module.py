@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from seqnets.cells import Cell
 from seqnets.kernels.ir.tracing import trace
-from seqnets.kernels.isolation import apart
+from seqnets.kernels.isolation import isolated
 from seqnets.kernels.triton.codegen import print_module
 from seqnets.once import once
 
@@ -50,7 +50,7 @@ def generate(cell: Cell) -> Generated:
         CellError: they cannot be generated; see `trace`.
     """
     numbers = cell.numbers_from_outside()
-    graphs = apart(trace, cell)
+    graphs = isolated(trace, cell)
     source = print_module(cell, graphs)
     digest = hashlib.sha256(source.encode()).hexdigest()
     module = _load(

@@ -55,10 +55,10 @@ class AttentionMaps(Callback):
             written = [_shown(piece) for piece in data.encoder.pieces(ids[0])]
             maps.append((read, [*written, "end"][: len(weights)], weights[: len(written) + 1]))
         pl_module.train(training)
-        draw(maps, self.picture)
+        plot_maps(maps, self.picture)
 
 
-def draw(maps: Sequence[tuple[list[str], list[str], torch.Tensor]], picture: Path) -> None:
+def plot_maps(maps: Sequence[tuple[list[str], list[str], torch.Tensor]], picture: Path) -> None:
     """Plot a panel for each map, and write the picture as a PNG.
 
     Args:

@@ -41,11 +41,11 @@ class ForecastPlot(Callback):
             rmse = figures["test/rmse" if name == "model" else f"test/rmse_{name}"]
             drawn[f"{name}, RMSE {float(rmse):.1f}"] = data.encoder.unscale(values[:, -1].cpu())
         picture = self.folder / "forecast.png"
-        draw_forecasts(data.times, data.values, data.bounds, drawn, picture, data.horizon, data.season)
+        plot_forecasts(data.times, data.values, data.bounds, drawn, picture, data.horizon, data.season)
         log.info("drew forecast.png")
 
 
-def draw_forecasts(
+def plot_forecasts(
     times: Sequence[str],
     values: Tensor,
     bounds: Mapping[str, tuple[int, int]],
@@ -72,11 +72,11 @@ def draw_forecasts(
     end.plot(
         x[first:], values[first:], color=SERIES, linewidth=1.6, marker="o", markersize=3, label="measured", zorder=2
     )
-    for (label, forecast), colour in zip(forecasts.items(), (MODEL, *RIVALS), strict=True):
+    for (label, forecast), color in zip(forecasts.items(), (MODEL, *RIVALS), strict=True):
         style = (
-            {"linewidth": 2.0, "zorder": 3} if colour == MODEL else {"linewidth": 1.1, "linestyle": "--", "zorder": 1}
+            {"linewidth": 2.0, "zorder": 3} if color == MODEL else {"linewidth": 1.1, "linestyle": "--", "zorder": 1}
         )
-        end.plot(x[len(x) - len(forecast) :], forecast, color=colour, label=label, **style)
+        end.plot(x[len(x) - len(forecast) :], forecast, color=color, label=label, **style)
     end.axvline(x[test], color="0.6", linewidth=0.8, linestyle=":")
     ahead = "one step" if horizon == 1 else f"{horizon} steps"
     end.set_title(f"the test period, forecast {ahead} ahead", loc="left", fontsize=11)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seqnets import Recurrent, use_backend
 from seqnets.analysis.jobs import Job
-from seqnets.analysis.style import colour, new_figure, plain
+from seqnets.analysis.style import color, new_figure, plain
 from seqnets.errors import ConfigError
 from seqnets.models.states import as_tuple
 
@@ -162,9 +162,9 @@ class GradientFlowOfCells:
                 cell, clipped = job.setting("model.cell.name"), job.setting("trainer.gradient_clip_val") is not None
                 table = pd.read_csv(job.folder / FILE)
                 if not clipped:  # before training, clipping makes no difference
-                    _draw_norms(line[0], table[table["when"] == BEFORE], colour(cell), cell)
-                _draw_norms(line[1], table[table["when"] == AFTER], colour(cell), None, "-" if clipped else ":")
-                _draw_loss(line[2], job, colour(cell), "-" if clipped else ":")
+                    _draw_norms(line[0], table[table["when"] == BEFORE], color(cell), cell)
+                _draw_norms(line[1], table[table["when"] == AFTER], color(cell), None, "-" if clipped else ":")
+                _draw_loss(line[2], job, color(cell), "-" if clipped else ":")
                 if not math.isfinite(job.result["metrics"]["test/loss"]):
                     lost.append(f"{cell}, {'clipped' if clipped else 'not clipped'}: no number any more")
             line[2].set_xlabel("\n".join(["training step", *lost]))
@@ -192,7 +192,7 @@ def _draw_run(table: pd.DataFrame, file: Path) -> None:
     axes = picture.subplots()
     for when, style in ((BEFORE, ":"), (AFTER, "-")):
         for number, (state, of) in enumerate(table[table["when"] == when].groupby("state", sort=False)):
-            _draw_norms(axes, of, colour("", number), f"{state}, {when}", style)
+            _draw_norms(axes, of, color("", number), f"{state}, {when}", style)
     axes.set(yscale="log", xlabel="time step t", ylabel="‖∂loss / ∂state_t‖")
     axes.legend(frameon=False, fontsize=9)
     plain(axes)

@@ -155,7 +155,7 @@ def watch(task: Any, encoder: Any, given: str) -> tuple[dict[str, list[str]], li
     return labels, [inside for layer in found.values() for inside in layer]
 
 
-def draw_inside(labels: Mapping[str, Sequence[str]], inside: Sequence[Inside], title: str, file: Path) -> None:
+def plot_inside(labels: Mapping[str, Sequence[str]], inside: Sequence[Inside], title: str, file: Path) -> None:
     """Plot the gates of each layer and direction, as means over units, above its output, unit by unit, as a PNG.
 
     Steps without a label, such as padding, are left out. For values with a sign, such as those of a candidate, the root

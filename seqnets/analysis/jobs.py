@@ -40,7 +40,7 @@ class Job:
         """Return a setting of its configuration, by the dotted name that overrides it."""
         return reduce(lambda node, part: node[part], key.split("."), self.config)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return test metrics, number of parameters and seconds per epoch, by name."""
         metrics = self.result["metrics"].items()
         tests = {name: math.nan if value is None else value for name, value in metrics if name.startswith("test/")}

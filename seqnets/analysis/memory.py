@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqnets.analysis.jobs import Job
-from seqnets.analysis.style import colour, new_figure, plain
+from seqnets.analysis.style import color, new_figure, plain
 
 
 class SolvedLengths:
@@ -35,7 +35,7 @@ class SolvedLengths:
         axes = picture.subplots()
         for number, (name, of) in enumerate(points.items()):
             lengths = sorted(of)
-            paint = colour(name, number)
+            paint = color(name, number)
             axes.plot(
                 lengths, [statistics.fmean(of[t]) for t in lengths], color=paint, linewidth=1.8, label=name, zorder=3
             )

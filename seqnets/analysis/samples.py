@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from seqnets.errors import ConfigError
-from seqnets.tasks.drawing import check_drawing
+from seqnets.tasks.sampling import check_sampling
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Samples(Callback):
             ConfigError: If the prompt cannot be encoded, or a number is out of range.
         """
         try:
-            check_drawing(self.length, self.temperature, self.seed)
+            check_sampling(self.length, self.temperature, self.seed)
             data.encoder.encode([self.prompt])
         except ValueError as error:
             raise ConfigError(f"callbacks.samples: {error}") from error

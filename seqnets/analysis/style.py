@@ -7,7 +7,7 @@ CELLS = {"rnn_tanh": "#9a6fb0", "rnn_relu": "#c2504f", "gru": "#3a8f7b", "lstm":
 OTHERS = ("#d9822b", "#6b6b6b", "#b59f3b", "#7f4f2a")
 
 
-def colour(name: str, number: int = 0) -> str:
+def color(name: str, number: int = 0) -> str:
     """Return the color of a cell by its name, and that of anything else by its number."""
     return CELLS.get(name, OTHERS[number % len(OTHERS)])
 

@@ -7,11 +7,11 @@ from seqnets.data.encoders import Encoder, encoder_from_dict
 from seqnets.data.images import ImageEncoder
 from seqnets.data.imdb import IMDB
 from seqnets.data.loader import ResumableLoader
-from seqnets.data.made import AddingProblem, CopyMemory
 from seqnets.data.mnist import MNIST, ScikitDigits
 from seqnets.data.multi30k import Multi30k
 from seqnets.data.sentences import SentenceEncoder
 from seqnets.data.series import Series
+from seqnets.data.synthetic import AddingProblem, CopyMemory
 from seqnets.data.text import TextEncoder
 
 __all__ = [

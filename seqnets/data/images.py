@@ -39,12 +39,12 @@ class ImageEncoder:
 
         try:
             with Image.open(path) as image:
-                grey = image.convert("L").resize((self.size, self.size))
+                gray = image.convert("L").resize((self.size, self.size))
         except FileNotFoundError as error:
             raise ValueError(f"there is no file {path}: give the name of an image file") from error
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"{path} is no image that can be read: {error}") from error
-        pixels = torch.from_numpy(np.array(grey, dtype=np.float32)) / 255
+        pixels = torch.from_numpy(np.array(gray, dtype=np.float32)) / 255
         border = torch.cat([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         return 1 - pixels if border.median() > 0.5 else pixels
 

@@ -18,8 +18,8 @@ import torch
 
 from seqnets.cells import CELLS
 from seqnets.doctor.checks import CPP, Case, Check, check
+from seqnets.doctor.environment import environment, where_it_ran
 from seqnets.doctor.preparation import absent_kernels, seconds_of
-from seqnets.doctor.surroundings import surroundings, where_it_ran
 from seqnets.interrupts import interruptible
 from seqnets.kernels.arguments import DTYPES, cell, positive
 from seqnets.kernels.availability import CHECK, interpreted, triton_version
@@ -54,7 +54,7 @@ def _main(arguments: list[str] | None) -> int:
     if not gpu and not interpreted() and triton_version() is not None:
         return _in_interpreter(arguments)
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
-    here, where = surroundings(device), where_it_ran(device)
+    here, where = environment(device), where_it_ran(device)
     os.environ[CHECK] = "0"  # the doctor does these checks itself
     # numpy warns about values that are masked or that saturate later
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton.runtime.interpreter")

@@ -5,10 +5,17 @@ from seqnets.tasks.forecasting import Forecasting
 from seqnets.tasks.language_modelling import LanguageModelling
 from seqnets.tasks.memory import Recall, Regression
 from seqnets.tasks.polyphony import Polyphony
-from seqnets.tasks.task import Answer, Task
+from seqnets.tasks.task import Prediction, Task
 from seqnets.tasks.translation import Translation
 
 __all__ = [
-    "Answer", "Classification", "Forecasting", "LanguageModelling", "Polyphony", "Recall", "Regression", "Task",
+    "Classification",
+    "Forecasting",
+    "LanguageModelling",
+    "Polyphony",
+    "Prediction",
+    "Recall",
+    "Regression",
+    "Task",
     "Translation",
 ]  # fmt: skip

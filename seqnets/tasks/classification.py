@@ -12,8 +12,8 @@ from torchmetrics import Accuracy, Metric
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
-from seqnets.tasks.figures import Mean
-from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
+from seqnets.tasks.metrics import Mean
+from seqnets.tasks.task import MakesOptimizer, MakesScheduler, Prediction, Task
 
 
 class Classification(Task):
@@ -38,7 +38,7 @@ class Classification(Task):
         self.num_classes = num_classes
         self.binary = num_classes == 2
 
-    def figures(self) -> dict[str, Metric]:
+    def metrics(self) -> dict[str, Metric]:
         kind: dict[str, Any] = (
             {"task": "binary"} if self.binary else {"task": "multiclass", "num_classes": self.num_classes}
         )
@@ -53,9 +53,9 @@ class Classification(Task):
             return F.binary_cross_entropy_with_logits(logits, batch.targets.float()), logits
         return F.cross_entropy(logits, batch.targets), logits
 
-    def update(self, figures: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
-        super().update(figures, loss, found, batch)
-        figures["accuracy"].update(self._predicted(found), batch.targets)
+    def update(self, metrics: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
+        super().update(metrics, loss, found, batch)
+        metrics["accuracy"].update(self._predicted(found), batch.targets)
 
     def of_step(self, loss: Tensor, found: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {"loss": loss, "accuracy": (self._predicted(found) == batch.targets).float().mean()}
@@ -86,12 +86,12 @@ class Classification(Task):
         windows = [labels[start:stop] for start, stop in front.windows(len(labels))]
         return {"": [" ".join(word for word in window if word) for window in windows]}
 
-    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
+    def predict(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Prediction]:
         rows = torch.cat([self.probabilities(inputs) for inputs in encoder.encode(list(given)).split(64)])
         width = max(map(len, labels))
-        answers = []
+        predictions = []
         for one, row in zip(given, rows, strict=True):
             probability, label = float(row.max()), labels[int(row.argmax())]
             fields = {"label": label, "probability": round(probability, 6), "text": one}
-            answers.append(Answer(f"{label:{width}}  {probability:.4f}  {one}", fields))
-        return answers
+            predictions.append(Prediction(f"{label:{width}}  {probability:.4f}  {one}", fields))
+        return predictions

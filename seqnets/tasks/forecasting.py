@@ -13,8 +13,8 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 from seqnets.tasks.baselines import Forecast, autoregression, persistence, seasonal
-from seqnets.tasks.figures import Mean
-from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
+from seqnets.tasks.metrics import Mean
+from seqnets.tasks.task import MakesOptimizer, MakesScheduler, Prediction, Task
 
 
 class Forecasting(Task):
@@ -43,7 +43,7 @@ class Forecasting(Task):
         super().__init__(model, optimizer, scheduler, on_nonfinite)
         self.order = order
 
-    def figures(self) -> dict[str, Metric]:
+    def metrics(self) -> dict[str, Metric]:
         return {"loss": Mean(), "rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -57,11 +57,11 @@ class Forecasting(Task):
             )
         return F.mse_loss(forecast, batch.targets.float()), forecast.detach()
 
-    def update(self, figures: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
-        super().update(figures, loss, found, batch)
+    def update(self, metrics: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
+        super().update(metrics, loss, found, batch)
         std = self.trainer.datamodule.encoder.std  # type: ignore[attr-defined]
         for name in ("rmse", "mae"):
-            figures[name].update(found * std, batch.targets * std)
+            metrics[name].update(found * std, batch.targets * std)
 
     def baselines(self, data: Any) -> dict[str, Forecast]:
         """Return the baselines by name, for windows of `Series` in scaled units."""
@@ -87,7 +87,7 @@ class Forecasting(Task):
         self._of_rivals = {
             f"{figure}_{name}": metric.to(self.device)
             for name in self._rivals
-            for figure, metric in self.figures().items()
+            for figure, metric in self.metrics().items()
             if figure != "loss"
         }
 
@@ -114,7 +114,7 @@ class Forecasting(Task):
             values = torch.cat([values, following.unsqueeze(-1)], dim=1)
         return values[:, windows.shape[1] :][:, :length].squeeze(-1)
 
-    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
+    def predict(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Prediction]:
         """Forecast the values after each line of numbers.
 
         The option ``length`` is the number of values; None for as many as the model forecasts at once.
@@ -127,7 +127,7 @@ class Forecasting(Task):
             raise ValueError(f"length is {length}, but must be 1 at least")
         windows = encoder.encode(list(given))
         rows = encoder.unscale(self.forecast(windows, self(windows).shape[1] if length is None else length))
-        answers = []
+        predictions = []
         for line, row in zip(given, rows.tolist(), strict=True):
-            answers.append(Answer(" ".join(f"{value:.1f}" for value in row), {"forecast": row, "given": line}))
-        return answers
+            predictions.append(Prediction(" ".join(f"{value:.1f}" for value in row), {"forecast": row, "given": line}))
+        return predictions

@@ -17,9 +17,9 @@ from torchmetrics import Metric
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
 from seqnets.models.language_model import Modelled, State
-from seqnets.tasks.drawing import COOLEST, check_drawing
-from seqnets.tasks.figures import Bits, Mean, Perplexity
-from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
+from seqnets.tasks.metrics import Bits, Mean, Perplexity
+from seqnets.tasks.sampling import COOLEST, check_sampling
+from seqnets.tasks.task import MakesOptimizer, MakesScheduler, Prediction, Task
 
 FIGURES: dict[str, type[Mean]] = {"perplexity": Perplexity, "bits_per_character": Bits}
 
@@ -76,7 +76,7 @@ class LanguageModelling(Task):
         self.activation_penalty, self.slowness_penalty = activation_penalty, slowness_penalty
         self._carried: dict[str, tuple[int, State]] = {}  # part -> epoch of the state, and the state
 
-    def figures(self) -> dict[str, Metric]:
+    def metrics(self) -> dict[str, Metric]:
         return {"loss": Mean(), self.figure: FIGURES[self.figure]()}
 
     def loss(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
@@ -85,16 +85,16 @@ class LanguageModelling(Task):
         found: Modelled = self.model(batch.inputs, state if at == epoch else None)
         self._carried[part] = epoch, tuple(tuple(s.detach() for s in layer) for layer in found.state)
         plain = F.cross_entropy(found.logits.flatten(0, 1).float(), batch.targets.flatten())
-        minimised = plain
+        minimized = plain
         if part == "fit" and self.activation_penalty:
-            minimised = minimised + self.activation_penalty * found.dropped.pow(2).mean()
+            minimized = minimized + self.activation_penalty * found.dropped.pow(2).mean()
         if part == "fit" and self.slowness_penalty and len(found.outputs) > 1:
-            minimised = minimised + self.slowness_penalty * found.outputs.diff(dim=0).pow(2).mean()
+            minimized = minimized + self.slowness_penalty * found.outputs.diff(dim=0).pow(2).mean()
         self._chunk = batch.inputs.shape[1]
-        return minimised, plain.detach()
+        return minimized, plain.detach()
 
-    def update(self, figures: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
-        for metric in figures.values():
+    def update(self, metrics: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
+        for metric in metrics.values():
             metric.update(found, weight=batch.targets.numel())
 
     def of_step(self, loss: Tensor, found: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -154,12 +154,12 @@ class LanguageModelling(Task):
         prompt = encoder.encode([text])[0].to(self.device)
         return encoder.decode([*prompt.tolist(), *self.generate(prompt, length, temperature, generator).tolist()])
 
-    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
+    def predict(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Prediction]:
         length, temperature, seed = options.get("length", 200), options.get("temperature", 1.0), options.get("seed", 0)
-        check_drawing(length, temperature, seed)
+        check_sampling(length, temperature, seed)
         generator = torch.Generator().manual_seed(seed)
-        answers = []
+        predictions = []
         for text in given:
             whole = self.go_on(encoder, text, length, temperature, generator)
-            answers.append(Answer(whole, {"text": text, "continued": whole}))
-        return answers
+            predictions.append(Prediction(whole, {"text": text, "continued": whole}))
+        return predictions

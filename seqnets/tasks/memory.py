@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
-from seqnets.tasks.figures import Mean
+from seqnets.tasks.metrics import Mean
 from seqnets.tasks.task import Task
 
 
@@ -35,16 +35,16 @@ class Recall(Task):
     The accuracy is that of the steps whose target is not blank (0). The arguments are those of `Task`.
     """
 
-    def figures(self) -> dict[str, Metric]:
+    def metrics(self) -> dict[str, Metric]:
         return {"loss": Mean(), "accuracy": Mean()}
 
     def loss(self, batch: Batch, part: str) -> tuple[Tensor, Tensor]:
         logits = self.model(batch.inputs).float()
         return F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()), logits.detach()
 
-    def update(self, figures: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
-        super().update(figures, loss, found, batch)
-        figures["accuracy"].update(_recalled(found, batch.targets))
+    def update(self, metrics: Any, loss: Tensor, found: Tensor, batch: Batch) -> None:
+        super().update(metrics, loss, found, batch)
+        metrics["accuracy"].update(_recalled(found, batch.targets))
 
     def of_step(self, loss: Tensor, found: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {"loss": loss, "accuracy": _recalled(found, batch.targets).mean()}

@@ -17,9 +17,9 @@ from seqnets.errors import ConfigError
 from seqnets.layers import Recurrent
 from seqnets.optional import needed
 from seqnets.recurrence import active_steps
-from seqnets.tasks.drawing import COOLEST, check_drawing
-from seqnets.tasks.figures import Mean
-from seqnets.tasks.task import Answer, Task
+from seqnets.tasks.metrics import Mean
+from seqnets.tasks.sampling import COOLEST, check_sampling
+from seqnets.tasks.task import Prediction, Task
 
 LENGTH = 64  # the default number of steps of a composition
 
@@ -44,7 +44,7 @@ class Polyphony(Task):
         "seed": "of the notes drawn",
     }
 
-    def figures(self) -> dict[str, Metric]:
+    def metrics(self) -> dict[str, Metric]:
         return {"loss": Mean(), "accuracy": Mean()}
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -62,10 +62,10 @@ class Polyphony(Task):
         logits, notes = logits.flatten(0, -2), notes.flatten(0, -2)
         return F.binary_cross_entropy_with_logits(logits, notes, reduction="sum") / len(notes), (logits.detach(), notes)
 
-    def update(self, figures: Any, loss: Tensor, found: tuple[Tensor, Tensor], batch: Batch) -> None:
-        figures["loss"].update(loss.detach(), weight=len(found[1]))
+    def update(self, metrics: Any, loss: Tensor, found: tuple[Tensor, Tensor], batch: Batch) -> None:
+        metrics["loss"].update(loss.detach(), weight=len(found[1]))
         hits, of = _hits(*found)
-        figures["accuracy"].update(hits / of.clamp(min=1), weight=of)
+        metrics["accuracy"].update(hits / of.clamp(min=1), weight=of)
 
     def of_step(self, loss: Tensor, found: tuple[Tensor, Tensor], batch: Batch) -> dict[str, Tensor]:
         hits, of = _hits(*found)
@@ -103,7 +103,7 @@ class Polyphony(Task):
         self.model(roll.float().unsqueeze(0).to(self.device))
         return {"": [str(t) for t in range(1, len(roll) + 1)]}
 
-    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
+    def predict(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Prediction]:
         """Write a MIDI file for each name given. With several names, each gets another piece of the same seed.
 
         Raises:
@@ -112,7 +112,7 @@ class Polyphony(Task):
         """
         length, temperature = options.get("length", LENGTH), options.get("temperature", 1.0)
         seed = options.get("seed", 0)
-        check_drawing(length, temperature, seed)
+        check_sampling(length, temperature, seed)
         needed("mido", "writing a MIDI file")
         for name in given:
             if (file := Path(name)).suffix.lower() not in (".mid", ".midi"):
@@ -124,7 +124,7 @@ class Polyphony(Task):
         if len(set(given)) < len(given):
             raise ValueError("a name is given twice: give each file a name of its own")
         generator = torch.Generator().manual_seed(seed)
-        answers = []
+        predictions = []
         for name in given:
             roll = self.compose(length, temperature, generator)
             try:
@@ -133,8 +133,8 @@ class Polyphony(Task):
                 raise ValueError(f"{name} cannot be written: {error.strerror}") from error
             fields = {"file": name, "steps": length, "notes": notes, "temperature": temperature, "seed": seed}
             line = f"wrote {name}: {length} quarters, {notes} notes, temperature {temperature:g}, seed {seed}"
-            answers.append(Answer(line, fields))
-        return answers
+            predictions.append(Prediction(line, fields))
+        return predictions
 
 
 def _hits(logits: Tensor, notes: Tensor) -> tuple[Tensor, Tensor]:

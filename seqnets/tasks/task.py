@@ -15,7 +15,7 @@ from torchmetrics import Metric
 
 from seqnets.data.batch import Batch
 from seqnets.errors import ConfigError
-from seqnets.tasks.figures import Mean
+from seqnets.tasks.metrics import Mean
 from seqnets.tasks.position import in_flight, saves_mid_epoch
 
 PARTS = {"fit": "train", "val": "val", "test": "test"}  # "train" cannot be a key: it is a method of every module
@@ -26,7 +26,7 @@ MakesOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 MakesScheduler = Callable[..., torch.optim.lr_scheduler.LRScheduler]
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """Holds what a trained model predicts for one input.
 
     Attributes:
@@ -52,12 +52,12 @@ class Task(LightningModule):
     Raises:
         ConfigError: If `on_nonfinite` is none of these.
 
-    For each metric of `figures`, the means over an epoch are logged as ``train/<metric>``, ``val/<metric>`` and
+    For each metric of `metrics`, the means over an epoch are logged as ``train/<metric>``, ``val/<metric>`` and
     ``test/<metric>``. Those that `of_step` returns for one batch are logged as ``train/<metric>_step`` every
     ``log_every_n_steps``.
     """
 
-    options: ClassVar[Mapping[str, str]] = {}  # the options of `answer`: name -> what it does
+    options: ClassVar[Mapping[str, str]] = {}  # the options of `predict`: name -> what it does
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Task(LightningModule):
 
     # ---- for subclasses to define
 
-    def figures(self) -> dict[str, Metric]:
+    def metrics(self) -> dict[str, Metric]:
         """Return new metrics by name, which `update` updates."""
         return {"loss": Mean()}
 
@@ -88,13 +88,13 @@ class Task(LightningModule):
         """
         raise NotImplementedError
 
-    def update(self, figures: Any, loss: Tensor, found: Any, batch: Batch) -> None:
-        figures["loss"].update(loss.detach(), weight=len(batch.targets))
+    def update(self, metrics: Any, loss: Tensor, found: Any, batch: Batch) -> None:
+        metrics["loss"].update(loss.detach(), weight=len(batch.targets))
 
     def of_step(self, loss: Tensor, found: Any, batch: Batch) -> dict[str, Tensor]:
         return {"loss": loss}
 
-    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
+    def predict(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Prediction]:
         """Return the predictions for `given`, which `predict.py` prints.
 
         Raises:
@@ -134,12 +134,12 @@ class Task(LightningModule):
 
     def setup(self, stage: str) -> None:
         if not hasattr(self, "means"):
-            self.means = nn.ModuleDict({part: nn.ModuleDict(self.figures()) for part in PARTS}).to(self.device)
+            self.means = nn.ModuleDict({part: nn.ModuleDict(self.metrics()) for part in PARTS}).to(self.device)
 
     @property
     def logged(self) -> list[str]:
         """Return the names of all means."""
-        return [f"{part}/{name}" for part in PARTS.values() for name in self.figures()]
+        return [f"{part}/{name}" for part in PARTS.values() for name in self.metrics()]
 
     def on_train_start(self) -> None:
         self._logged_epoch = -1

@@ -17,8 +17,8 @@ from seqnets.data.sentences import END, PAD, START
 from seqnets.errors import ConfigError
 from seqnets.optional import needed
 from seqnets.tasks.beam_search import beam_search
-from seqnets.tasks.figures import Mean, Perplexity
-from seqnets.tasks.task import Answer, MakesOptimizer, MakesScheduler, Task
+from seqnets.tasks.metrics import Mean, Perplexity
+from seqnets.tasks.task import MakesOptimizer, MakesScheduler, Prediction, Task
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Translation(Task):
         self.translations: list[Translated] = []
         self.signature = ""
 
-    def figures(self) -> dict[str, Metric]:
+    def metrics(self) -> dict[str, Metric]:
         return {"loss": Mean(), "perplexity": Perplexity()}
 
     @property
@@ -94,10 +94,10 @@ class Translation(Task):
             return entropy, found
         return (1 - self.label_smoothing) * entropy - self.label_smoothing * log_p.mean(), found
 
-    def update(self, figures: Any, loss: Tensor, found: tuple[Tensor, int], batch: Batch) -> None:
+    def update(self, metrics: Any, loss: Tensor, found: tuple[Tensor, int], batch: Batch) -> None:
         entropy, words = found
-        for figure in figures.values():
-            figure.update(entropy, weight=words)
+        for metric in metrics.values():
+            metric.update(entropy, weight=words)
 
     def of_step(self, loss: Tensor, found: tuple[Tensor, int], batch: Batch) -> dict[str, Tensor]:
         return {"loss": found[0]}
@@ -126,16 +126,16 @@ class Translation(Task):
             "decoder": ["<start>", *encoder.pieces(ids[0])][: ids.shape[1]],
         }
 
-    def answer(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Answer]:
+    def predict(self, encoder: Any, labels: Sequence[str], given: Sequence[str], **options: Any) -> list[Prediction]:
         beam = options.get("beam", self.beam)
         _check_beam(beam)
-        answers: list[Answer] = []
+        predictions: list[Prediction] = []
         for inputs in encoder.encode(list(given)).to(self.device).split(64):
             ids, scores = self.translate(inputs, (inputs != PAD).sum(1), beam)
             for translation, score in zip(encoder.decode(ids), scores.tolist(), strict=True):
-                fields = {"translation": translation, "score": round(score, 6), "text": given[len(answers)]}
-                answers.append(Answer(translation, fields))
-        return answers
+                fields = {"translation": translation, "score": round(score, 6), "text": given[len(predictions)]}
+                predictions.append(Prediction(translation, fields))
+        return predictions
 
     def check(self, data: Any) -> None:
         needed("sacrebleu", "BLEU")

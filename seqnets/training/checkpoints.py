@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer import call
 
 import seqnets
-from seqnets.backends import race
+from seqnets.backends import autoselect
 from seqnets.errors import CheckpointError, ConfigError, DivergenceError
 from seqnets.tasks.position import batches_trained, in_flight, validates_next
 from seqnets.training.checkpoint_io import read_checkpoint
@@ -269,4 +269,6 @@ class SelfContained(Callback):
         }
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["seqnets"] = self.content | {"verdicts": race.verdicts()}  # so that a resumed run keeps its backends
+        checkpoint["seqnets"] = self.content | {
+            "verdicts": autoselect.verdicts()
+        }  # so that a resumed run keeps its backends

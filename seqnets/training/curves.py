@@ -51,12 +51,12 @@ def _draw(axes: Axes, table: pd.DataFrame, series: dict[tuple[str, str], str], m
         axes.plot(steps.index, steps, color=TRAIN, alpha=0.2, linewidth=0.8)
         smooth = steps.ewm(halflife=max(1.0, len(steps) / 40)).mean()
         axes.plot(smooth.index, smooth, color=TRAIN, linewidth=1.8, label="train, smoothed")
-    for split, colour, marker in (("train", TRAIN, "o"), ("val", VAL, "s")):
+    for split, color, marker in (("train", TRAIN, "o"), ("val", VAL, "s")):
         epochs = points(split, "_epoch")
         if len(epochs):
             label = "train, mean of the epoch" if split == "train" else "validation"
             axes.plot(
-                epochs.index, epochs, color=colour, marker=marker, markersize=6, label=label, markeredgecolor="white",
+                epochs.index, epochs, color=color, marker=marker, markersize=6, label=label, markeredgecolor="white",
                 linestyle="-" if split == "val" else "none", zorder=3,
             )  # fmt: skip
     test = points("test", "_epoch")

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
 
-from seqnets.backends import race
+from seqnets.backends import autoselect
 from seqnets.tasks import Task
 from seqnets.training.allocator import keep_freed_memory
 from seqnets.training.backend_report import BackendReport
@@ -59,7 +59,7 @@ def _prepare(config: dict[str, Any], folder: Path, ending: Ending) -> dict[str, 
     """Build everything, and raise whatever is wrong, before anything is written."""
     resumed = read_checkpoint(Path(config["ckpt_path"])) if config["ckpt_path"] else None
     if resumed is not None:
-        race.adopt(resumed["seqnets"].get("verdicts", []))
+        autoselect.adopt(resumed["seqnets"].get("verdicts", []))
     data: Any = build(config["data"], "data", LightningDataModule)
     callbacks = {name: build(node, f"callbacks.{name}", Callback) for name, node in config["callbacks"].items()}
     with torch.device("meta"):  # a model that cannot be built is refused before the data are looked for

@@ -18,7 +18,7 @@ def report_sweep(folder: Path, jobs: Sequence[Job]) -> None:
 
     The means are printed with their standard deviations.
     """
-    figures = list(dict.fromkeys(name for job in jobs if job.finished for name in job.figures()))
+    figures = list(dict.fromkeys(name for job in jobs if job.finished for name in job.metrics()))
     _write(folder / "sweep.csv", jobs, figures)
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("", "job", *figures):
@@ -27,7 +27,7 @@ def report_sweep(folder: Path, jobs: Sequence[Job]) -> None:
         if not job.finished:
             table.add_row(job.folder.name, f"{job.name}: {job.result.get('status', 'refused')}")
             continue
-        of = job.figures()
+        of = job.metrics()
         table.add_row(job.folder.name, job.name, *(_formatted(name, of.get(name)) for name in figures))
     console = Console(width=1000)  # long lines are better than cut ones; a table is no wider than it needs
     console.print(table)
@@ -43,7 +43,7 @@ def report_sweep(folder: Path, jobs: Sequence[Job]) -> None:
 
 
 def _spread(group: Sequence[Job], figure: str) -> str:
-    values = [job.figures().get(figure, float("nan")) for job in group]
+    values = [job.metrics().get(figure, float("nan")) for job in group]
     if figure == "parameters":
         return _formatted(figure, values[0])
     return f"{_formatted(figure, float(np.mean(values)))} ({_formatted(figure, float(np.std(values, ddof=1)))})"
@@ -61,7 +61,7 @@ def _write(file: Path, jobs: Sequence[Job], figures: Sequence[str]) -> None:
         writer = csv.writer(stream)
         writer.writerow(["folder", "status", *keys, *figures])
         for job in jobs:
-            of = job.figures() if job.finished else {}
+            of = job.metrics() if job.finished else {}
             own = [job.overrides.get(key, "") for key in keys]
             status = job.result.get("status", "refused")
             writer.writerow([job.folder.name, status, *own, *(of.get(name, "") for name in figures)])

@@ -17,11 +17,11 @@ from lightning.pytorch import LightningDataModule
 from torch import nn
 
 from seqnets import Mask
-from seqnets.backends import race
+from seqnets.backends import autoselect
 from seqnets.cells import get_cell
 from seqnets.data import Encoder, encoder_from_dict
 from seqnets.errors import CheckpointError
-from seqnets.tasks import Answer, Task
+from seqnets.tasks import Prediction, Task
 from seqnets.training.checkpoint_io import read_checkpoint
 from seqnets.training.config import build
 from seqnets.training.resuming import refuse_nonfinite
@@ -52,7 +52,7 @@ class Trained:
     data: dict[str, Any]
 
     @torch.inference_mode()
-    def answer(self, given: Sequence[str], **options: Any) -> list[Answer]:
+    def predict(self, given: Sequence[str], **options: Any) -> list[Prediction]:
         """Return the model's prediction for each input, such as a text or the name of an image file.
 
         Args:
@@ -67,18 +67,18 @@ class Trained:
             raise ValueError(
                 f"{type(self.task).__name__} takes no {', '.join(sorted(unknown))}; its options are: {known}"
             )
-        return self.task.answer(self.encoder, self.labels, given, **options)
+        return self.task.predict(self.encoder, self.labels, given, **options)
 
-    def draw(self, given: str, file: Path) -> None:
+    def plot(self, given: str, file: Path) -> None:
         """Plot the gates and states of all recurrent layers as they read `given`, and write the plot (PNG) to `file`.
 
         Raises:
             ValueError: If `given` cannot be encoded. The message names it.
         """
-        from seqnets.analysis.inside import draw_inside, watch
+        from seqnets.analysis.inside import plot_inside, watch
 
         labels, inside = watch(self.task, self.encoder, given)
-        draw_inside(labels, inside, given if len(given) < 100 else f"{given[:97]}…", file)
+        plot_inside(labels, inside, given if len(given) < 100 else f"{given[:97]}…", file)
 
 
 def load_trained(path: Path, trust_cells: bool = False) -> Trained:
@@ -109,7 +109,7 @@ def load_trained(path: Path, trust_cells: bool = False) -> Trained:
     except (RuntimeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its weights or words do not fit its own configuration: {error}") from error
     refuse_nonfinite(path, task, task.state_dict())
-    race.adopt(content.get("verdicts", []))
+    autoselect.adopt(content.get("verdicts", []))
     return Trained(path, task.eval(), encoder, tuple(content["labels"]), config, content["data"])
 
 

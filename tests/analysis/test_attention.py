@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from seqnets.analysis.attention import _shown, draw
+from seqnets.analysis.attention import _shown, plot_maps
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_picture_is_drawn(count, tmp_path):
     maps = [(["A", "dog", "."], ["Ein", "Hund", ".", "end"][: n + 2], torch.rand(n + 2, 3)) for n in range(count)]
-    draw(maps, tmp_path / "attention.png")
+    plot_maps(maps, tmp_path / "attention.png")
     assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
 
 

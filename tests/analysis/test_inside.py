@@ -5,7 +5,7 @@ import torch
 from matplotlib.image import imread
 
 import seqnets
-from seqnets.analysis.inside import draw_inside, look_inside
+from seqnets.analysis.inside import look_inside, plot_inside
 from seqnets.models import ConvFront
 
 
@@ -77,5 +77,5 @@ def test_windows_of_a_front_are_what_it_sees():
 def test_the_picture_leaves_padding_out(length, tmp_path):
     (inside,) = look_inside(seqnets.GRU(3, 4), "it", torch.randn(length, 1, 3))
     labels = ["", *["$ word"] * (length - 1)]
-    draw_inside({"": labels}, [inside], "a title with $ in it " * 20, tmp_path / "a.png")
+    plot_inside({"": labels}, [inside], "a title with $ in it " * 20, tmp_path / "a.png")
     assert imread(tmp_path / "a.png").std() > 0.01

@@ -177,7 +177,7 @@ def test_a_gpu_that_cannot_prove_anything_is_refused(changed, message, monkeypat
 
 # ---- what is kept and told
 
-SURROUNDINGS = {
+ENVIRONMENT = {
     "gpu": "NVIDIA H100", "capability": "9.0", "multiprocessors": 132, "memory_gib": 80.0, "free_gib": 79.0, "driver": "13000",
     "torch": "2.11.0", "triton": "3.6.0", "cuda": "13.0", "cudnn": 91000, "python": "3.12.1", "platform": "Linux", "cores": 16,
     "seqnets": "0.1.0", "commit": None, "source": "0" * 64,
@@ -211,7 +211,7 @@ def test_the_status_of_an_item(given, expected):
 
 
 def record(folder, **changed):
-    kept = Record(folder, SURROUNDINGS | changed, rehearsed=False)
+    kept = Record(folder, ENVIRONMENT | changed, rehearsed=False)
     if not kept.results["runs"]:
         kept.results["runs"].append(
             {"command": [], "at": "2026-12-01T00:00:00Z", "clocks": None, "minutes": 6, "seconds": 0}

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.cases import LayerCase, TrainCase
 from benchmarks.compare import compare, print_comparison
 from benchmarks.cuda import cudnn_algorithm
-from benchmarks.plots import draw_all
+from benchmarks.plots import plot_all
 from benchmarks.results import figures, read_results, spread, work_of, write_csv
 from benchmarks.tables import tables
 from seqnets.errors import DataError
@@ -100,9 +100,9 @@ def test_tables_say_where_seqnets_is_slower_and_that_a_case_was_refused():
 
 
 def test_pictures_are_drawn_of_what_there_is(tmp_path):
-    assert draw_all(results_of(), tmp_path) == []
+    assert plot_all(results_of(), tmp_path) == []
     both = results_of(measured(CASE, seqnets=[1, 1], torch=[2, 2]), measured(LARGER, seqnets=[4, 4], torch=[5, 5]))
-    drawn = draw_all(both, tmp_path)
+    drawn = plot_all(both, tmp_path)
     assert {path.name for path in drawn} == {"time_against_H.png", "speed_up_train.png"}
     for path in drawn:
         assert path.stat().st_size > 1000 and path.with_suffix(".svg").stat().st_size > 1000

@@ -13,7 +13,7 @@ from seqnets.data import chorales as module
 from seqnets.data.chorales import music21_roll, rolls
 from seqnets.data.hub import Unavailable
 from seqnets.errors import ConfigError, DataError
-from tests.data.made import chorales
+from tests.data.synthetic import chorales
 
 REAL = os.environ.get("SEQNETS_DATA")  # before fixtures hide it
 

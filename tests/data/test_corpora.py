@@ -10,7 +10,7 @@ from seqnets.data import PennTreebank, TinyShakespeare, WikiText2, corpora, enco
 from seqnets.data.streams import Chunks, Streams, eval_streams, train_streams
 from seqnets.data.vocabulary import CharacterEncoder, WordEncoder
 from seqnets.errors import ConfigError, DataError
-from tests.data import made
+from tests.data import synthetic
 
 REAL = os.environ.get("SEQNETS_DATA")  # before the fixture takes it away
 
@@ -81,7 +81,7 @@ def test_characters_and_words_come_back_from_their_ids():
 
 
 def test_a_play_is_split_in_order(tmp_path, monkeypatch):
-    folder = made.play(tmp_path / "play", monkeypatch)
+    folder = synthetic.play(tmp_path / "play", monkeypatch)
     data = TinyShakespeare(folder, vocab_size=10, steps=8, batch_size=4, eval_batch_size=2)
     data.setup()
     text = (folder / "input.txt").read_text()
@@ -117,7 +117,7 @@ def test_blank_lines_of_the_hub_are_lines(monkeypatch, tmp_path):
 
 
 def test_sentences_end_with_their_own_token(tmp_path, monkeypatch):
-    folder = made.sentences(tmp_path / "ptb", monkeypatch)
+    folder = synthetic.sentences(tmp_path / "ptb", monkeypatch)
     data = PennTreebank(folder, vocab_size=7, batch_size=2)
     data.setup()
     assert data.provenance()["rows"] == {"train": 600, "validation": 300, "test": 200}
@@ -152,7 +152,7 @@ def test_what_cannot_work_is_refused(wrong, message):
 
 def test_a_text_of_more_characters_than_the_model_has_is_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="set data.vocab_size=7"):
-        TinyShakespeare(made.play(tmp_path / "play", monkeypatch), vocab_size=5).setup()
+        TinyShakespeare(synthetic.play(tmp_path / "play", monkeypatch), vocab_size=5).setup()
     with pytest.raises(DataError, match="too few for 20 streams"):
         Streams(torch.arange(30), 20)
 

@@ -10,15 +10,14 @@ from lightning.pytorch import LightningModule, Trainer
 
 from seqnets.data import IMDB, Batch, TextEncoder
 from seqnets.errors import ConfigError, DataError
-
-from . import made
+from tests.data import synthetic
 
 SIZES = {"vocab_size": 16, "max_tokens": 8, "batch_size": 8, "eval_batch_size": 16}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return made.parquet_folder(tmp_path / "imdb")
+    return synthetic.parquet_folder(tmp_path / "imdb")
 
 
 def ready(folder, **options):
@@ -35,7 +34,7 @@ def everything(loader):
 
 def test_batches_are_the_encoded_reviews(folder):
     data = ready(folder)
-    texts, labels = made.reviews(20, 1)
+    texts, labels = synthetic.reviews(20, 1)
     inputs, targets = everything(data.test_dataloader())
     expected = torch.column_stack([data.encoder.encode(texts), torch.tensor(labels)])
     assert sorted(torch.column_stack([inputs, targets]).tolist()) == sorted(expected.tolist())
@@ -56,7 +55,7 @@ def test_the_vocabulary_may_be_given(folder):
 
 
 def test_the_vocabulary_is_that_of_the_training_part(folder):
-    texts, _ = made.reviews(40, 0)
+    texts, _ = synthetic.reviews(40, 0)
     assert ready(folder).encoder.words == TextEncoder.fit(texts, 16, 8).words
     data = ready(folder, validation_fraction=0.25, vocab_size=1000)
     assert data.provenance()["rows"] == {"train": 30, "validation": 10, "test": 20}
@@ -99,10 +98,10 @@ def test_what_changes_the_encoding_is_not_taken_from_the_cache(folder, monkeypat
 
 def test_other_reviews_are_not_taken_from_the_cache(folder):
     before = ready(folder).provenance()["fingerprint"]
-    made.parquet(folder / "train.parquet", *made.reviews(40, 9))
+    synthetic.parquet(folder / "train.parquet", *synthetic.reviews(40, 9))
     data = ready(folder)
     assert data.provenance()["fingerprint"] != before
-    expected = data.encoder.encode(made.reviews(20, 1)[0])
+    expected = data.encoder.encode(synthetic.reviews(20, 1)[0])
     assert sorted(everything(data.test_dataloader())[0].tolist()) == sorted(expected.tolist())
 
 
@@ -123,7 +122,7 @@ def test_provenance_is_plain(folder):
 
 
 def test_a_review_without_words_is_named(folder):
-    made.parquet(folder / "test.parquet", ["fine", "<<<>>>"], [1, 0])
+    synthetic.parquet(folder / "test.parquet", ["fine", "<<<>>>"], [1, 0])
     with pytest.raises(DataError, match=r"test split: text 1 \('<<<>>>'\) holds no word"):
         ready(folder)
 

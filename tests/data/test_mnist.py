@@ -11,7 +11,7 @@ from PIL import Image
 from seqnets.data import MNIST, ImageEncoder, ScikitDigits, encoder_from_dict
 from seqnets.data.mnist import FILES
 from seqnets.errors import ConfigError, DataError
-from tests.data.made import mnist
+from tests.data.synthetic import mnist
 
 REAL = os.environ.get("SEQNETS_DATA")  # before fixtures hide it
 

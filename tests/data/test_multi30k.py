@@ -11,7 +11,7 @@ from seqnets.data import Multi30k, SentenceEncoder, encoder_from_dict
 from seqnets.data import multi30k as module
 from seqnets.data.sentences import END, FIRST_SUBWORD, PAD
 from seqnets.errors import ConfigError, DataError
-from tests.data.made import multi30k
+from tests.data.synthetic import multi30k
 
 REAL = os.environ.get("SEQNETS_DATA")  # before fixtures hide it
 

@@ -80,7 +80,7 @@ def run_command(monkeypatch, capsys, *arguments):
 
     monkeypatch.setenv(CHECK, "0")  # as the command does, for itself
     monkeypatch.setattr(command, "check", check)
-    monkeypatch.setattr(command, "surroundings", lambda device: {})
+    monkeypatch.setattr(command, "environment", lambda device: {})
     monkeypatch.setattr(command, "where_it_ran", lambda device: "nowhere")
     monkeypatch.setattr(compiling, "compile_all", lambda requests, done: compiled.extend(requests))
     assert command.main(list(arguments)) == 0

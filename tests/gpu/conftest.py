@@ -78,14 +78,14 @@ def _told(item):
         yield f"{'read from the cache' if cached else 'compiled'}: {kernel}, {count} times"
     if not compiled:
         yield "no kernel was compiled in this test"
-    yield _surroundings()
+    yield _environment()
 
 
-def _surroundings():
+def _environment():
     from seqnets.kernels import store
 
     try:
-        name, known = torch.cuda.get_device_name(), store.surroundings(torch.device("cpu" if STUB else "cuda"))
+        name, known = torch.cuda.get_device_name(), store.environment(torch.device("cpu" if STUB else "cuda"))
     except Exception as error:  # after an error of CUDA nothing answers
         return f"torch {torch.__version__}; the GPU does not answer: {error}"
     return f"{name}, " + ", ".join(f"{what} {known[what]}" for what in ("driver", "cuda", "torch", "triton"))

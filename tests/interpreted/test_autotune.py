@@ -100,10 +100,10 @@ def test_it_holds_for_what_was_measured_and_no_more(monkeypatch):
 def test_it_is_found_again_until_something_changes(monkeypatch):
     default, fast = plans(backward=False)
     keep(fast)
-    known = store.surroundings(CPU)
+    known = store.environment(CPU)
     for what in ("gpu", "cuda", "driver", "torch", "triton", "kernels"):
         for value, expected in (("another", default), (known[what], fast)):
-            monkeypatch.setattr(store, "surroundings", lambda device, now={**known, what: value}: now)
+            monkeypatch.setattr(store, "environment", lambda device, now={**known, what: value}: now)
             tuned.tuned_plan.cache_clear()  # as in another process
             assert plan_now(False) == expected
 

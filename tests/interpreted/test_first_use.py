@@ -96,7 +96,7 @@ def test_verdicts_are_kept_on_disk(checked, tmp_path, monkeypatch):
 
 
 def test_a_cuda_graph_is_captured_only_after_the_check(checked, monkeypatch):
-    monkeypatch.setattr(store, "surroundings", lambda device: {})
+    monkeypatch.setattr(store, "environment", lambda device: {})
     monkeypatch.setattr(first_use, "_judge", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     question = right.key, 1, 4, 1, False, (), torch.float32, True, False, False, False, "cuda:0"
@@ -134,13 +134,13 @@ def spiking(x, r, state):
 
 
 @seqnets.cell(gates=1, states=("h", "n"))
-def normalised(x, r, state):
+def normalized(x, r, state):
     """Defined where its second state is positive, as it always is."""
     n = state.n.sqrt() + (x[0] + r[0]).exp()
     return x[0] / n, n
 
 
-@pytest.mark.parametrize("cell", [spiking, normalised], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [spiking, normalized], ids=lambda cell: cell.name)
 def test_cells_without_some_gradient_or_value_pass_the_check(cell, checked):
     layer, x, found = seqnets.Recurrent(cell, 3, 4), torch.randn(4, 2, 3, requires_grad=True), []
     for layer.backend in ("triton", "reference"):

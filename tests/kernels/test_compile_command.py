@@ -25,14 +25,14 @@ def command(*arguments):
     return [sys.executable, "-m", "seqnets.kernels", "compile", *map(str, arguments)]
 
 
-def surroundings(cache, **more):
+def environment(cache, **more):
     """Those of a machine without a GPU."""
     here = {**os.environ, "TRITON_CACHE_DIR": str(cache), "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", **more}
     return {name: value for name, value in here.items() if name in more or name != "TRITON_INTERPRET"}
 
 
-def run(cache, *arguments, **environment):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, env=surroundings(cache, **environment))
+def run(cache, *arguments, **variables):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(cache, **variables))
 
 
 def test_kernels_are_compiled_once_for_all_processes(tmp_path):
@@ -96,7 +96,7 @@ def test_no_process_outlives_the_command(how, tmp_path):
         "--cell", "rnn_tanh", "--hidden", 16, 64, 100, 128, "--dtype", "bf16", "--arch", "sm_90", "--jobs", 2
     )
     started = subprocess.Popen(
-        arguments, env=surroundings(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        arguments, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     assert any(line.startswith("[1/12") for line in started.stderr)  # both processes are at work
@@ -168,8 +168,8 @@ for outcome in compile_all(plan_variant(rnn_tanh, variant(rnn_tanh), SM_90), job
 """
     (tmp_path / "script.py").write_text(code)
     root = Path(__file__).parents[2]
-    environment = surroundings(tmp_path, PYTHONPATH=str(root))
-    done = subprocess.run([sys.executable, tmp_path / "script.py"], env=environment, capture_output=True, text=True)
+    variables = environment(tmp_path, PYTHONPATH=str(root))
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout and all("below if __name__ == '__main__'" in line for line in done.stdout.splitlines())
 

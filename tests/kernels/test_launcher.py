@@ -1,4 +1,4 @@
-"""Kernels through Triton's own launcher, up to the GPU: it binds and specialises arguments by its own rules, which neither
+"""Kernels through Triton's own launcher, up to the GPU: it binds and specializes arguments by its own rules, which neither
 the interpreter nor ahead-of-time compilation knows. A driver that only says which GPU it would be stands in for one, and what
 would be launched is compiled, or found in Triton's cache.
 """

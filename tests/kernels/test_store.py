@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(folder, caplog):
 
 
 def test_facts_are_about_the_versions_and_the_source_of_the_kernels():
-    around = store.surroundings(torch.device("cpu"))
+    around = store.environment(torch.device("cpu"))
     assert around["gpu"] == "interpreter"
     assert around["torch"] == torch.__version__
     assert around["triton"] == availability.triton_version()

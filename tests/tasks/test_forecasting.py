@@ -80,12 +80,12 @@ def test_later_steps_build_on_the_earlier(task):
 
 def test_numbers_are_answered_with_those_that_follow(data, task):
     line = data.encoder.usage.strip('"')
-    both, longer = task.answer(data.encoder, (), [line, line]), task.answer(data.encoder, (), [line], length=5)
+    both, longer = task.predict(data.encoder, (), [line, line]), task.predict(data.encoder, (), [line], length=5)
     assert both[0] == both[1] and len(both[0].fields["forecast"]) == 2
     assert both[0].line == " ".join(f"{value:.1f}" for value in both[0].fields["forecast"])
     assert longer[0].fields["forecast"][:2] == both[0].fields["forecast"] and len(longer[0].fields["forecast"]) == 5
     with pytest.raises(ValueError, match="length is 0"):
-        task.answer(data.encoder, (), [line], length=0)
+        task.predict(data.encoder, (), [line], length=0)
 
 
 def test_what_does_not_fit_is_said(data, task):

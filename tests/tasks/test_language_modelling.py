@@ -62,9 +62,9 @@ def test_the_penalties_are_minimised_and_not_reported():
     model = LanguageModel("lstm", 11, 4, 5)
     task = LanguageModelling(model, SGD, activation_penalty=2.0, slowness_penalty=3.0)
     found = model(batch.inputs)
-    minimised, plain = task.loss(batch, "fit")
+    minimized, plain = task.loss(batch, "fit")
     extra = 2 * found.dropped.pow(2).mean() + 3 * (found.outputs[1:] - found.outputs[:-1]).pow(2).mean()
-    torch.testing.assert_close(minimised, plain + extra)
+    torch.testing.assert_close(minimized, plain + extra)
     assert task.loss(batch, "val")[0] == LanguageModelling(model, SGD).loss(batch, "val")[0]
 
 

@@ -13,7 +13,7 @@ from seqnets.data import Chorales
 from seqnets.data.batch import Batch
 from seqnets.models import StepPredictor
 from seqnets.tasks import Polyphony
-from tests.data.made import chorales
+from tests.data.synthetic import chorales
 from tests.tasks.trainers import quiet
 
 
@@ -84,9 +84,9 @@ def test_padding_does_not_matter_to_loss_figures_and_gradients(task):
 def test_compositions_are_midi_files_that_the_seed_decides(task, tmp_path):
     task.eval()
     names = [str(tmp_path / f"{name}.mid") for name in "abcd"]
-    (first,) = task.answer(None, (), names[:1], length=10, seed=1)
-    task.answer(None, (), names[1:3], length=10, seed=1)
-    task.answer(None, (), names[3:], length=10, seed=2)
+    (first,) = task.predict(None, (), names[:1], length=10, seed=1)
+    task.predict(None, (), names[1:3], length=10, seed=1)
+    task.predict(None, (), names[3:], length=10, seed=2)
     a, b, c, d = ((tmp_path / f"{name}.mid").read_bytes() for name in "abcd")
     assert a == b and len({a, c, d}) == 3
     on = sum(message.type == "note_on" for message in mido.MidiFile(names[0]))
@@ -117,7 +117,7 @@ def test_nothing_is_overwritten_and_nothing_wrong_is_written(task, tmp_path):
     }
     for told, given in wrong.items():
         with pytest.raises(ValueError, match=told):
-            task.answer(None, (), given)
+            task.predict(None, (), given)
     for told, options in {
         "length is 0": {"length": 0},
         "temperature is -1": {"temperature": -1.0},
@@ -126,6 +126,6 @@ def test_nothing_is_overwritten_and_nothing_wrong_is_written(task, tmp_path):
         "temperature is nan": {"temperature": math.nan},
     }.items():
         with pytest.raises(ValueError, match=told):
-            task.answer(None, (), [new], **options)
+            task.predict(None, (), [new], **options)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.mid"]
     assert (tmp_path / "mine.mid").read_text() == "mine"

@@ -60,7 +60,7 @@ def test_loss_is_of_words_alone_and_smooth_in_training_only():
 
 
 def test_means_are_weighted_by_words():
-    figures = task().figures()
+    figures = task().metrics()
     for entropy, count in ((1.0, 30), (4.0, 10)):
         task().update(figures, torch.tensor(9.0), (torch.tensor(entropy), count), batch())
     assert float(figures["loss"].compute()) == pytest.approx(1.75)
@@ -125,12 +125,12 @@ def test_what_is_read_is_told_for_each_step_though_the_translation_does_not_end(
 
 def test_one_answer_for_each_sentence():
     encoder = SentenceEncoder.fit(TEXTS, TEXTS, 300)
-    answers = task().answer(encoder, (), TEXTS * 30, beam=2)
-    assert [a.fields["text"] for a in answers] == TEXTS * 30
-    assert answers[0].line == answers[0].fields["translation"] == answers[3].line
+    predictions = task().predict(encoder, (), TEXTS * 30, beam=2)
+    assert [a.fields["text"] for a in predictions] == TEXTS * 30
+    assert predictions[0].line == predictions[0].fields["translation"] == predictions[3].line
     for beam in (0, 1.5, True):
         with pytest.raises(ValueError, match="beam is"):
-            task().answer(encoder, (), TEXTS, beam=beam)
+            task().predict(encoder, (), TEXTS, beam=beam)
 
 
 @pytest.mark.parametrize("option", [{"beam": 0}, {"label_smoothing": 1.0}, {"length_penalty": None}])

@@ -1,7 +1,7 @@
 import pytest
 
 from seqnets.training import train
-from tests.data.made import parquet_folder
+from tests.data.synthetic import parquet_folder
 from tests.training.helpers import small_run
 
 

@@ -91,12 +91,12 @@ def ended_by(what, step):
 class WithArea(Classification):
     """Has a metric whose state is a list of tensors."""
 
-    def figures(self):
-        return super().figures() | {"area": AUROC(task="binary")}
+    def metrics(self):
+        return super().metrics() | {"area": AUROC(task="binary")}
 
-    def update(self, figures, loss, found, batch):
-        super().update(figures, loss, found, batch)
-        figures["area"].update(found.detach(), batch.targets)
+    def update(self, metrics, loss, found, batch):
+        super().update(metrics, loss, found, batch)
+        metrics["area"].update(found.detach(), batch.targets)
 
 
 class Fail(Callback):

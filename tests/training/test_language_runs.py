@@ -10,7 +10,7 @@ import predict
 from seqnets.errors import CheckpointError, ConfigError, SeqnetsError
 from seqnets.tasks import LanguageModelling
 from seqnets.training import evaluate, train
-from tests.data import made
+from tests.data import synthetic
 from tests.training.helpers import assert_same, compose, ended_by
 
 SMALL = [
@@ -22,7 +22,10 @@ SMALL = [
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """Makes a configuration: of an experiment, in a folder of its own, on made texts."""
-    play, ptb = made.play(tmp_path / "play", monkeypatch, 500), made.sentences(tmp_path / "ptb", monkeypatch, 30)
+    play, ptb = (
+        synthetic.play(tmp_path / "play", monkeypatch, 500),
+        synthetic.sentences(tmp_path / "ptb", monkeypatch, 30),
+    )
 
     def configuration(experiment, folder, *overrides):
         where = (
@@ -166,7 +169,7 @@ def test_a_learning_rate_planned_to_the_end_is_not_planned_anew(runs, tmp_path):
     assert not (tmp_path / "resumed").exists()
 
 
-BEST_EARLY = "optimizer.lr=0.02"  # letters drawn at random cannot be learnt, only by heart
+BEST_EARLY = "optimizer.lr=0.02"  # letters drawn at random cannot be learned, only by heart
 
 
 def test_the_best_checkpoint_is_found_where_the_run_was_moved(runs, tmp_path):

@@ -9,7 +9,7 @@ import torch
 import predict
 from seqnets.errors import ConfigError, RunFolderError
 from seqnets.training import evaluate, train
-from tests.data.made import chorales
+from tests.data.synthetic import chorales
 from tests.training.helpers import assert_same, compose, ended_by
 
 SMALL = {

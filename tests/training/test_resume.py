@@ -12,12 +12,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from seqnets.backends import race
+from seqnets.backends import autoselect
 from seqnets.errors import CheckpointError, ConfigError, DataError
 from seqnets.training import load_trained, train
 from seqnets.training.checkpoints import BestCheckpoint
-from tests.data.made import parquet, parquet_folder
-from tests.data.made import reviews as made_reviews
+from tests.data.synthetic import parquet, parquet_folder
+from tests.data.synthetic import reviews as made_reviews
 from tests.training.helpers import assert_same, command, ended_by, figures, small_run
 
 EVERY_3 = "callbacks.last_checkpoint.every_n_train_steps=3"
@@ -233,22 +233,22 @@ def test_what_makes_a_resumed_run_another_is_said_and_nothing_else(finished, rev
 def test_a_run_keeps_to_the_backends_it_chose(reviews, tmp_path, monkeypatch):
     """Also where they would be chosen otherwise by now: in what goes on, in its test, and in its evaluation."""
     monkeypatch.delenv("SEQNETS_MEASURE")
-    monkeypatch.setattr(race, "LITTLE", 0)
-    monkeypatch.setattr(race.measured, "known", {})
+    monkeypatch.setattr(autoselect, "LITTLE", 0)
+    monkeypatch.setattr(autoselect.measured, "known", {})
     measured = []
 
     def measure(ratio):
-        return lambda shape: measured.append(shape) or race.Times(ratio, 1.0, ratio, clear=False)
+        return lambda shape: measured.append(shape) or autoselect.Times(ratio, 1.0, ratio, clear=False)
 
-    monkeypatch.setattr(race, "_measure", measure(3.0))
+    monkeypatch.setattr(autoselect, "_measure", measure(3.0))
     with pytest.raises(RuntimeError, match="on purpose"):
         train(small_run(reviews, tmp_path / "ended", *ended_by("Fail", 8)))
-    race.measured.known.clear()
-    monkeypatch.setattr(race, "_measure", measure(0.3))
+    autoselect.measured.known.clear()
+    monkeypatch.setattr(autoselect, "_measure", measure(0.3))
     last = tmp_path / "ended" / "checkpoints" / "last.ckpt"
     trained, before = load_trained(last), len(measured)
-    assert before and {times.ratio for times in race.measured.known.values()} == {3.0}
-    race.measured.known.clear()
+    assert before and {times.ratio for times in autoselect.measured.known.values()} == {3.0}
+    autoselect.measured.known.clear()
     _, objects = train(small_run(reviews, tmp_path / "resumed", f"ckpt_path={last}"))
     assert objects["result"]["backend"] == "cpp"
     assert [shape for shape in measured[before:] if shape.differentiated] == []

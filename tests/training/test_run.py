@@ -17,9 +17,9 @@ import train as train_script
 from seqnets.errors import CheckpointError, ConfigError, RunFolderError
 from seqnets.training import evaluate, load_trained, train
 from seqnets.training.config import build
-from tests.data import made
-from tests.data.made import parquet, parquet_folder
-from tests.data.made import reviews as made_reviews
+from tests.data import synthetic
+from tests.data.synthetic import parquet, parquet_folder
+from tests.data.synthetic import reviews as made_reviews
 from tests.training.helpers import CONF, compose, ended_by, script, small_run
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
@@ -38,7 +38,7 @@ def test_every_experiment_runs_a_batch_as_it_is(experiment, tmp_path, monkeypatc
     data = compose(f"+experiment={experiment}").data._target_.rsplit(".")[-1]
     cfg = compose(
         f"+experiment={experiment}",
-        *made.data(data, tmp_path / "made", monkeypatch),
+        *synthetic.data(data, tmp_path / "made", monkeypatch),
         f"run_dir={tmp_path / 'run'}",
         "trainer.accelerator=cpu",
         "trainer.max_epochs=1",

@@ -38,7 +38,7 @@ def test_jobs_are_named_by_what_distinguishes_them(jobs):
     read = read_jobs(jobs)
     assert [job.name for job in read[:2]] == ["model/cell=gru seed=0", "model/cell=gru seed=1"]
     assert {name: len(group) for name, group in by_seed(read).items()} == {"model/cell=gru": 2, "model/cell=lstm": 2}
-    assert read[0].figures() == {"test/loss": 0.2, "parameters": 1234, "s/epoch": 2.0}
+    assert read[0].metrics() == {"test/loss": 0.2, "parameters": 1234, "s/epoch": 2.0}
     assert read[1].setting("data.length") == 51
     (alone,) = read_jobs(jobs[:1])
     assert alone.name == "as all"

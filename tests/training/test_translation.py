@@ -7,7 +7,7 @@ import torch
 
 import predict
 from seqnets.training import evaluate, train
-from tests.data.made import multi30k
+from tests.data.synthetic import multi30k
 from tests.training.helpers import assert_same, compose, ended_by
 
 SMALL = [
@@ -59,10 +59,10 @@ def test_a_run_leaves_bleu_translations_and_a_picture(captions, tmp_path, capsys
     capsys.readouterr()
     sentences = ["A dog runs on the beach.", "The girl sleeps in the water."]
     predict.main([str(checkpoint), *sentences, "--beam", "3", "--json"])
-    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [a["text"] for a in answers] == sentences and all("translation" in a for a in answers)
+    predictions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [a["text"] for a in predictions] == sentences and all("translation" in a for a in predictions)
     predict.main([str(checkpoint), *sentences, "--beam", "3"])
-    assert capsys.readouterr().out.splitlines() == [a["translation"] for a in answers]
+    assert capsys.readouterr().out.splitlines() == [a["translation"] for a in predictions]
     with pytest.raises(SystemExit):
         predict.main([str(checkpoint), "A dog.", "--beam", "0"])
     assert "beam is 0" in capsys.readouterr().err

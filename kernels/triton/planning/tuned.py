@@ -39,4 +39,4 @@ def keep(digest: str, demand: Demand, device: torch.device, plan: Plan, **facts:
 
 
 def _key(digest: str, demand: Demand, device: torch.device) -> dict[str, Any]:
-    return {**store.surroundings(device), "cell": digest, **demand._asdict(), "dtype": str(demand.dtype)}
+    return {**store.environment(device), "cell": digest, **demand._asdict(), "dtype": str(demand.dtype)}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from seqnets.tasks.figures import Bits, Mean, Perplexity
+from seqnets.tasks.metrics import Bits, Mean, Perplexity
 
 
 def over(metric, *values):

@@ -54,13 +54,13 @@ class Made(InMemory):
         self.encoder = NoEncoder()
 
     @abstractmethod
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw `count` sequences, and return their inputs and targets."""
 
     def _load(self) -> Loaded:
         splits, digest = {}, hashlib.sha256()
         for number, (name, count) in enumerate(self.sizes.items()):
-            inputs, targets = self.draw(count, torch.Generator().manual_seed(number))
+            inputs, targets = self.sample(count, torch.Generator().manual_seed(number))
             digest.update(inputs.numpy().tobytes() + targets.numpy().tobytes())
             splits[name] = Examples(inputs, targets)
         origin = {
@@ -86,7 +86,7 @@ class AddingProblem(Made):
     least = 2
     guess = 1 / 6
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         numbers = torch.rand(count, self.length, generator=generator)
         half = self.length // 2
         first = torch.randint(0, half, (count, 1), generator=generator)
@@ -113,7 +113,7 @@ class CopyMemory(Made):
     def guess(self) -> float:  # type: ignore[override]
         return self.recalled * math.log(self.symbols) / (self.length + 2 * self.recalled)
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         symbols = torch.randint(1, self.symbols + 1, (count, self.recalled), generator=generator)
         inputs = torch.zeros(count, self.length + 2 * self.recalled, dtype=torch.uint8)
         targets = inputs.clone()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import seqnets
-from seqnets.backends import aten, cpp, race
+from seqnets.backends import aten, autoselect, cpp
 from seqnets.kernels.load import Load
 from tests.cells import zoo
 
@@ -24,7 +24,7 @@ def measuring(monkeypatch, tmp_path):
     monkeypatch.delenv("SEQNETS_MEASURE")
     monkeypatch.setenv("SEQNETS_CACHE", str(tmp_path))
     monkeypatch.setattr("seqnets.kernels.cpp.first_use.why_disagrees", lambda *which: None)
-    clear = race.measured.known.clear
+    clear = autoselect.measured.known.clear
     clear()
     yield tmp_path
     clear()
@@ -38,9 +38,9 @@ def times(monkeypatch):
     def find(theirs, ours):
         def measure(shape):
             shapes.append(shape)
-            return race.Times(theirs, ours, theirs / ours)
+            return autoselect.Times(theirs, ours, theirs / ours)
 
-        monkeypatch.setattr(race, "_measure", measure)
+        monkeypatch.setattr(autoselect, "_measure", measure)
         return shapes
 
     return find
@@ -63,7 +63,7 @@ def test_the_callers_threads_do_not_count_while_another_thread_measures(monkeypa
         return int(re.search(r"Threads:\s*(\d+)", Path("/proc/self/status").read_text())[1])
 
     seen = []
-    monkeypatch.setattr(race, "_measure", lambda shape: seen.append(threads()) or race.Times(1.0, 1.0, 1.0))
+    monkeypatch.setattr(autoselect, "_measure", lambda shape: seen.append(threads()) or autoselect.Times(1.0, 1.0, 1.0))
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
@@ -88,7 +88,7 @@ def test_what_was_measured_is_kept_for_the_process_and_on_disk(times, measuring)
         assert seqnets.explain(layer, X).backend == "cpp"
         assert seqnets.explain(layer, X[:19, :37]).backend == "cpp"  # as good as the same
     assert len(shapes) == 1
-    (path,) = measuring.glob("kernels/race-*.json")
+    (path,) = measuring.glob("kernels/autoselect-*.json")
     assert json.loads(path.read_text())["value"] == {
         "aten": 3.0,
         "cpp": 1.0,
@@ -96,18 +96,20 @@ def test_what_was_measured_is_kept_for_the_process_and_on_disk(times, measuring)
         "clear": True,
         "short": None,
     }
-    race.measured.known.clear()
+    autoselect.measured.known.clear()
     assert seqnets.explain(layer, X).backend == "cpp"
     assert len(shapes) == 1
 
 
 def test_a_verdict_that_is_not_clear_is_for_the_process_alone(monkeypatch, measuring):
     shapes = []
-    monkeypatch.setattr(race, "_measure", lambda shape: shapes.append(shape) or race.Times(3.0, 1.0, 3.0, False))
+    monkeypatch.setattr(
+        autoselect, "_measure", lambda shape: shapes.append(shape) or autoselect.Times(3.0, 1.0, 3.0, False)
+    )
     for _ in range(2):
         assert seqnets.explain(seqnets.LSTM(30, 20), X).backend == "cpp"
     assert len(shapes) == 1
-    assert not list(measuring.glob("kernels/race-*.json"))
+    assert not list(measuring.glob("kernels/autoselect-*.json"))
 
 
 @pytest.mark.parametrize(
@@ -116,8 +118,8 @@ def test_a_verdict_that_is_not_clear_is_for_the_process_alone(monkeypatch, measu
 @torch.no_grad()
 def test_times_of_other_lengths_lie_on_a_line(T, winner, monkeypatch):
     """One backend has the smaller constant part, the other the smaller time per step: 0.2 + T / 64 and 1 + T / 128 ms."""
-    times = race.Times(aten=2.2, cpp=2.0, ratio=1.1, short=(0.7, 1.25))
-    monkeypatch.setattr(race, "_measure", lambda shape: times)
+    times = autoselect.Times(aten=2.2, cpp=2.0, ratio=1.1, short=(0.7, 1.25))
+    monkeypatch.setattr(autoselect, "_measure", lambda shape: times)
     explained = seqnets.explain(seqnets.LSTM(30, 20), torch.randn(1, 40, 30).expand(T, -1, -1))
     assert explained.backend == winner
     loser = explained.reasons["aten" if winner == "cpp" else "cpp"]
@@ -126,19 +128,19 @@ def test_times_of_other_lengths_lie_on_a_line(T, winner, monkeypatch):
 
 
 def test_noise_makes_no_time_negative():
-    shape = race.Shape("lstm", torch.float32, 128, 3, 5, 6, 1, 1, True, False, True, True, 1)
-    times = race.Times(aten=1.0, cpp=3.0, ratio=1 / 3, short=(2.0, 0.1))
+    shape = autoselect.Shape("lstm", torch.float32, 128, 3, 5, 6, 1, 1, True, False, True, True, 1)
+    times = autoselect.Times(aten=1.0, cpp=3.0, ratio=1 / 3, short=(2.0, 0.1))
     assert times.at(shape, 9).cpp > 0 and times.at(shape, 9).aten == 1.0
-    assert race.Times(0, 0, 0).at(shape, 9).ratio == 0
+    assert autoselect.Times(0, 0, 0).at(shape, 9).ratio == 0
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_what_a_busy_machine_measured_is_for_the_process_alone(share, monkeypatch, measuring):
-    monkeypatch.setattr(race, "SECONDS", 0.01)
-    monkeypatch.setattr(race, "time_on_cpu", lambda competitors, seconds: {aten: [3.0] * 4, cpp: [1.0] * 4})
-    monkeypatch.setattr(race.Load, "of_others", lambda self: share)
+    monkeypatch.setattr(autoselect, "SECONDS", 0.01)
+    monkeypatch.setattr(autoselect, "time_on_cpu", lambda competitors, seconds: {aten: [3.0] * 4, cpp: [1.0] * 4})
+    monkeypatch.setattr(autoselect.Load, "of_others", lambda self: share)
     assert seqnets.explain(seqnets.LSTM(30, 20), X).backend == "cpp"
-    assert bool(list(measuring.glob("kernels/race-*.json"))) == (share < race.BUSY)
+    assert bool(list(measuring.glob("kernels/autoselect-*.json"))) == (share < autoselect.BUSY)
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux alone tells")
@@ -165,12 +167,12 @@ def test_others_are_told_from_this_process():
 def test_verdicts_travel(times):
     shapes, layer = times(3.0, 1.0), seqnets.LSTM(30, 20)
     assert seqnets.explain(layer, X).backend == "cpp"
-    carried = json.loads(json.dumps(race.verdicts()))
-    race.measured.known.clear()
-    for path in Path(os.environ["SEQNETS_CACHE"]).glob("kernels/race-*.json"):
+    carried = json.loads(json.dumps(autoselect.verdicts()))
+    autoselect.measured.known.clear()
+    for path in Path(os.environ["SEQNETS_CACHE"]).glob("kernels/autoselect-*.json"):
         path.unlink()
     times(1.0, 3.0)
-    race.adopt(carried)
+    autoselect.adopt(carried)
     assert seqnets.explain(layer, X).backend == "cpp" and len(shapes) == 1
 
 
@@ -178,31 +180,31 @@ def test_verdicts_travel(times):
     "found", [None, [{}], [{"dtype": 3}], "text", [{"dtype": "torch.float32", "times": 1}]], ids=str
 )
 def test_verdicts_that_cannot_be_read_are_left_out(found, caplog):
-    race.adopt(found)
-    assert "it is made anew" in caplog.text and not race.measured.known
+    autoselect.adopt(found)
+    assert "it is made anew" in caplog.text and not autoselect.measured.known
 
 
 @pytest.mark.parametrize("short", [[], [1.0], [1.0, 2.0, 3.0], 1.0, [None, 1.0]], ids=str)
 def test_a_damaged_verdict_hides_no_other(short, times, caplog):
     times(3.0, 1.0)
     seqnets.explain(seqnets.LSTM(30, 20), X)
-    (whole,) = json.loads(json.dumps(race.verdicts()))
+    (whole,) = json.loads(json.dumps(autoselect.verdicts()))
     damaged = {**whole, "H": 21, "times": [*whole["times"][:-1], short]}
-    race.measured.known.clear()
-    race.adopt([damaged, whole])
+    autoselect.measured.known.clear()
+    autoselect.adopt([damaged, whole])
     assert "it is made anew" in caplog.text
-    assert [shape.H for (shape,) in race.measured.known] == [20]
+    assert [shape.H for (shape,) in autoselect.measured.known] == [20]
 
 
 @pytest.mark.parametrize("short", [[], [1.0], 1.0], ids=str)
 def test_a_damaged_file_is_measured_anew(short, times, measuring, caplog):
     shapes, layer = times(3.0, 1.0), seqnets.LSTM(30, 20)
     seqnets.explain(layer, X)
-    (path,) = measuring.glob("kernels/race-*.json")
+    (path,) = measuring.glob("kernels/autoselect-*.json")
     kept = json.loads(path.read_text())
     kept["value"]["short"] = short
     path.write_text(json.dumps(kept))
-    race.measured.known.clear()
+    autoselect.measured.known.clear()
     assert seqnets.explain(layer, X).backend == "cpp" and len(shapes) == 2
     assert "it is found out again" in caplog.text
 
@@ -228,13 +230,13 @@ def test_shapes_that_differ_in_what_takes_time_are_measured_apart(times):
     ids=str,
 )  # fmt: skip
 def test_a_measurement_runs_both(changed, monkeypatch):
-    monkeypatch.setattr(race, "SECONDS", 0.01)
+    monkeypatch.setattr(autoselect, "SECONDS", 0.01)
     ran = []
     for backend in (aten, cpp):
         monkeypatch.setattr(backend, "run", lambda problem, run=backend.run, b=backend: ran.append(b) or run(problem))
-    shape = race.Shape("lstm", torch.float32, 4, 3, 5, 6, 1, 1, True, False, True, True, 1)._replace(**changed)
+    shape = autoselect.Shape("lstm", torch.float32, 4, 3, 5, 6, 1, 1, True, False, True, True, 1)._replace(**changed)
     cell = seqnets.CELLS[shape.cell]
-    found = race._measure(shape._replace(cell=cell.key))
+    found = autoselect._measure(shape._replace(cell=cell.key))
     assert found.aten > 0 and found.cpp > 0 and found.ratio > 0
     assert set(ran) == {aten, cpp}
 
@@ -247,7 +249,7 @@ def test_measuring_draws_nothing_and_needs_no_gradient_of_the_callers():
 
 
 def test_little_work_is_not_measured(monkeypatch):
-    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    monkeypatch.setattr(autoselect, "measured", lambda shape: pytest.fail("it was measured"))
     explained = seqnets.explain(seqnets.LSTM(3, 4), torch.randn(5, 2, 3))
     assert explained.backend == "aten"
     assert "too little to measure" in explained.reasons["cpp"]
@@ -256,13 +258,13 @@ def test_little_work_is_not_measured(monkeypatch):
 def test_much_work_is_measured_in_part():
     layer = seqnets.LSTM(512, 1024, 2, device="meta")
     problem = layer._problem(torch.empty(1000, 4096, 512, device="meta"), None, None, None)
-    shape = race.shape_of(problem)
+    shape = autoselect.shape_of(problem)
     assert (shape.T, shape.B, shape.H, shape.layers) == (2, 16, 1024, 2)
-    assert shape.T * shape.B * race._work(problem) <= race.MUCH
+    assert shape.T * shape.B * autoselect._work(problem) <= autoselect.MUCH
 
 
 def test_measuring_can_be_forbidden(monkeypatch):
-    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    monkeypatch.setattr(autoselect, "measured", lambda shape: pytest.fail("it was measured"))
     monkeypatch.setenv("SEQNETS_MEASURE", "0")
     explained = seqnets.explain(seqnets.LSTM(30, 20), X)
     assert explained.backend == "aten"
@@ -270,7 +272,7 @@ def test_measuring_can_be_forbidden(monkeypatch):
 
 
 def test_where_one_cannot_serve_nothing_is_measured(monkeypatch):
-    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    monkeypatch.setattr(autoselect, "measured", lambda shape: pytest.fail("it was measured"))
     assert seqnets.explain(seqnets.LSTM(30, 20), X, return_all_states=True).backend == "cpp"
     assert seqnets.explain(zoo.layer("peephole_lstm", 30, 20), X).backend == "cpp"
     monkeypatch.setattr(cpp, "why_not", lambda problem: "there is no compiler")
@@ -288,7 +290,7 @@ def test_a_folder_that_cannot_be_written_costs_a_measurement_per_process(times, 
 
 
 def test_times_do_not_decide_for_deterministic_algorithms(monkeypatch):
-    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    monkeypatch.setattr(autoselect, "measured", lambda shape: pytest.fail("it was measured"))
     torch.use_deterministic_algorithms(True)
     try:
         assert seqnets.explain(seqnets.LSTM(30, 20), X).backend == "aten"
@@ -300,7 +302,7 @@ def test_times_do_not_decide_for_deterministic_algorithms(monkeypatch):
 def test_traced_graphs_are_measured_no_more_than_compiled_ones(monkeypatch):
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    monkeypatch.setattr(autoselect, "measured", lambda shape: pytest.fail("it was measured"))
     layer = seqnets.GRU(30, 20).eval()
     expected = seqnets.use_backend("aten")(layer)(X)[0]
     assert torch.equal(torch.jit.trace(layer, (X,), check_trace=False)(X)[0], expected)
@@ -316,9 +318,9 @@ def test_a_damaged_file_is_measured_again(value, times, measuring):
     times(3.0, 1.0)
     layer = seqnets.LSTM(30, 20)
     assert seqnets.explain(layer, X).backend == "cpp"
-    (path,) = measuring.glob("kernels/race-*.json")
+    (path,) = measuring.glob("kernels/autoselect-*.json")
     path.write_text(json.dumps({"value": value}))
-    race.measured.known.clear()
+    autoselect.measured.known.clear()
     assert seqnets.explain(layer, X).backend == "cpp"
     assert json.loads(path.read_text())["value"]["cpp"] == 1.0
 
@@ -327,16 +329,16 @@ def test_a_measurement_that_fails_is_no_reason_to_fail(monkeypatch, caplog, meas
     def fail(shape):
         raise MemoryError("not for this")
 
-    monkeypatch.setattr(race, "_measure", fail)
+    monkeypatch.setattr(autoselect, "_measure", fail)
     explained = seqnets.explain(seqnets.LSTM(30, 20), X)
     assert explained.backend == "aten"
     assert "measuring which is faster failed" in explained.reasons["cpp"]
     assert "MemoryError: not for this" in caplog.text
-    assert not list(measuring.glob("kernels/race-*.json"))
+    assert not list(measuring.glob("kernels/autoselect-*.json"))
 
 
 def test_compiled_graphs_take_one_operator_and_exported_ones_torchs(monkeypatch):
-    monkeypatch.setattr(race, "measured", lambda shape: pytest.fail("it was measured"))
+    monkeypatch.setattr(autoselect, "measured", lambda shape: pytest.fail("it was measured"))
     layer, seen = seqnets.LSTM(30, 20), []
 
     def look(graph, inputs):
@@ -359,4 +361,4 @@ def test_compiled_graphs_take_one_operator_and_exported_ones_torchs(monkeypatch)
 
 @pytest.mark.parametrize(("n", "up"), [(0, 1), (1, 1), (2, 2), (3, 4), (5, 8), (33, 64), (64, 64)])
 def test_sizes_are_rounded_up(n, up):
-    assert race._rounded_up(n) == up
+    assert autoselect._rounded_up(n) == up

@@ -16,10 +16,10 @@ from seqnets.kernels.cpp.build import compiler_version, cpu_name
 from seqnets.kernels.triton.planning.select import arch_here, precision_of
 
 
-def surroundings(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """Return a description of the environment in JSON types; a value is None where it does not apply."""
     gpu, usable = device.type == "cuda", why_unavailable(device.type) is None
-    known = store.surroundings(device)
+    known = store.environment(device)
     arch = arch_here(device) if usable else None
     return {
         "seqnets": seqnets.__version__,

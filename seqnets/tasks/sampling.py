@@ -8,7 +8,7 @@ from seqnets.data.in_memory import check_integers
 COOLEST = 1e-6  # stands in for a temperature of 0, which takes the likeliest alone
 
 
-def check_drawing(length: Any, temperature: Any, seed: Any) -> None:
+def check_sampling(length: Any, temperature: Any, seed: Any) -> None:
     """Check the options of sampling from a model.
 
     Raises:

@@ -25,7 +25,7 @@ from seqnets.folders import cache_directory
 from seqnets.forking import is_forked
 from seqnets.kernels import store
 from seqnets.kernels.cpp import openmp
-from seqnets.kernels.isolation import apart
+from seqnets.kernels.isolation import isolated
 from seqnets.kernels.load import Load
 from seqnets.kernels.timing import time_on_cpu
 from seqnets.once import once
@@ -212,7 +212,7 @@ def _times(aten: Any, cpp: Any, ratio: Any, clear: Any, short: Any) -> Times:
 
 
 def _read(shape: Shape) -> Times | None:
-    return store.read("race", _key(shape), lambda value: _times(**value))
+    return store.read("autoselect", _key(shape), lambda value: _times(**value))
 
 
 def _key(shape: Shape) -> dict[str, Any]:
@@ -225,18 +225,18 @@ def _key(shape: Shape) -> dict[str, Any]:
 
 def _read_or_measure(shape: Shape) -> Times:
     # locked, because processes that start together would disturb each other's times
-    with store.locked(cache_directory() / "kernels" / "race.lock", 60):
+    with store.locked(cache_directory() / "kernels" / "autoselect.lock", 60):
         known = _read(shape)
         if known is None:
             log.info("timing aten and cpp, once: %s", shape)
             try:
                 openmp.release()  # this thread's OpenMP threads, which would compete with the measuring thread's
-                known = apart(_measure, shape)
+                known = isolated(_measure, shape)
             except Exception:  # the caller did not ask for a measurement, so it must not fail
                 log.warning("aten and cpp could not be timed for %s.", shape, exc_info=True)
                 return Times(0, 0, 0)
             if known.clear:
-                store.write("race", _key(shape), known._asdict())
+                store.write("autoselect", _key(shape), known._asdict())
     return known
 
 
