@@ -25,7 +25,8 @@ COLUMNS = ("torch", "triton", "numpy", "python", "passed", "failed", "skipped", 
 VERSIONS = """
 import json, platform
 from importlib.metadata import version
-print(json.dumps({name: version(name) for name in ("torch", "triton", "numpy")} | {"python": platform.python_version()}))
+print(json.dumps({name: version(name) for name in ("torch", "triton", "numpy")} \
+| {"python": platform.python_version()}))
 """
 
 nox.options.sessions = ["tests"]

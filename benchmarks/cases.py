@@ -69,7 +69,8 @@ class LayerCase(Case):
                 raise ValueError(f"{name} must be one of {', '.join(valid)}, not {getattr(self, name)!r}")
         if (self.mode == "step") != (self.suite == "latency") or (self.suite == "memory" and self.mode != "train"):
             raise ValueError(
-                f"the suite {self.suite} is not of mode {self.mode}: latency is of step, memory of train, layer of infer or train"
+                f"the suite {self.suite} is not of mode {self.mode}: latency is of step, memory of train, "
+                "layer of infer or train"
             )
         if self.mode == "step" and (self.T > 1 or self.layers > 1 or self.bidirectional or self.ragged):
             raise ValueError("a step is of one layer in one direction: T=1, layers=1, no lengths")

@@ -79,7 +79,8 @@ def print_comparison(old_path: Path, new_path: Path, least: float) -> int:
     rows = [
         [
             Cell(str(c.case)), Cell(c.contender), Cell(_shown(c.old)), Cell(_shown(c.new)),
-            Cell(f"{c.ratio:.3f}", c.verdict == "slower"), Cell(c.verdict, c.verdict == "slower"), Cell(c.yardstick or "seconds"),
+            Cell(f"{c.ratio:.3f}", c.verdict == "slower"), Cell(c.verdict, c.verdict == "slower"),
+            Cell(c.yardstick or "seconds"),
         ]
         for c in sorted(changes, key=lambda c: -c.ratio) if c.verdict != "same"
     ]  # fmt: skip

@@ -37,8 +37,8 @@ class Display:
     def __init__(self, total: int) -> None:
         self.console = console_of_width()
         self.progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), console=self.console,
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console,
         )  # fmt: skip
         self._task = self.progress.add_task("", total=total)
         self._case = ""
@@ -93,7 +93,8 @@ class Display:
         if results["status"] == "interrupted":
             self._print(f"interrupted; go on with it by python -m benchmarks resume {folder}", "yellow")
         self._print(
-            f"every sample: {folder / 'results.json'}; worked out: {folder / 'results.csv'}; tables: {folder / 'tables.md'}"
+            f"every sample: {folder / 'results.json'}; worked out: {folder / 'results.csv'}; "
+            f"tables: {folder / 'tables.md'}"
         )
         for path in drawn:
             self._print(f"drawn: {path}")
@@ -159,8 +160,9 @@ def _of_a_case(title: str, found: list[Figures]) -> RichTable:
             continue
         ratio = "" if f.ratio is None or f.contender == OURS else f"{f.ratio.median:.2f}x as fast"
         shown.add_row(
-            f.contender, f"{1e3 * f.seconds.median:.3f}", f"{1e3 * f.seconds.p20:.3f} - {1e3 * f.seconds.p80:.3f}", ratio, str(len(f.samples)),
-            "" if f.gflops is None else f"{f.gflops:.1f}", "" if f.gbytes_per_second is None else f"{f.gbytes_per_second:.1f}",
+            f.contender, f"{1e3 * f.seconds.median:.3f}", f"{1e3 * f.seconds.p20:.3f} - {1e3 * f.seconds.p80:.3f}",
+            ratio, str(len(f.samples)), "" if f.gflops is None else f"{f.gflops:.1f}",
+            "" if f.gbytes_per_second is None else f"{f.gbytes_per_second:.1f}",
             "" if f.error_share is None else f"{100 * f.error_share:.0f}% of allowed", f.note,
         )  # fmt: skip
     return shown

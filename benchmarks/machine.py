@@ -45,7 +45,10 @@ def measure_rates(settings: Settings) -> dict[str, Any]:
     return {
         "gflops": 2e-9 * SIZE**3 / _seconds(lambda: a @ b, settings.device),
         "gbytes_per_second": 2e-9 * COPIED / _seconds(lambda: target.copy_(source), settings.device),
-        "source": f"torch's product of float32 matrices of {SIZE} x {SIZE}, and its copy of {COPIED >> 20} MiB, {settings.precision}",
+        "source": (
+            f"torch's product of float32 matrices of {SIZE} x {SIZE}, "
+            f"and its copy of {COPIED >> 20} MiB, {settings.precision}"
+        ),
     }
 
 

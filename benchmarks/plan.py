@@ -13,8 +13,8 @@ from seqnets.errors import ConfigError
 from seqnets.training.config import refuse_unknown
 
 KEYS = {
-    "preset", "seed", "device", "threads", "precision", "seconds", "turns", "limits", "unroll", "contenders", "pythons", "only",
-    "suites", "run_dir",
+    "preset", "seed", "device", "threads", "precision", "seconds", "turns", "limits", "unroll", "contenders", "pythons",
+    "only", "suites", "run_dir",
 }  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from benchmarks.tables import by_case
 
 # one color per contender, the same in every plot
 COLORS = {
-    "seqnets": "#d62728", "seqnets-reference": "#7f7f7f", "seqnets-aten": "#ff9896", "seqnets-cpp": "#e377c2", "seqnets-triton": "#8c564b",
-    "torch.nn": "#1f77b4", "torch.compile": "#17becf", "torch.compile-step": "#9edae5", "keras": "#2ca02c", "flax": "#98df8a",
-    "onnxruntime": "#9467bd", "flashrnn": "#bcbd22",
+    "seqnets": "#d62728", "seqnets-reference": "#7f7f7f", "seqnets-aten": "#ff9896", "seqnets-cpp": "#e377c2",
+    "seqnets-triton": "#8c564b", "torch.nn": "#1f77b4", "torch.compile": "#17becf", "torch.compile-step": "#9edae5",
+    "keras": "#2ca02c", "flax": "#98df8a", "onnxruntime": "#9467bd", "flashrnn": "#bcbd22",
 }  # fmt: skip
 MOST_PANELS = 8
 

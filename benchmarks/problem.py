@@ -92,7 +92,8 @@ class Oracle:
 def _reference(case: LayerCase, arrays: Arrays, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
     tensors = {n: torch.from_numpy(a).to(device, dtype) for n, a in arrays.items() if n != "lengths"}
     layer = seqnets.Recurrent(
-        case.cell, case.I, case.H, case.layers, bidirectional=case.bidirectional, dtype=dtype, device=device, backend="reference"
+        case.cell, case.I, case.H, case.layers, bidirectional=case.bidirectional, dtype=dtype, device=device,
+        backend="reference",
     )  # fmt: skip
     layer.load_state_dict({name: tensors[name] for name in layer.state_dict()})
     x = tensors["x"].requires_grad_()

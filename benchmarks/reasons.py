@@ -15,7 +15,10 @@ def why_slower(theirs: Figures, ours: Figures) -> str:
     if not isinstance(case, LayerCase) or seconds is None:
         return "not known"
     if case.suite == "latency" and theirs.contender == "seqnets-reference":
-        return "for so little work auto takes torch's operation for sequences, which sets up more than the few operations of a step do"
+        return (
+            "for so little work auto takes torch's operation for sequences, "
+            "which sets up more than the few operations of a step do"
+        )
     if case.suite == "latency":
         return "the step passes through Python, which checks shapes and states and picks a backend at each call"
     if theirs.contender == "torch.nn" and ours.note.startswith("aten"):

@@ -163,9 +163,9 @@ def _note(result: Mapping[str, Any]) -> str:
 
 
 COLUMNS = (
-    "suite", "case", "contender", "status", "milliseconds", "p20", "p80", "ratio_to_seqnets", "ratio_p20", "ratio_p80", "turns",
-    "microseconds_per_time_step", "gflops", "gbytes_per_second", "floor_share", "peak_mb", "saved_mb", "prepare_seconds",
-    "epoch_seconds", "parameters", "error_share", "note", "why",
+    "suite", "case", "contender", "status", "milliseconds", "p20", "p80", "ratio_to_seqnets", "ratio_p20", "ratio_p80",
+    "turns", "microseconds_per_time_step", "gflops", "gbytes_per_second", "floor_share", "peak_mb", "saved_mb",
+    "prepare_seconds", "epoch_seconds", "parameters", "error_share", "note", "why",
 )  # fmt: skip
 
 
@@ -181,8 +181,9 @@ def write_csv(path: Path, results: Mapping[str, Any]) -> None:
             times = [1e3 * v for v in f.seconds] if f.seconds else [None] * 3
             writer.writerow(
                 [
-                    case["suite"], str(f.case), f.contender, f.status, *map(_short, times), *map(_short, f.ratio or [None] * 3),
-                    len(f.samples), *(_short(_single(getattr(f, name))) for name in COLUMNS[11:]), *(case.get(name) for name in parts),
+                    case["suite"], str(f.case), f.contender, f.status, *map(_short, times),
+                    *map(_short, f.ratio or [None] * 3), len(f.samples),
+                    *(_short(_single(getattr(f, name))) for name in COLUMNS[11:]), *(case.get(name) for name in parts),
                 ]
             )  # fmt: skip
 

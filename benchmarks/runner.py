@@ -147,7 +147,8 @@ def _so_far(folder: Path, here: Mapping[str, Any]) -> dict[str, Any]:
     changed = [f"{name} was {then.get(name)}, is {here.get(name)}" for name in SAME if then.get(name) != here.get(name)]
     if changed:
         raise RunFolderError(
-            f"the run in {folder} cannot go on, as its figures would not be comparable: {'; '.join(changed)}. Start a new one"
+            f"the run in {folder} cannot go on, "
+            f"as its figures would not be comparable: {'; '.join(changed)}. Start a new one"
         )
     return results | {"status": "running"}
 

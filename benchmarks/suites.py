@@ -92,7 +92,8 @@ def refuse_too_large(case: LayerCase, device: str) -> None:
     available = None if device == "cuda" else _available_bytes()
     if available is not None and needed > available:
         raise Refused(
-            f"out of memory: to judge it in float64 takes some {needed / 1e9:.0f} GB, and {available / 1e9:.0f} GB are free"
+            f"out of memory: to judge it in float64 takes some {needed / 1e9:.0f} GB, "
+            f"and {available / 1e9:.0f} GB are free"
         )
 
 
@@ -166,7 +167,8 @@ def examine(case: KernelCase) -> Answer:
     try:
         cell, dtype, backward = get_cell(case.cell), DTYPES[case.dtype], case.pass_ == "backward"
         row = describe(
-            cell, Compiled(case.H, 1, dtype, backward, True, False, 1), demand_of(cell, case.H, 1, dtype, backward), ARCHS[case.arch]
+            cell, Compiled(case.H, 1, dtype, backward, True, False, 1), demand_of(cell, case.H, 1, dtype, backward),
+            ARCHS[case.arch],
         )  # fmt: skip
     except Exception as error:  # the compiler may raise anything
         return {"status": "failed", "why": f"{type(error).__name__}: {error}"[:300]}

@@ -76,8 +76,9 @@ def heading(results: Mapping[str, Any]) -> list[str]:
     """Return what ran where, in lines."""
     environment, machine = results["environment"], results["machine"]
     lines = [
-        f"seqnets {environment['seqnets']} at commit {(environment['commit'] or 'none')[:12]}, PyTorch {environment['torch']}, "
-        f"{environment['device']}, float32 products {environment['precision']}, seed {environment['seed']}",
+        f"seqnets {environment['seqnets']} at commit {(environment['commit'] or 'none')[:12]}, "
+        f"PyTorch {environment['torch']}, {environment['device']}, float32 products {environment['precision']}, "
+        f"seed {environment['seed']}",
         f"ceilings: {machine['gflops']:.0f} GFLOP/s, {machine['gbytes_per_second']:.1f} GB/s ({machine['source']})",
     ]
     for name, found in results["contenders"].items():
@@ -216,7 +217,8 @@ def _training(title: str, every: Sequence[Figures], results: Mapping[str, Any]) 
             ratio = "" if f.ratio is None else f"{f.ratio.median:.2f} ({f.ratio.p20:.2f}-{f.ratio.p80:.2f})"
             row += [
                 Cell(f"{1e3 * f.seconds.median:.1f}"), Cell(ratio, f.ratio is not None and f.ratio.p80 < 1),
-                Cell(f"{f.epoch_seconds:.1f}"), Cell("" if f.peak_mb is None else f"{f.peak_mb.median:.0f}"), Cell(f"{f.parameters:,}"), Cell(f.note),
+                Cell(f"{f.epoch_seconds:.1f}"), Cell("" if f.peak_mb is None else f"{f.peak_mb.median:.0f}"),
+                Cell(f"{f.parameters:,}"), Cell(f.note),
             ]  # fmt: skip
         rows.append(row)
     header = [

@@ -50,7 +50,10 @@ def why_unavailable(device: str) -> str | None:
         wanted = ".".join(map(str, OLDEST))
         return f"Triton {version} is too old for its kernels, which need {wanted} (pip install -U triton)"
     if device == "cpu" and not interpreted():
-        return "its kernels run on GPUs; on the CPU they run in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts"
+        return (
+            "its kernels run on GPUs; on the CPU they run in Triton's interpreter: "
+            "set TRITON_INTERPRET=1 before Python starts"
+        )
     if device == "cpu":
         return _why_not_interpreted(version, numpy_version())
     if device == "cuda" and interpreted():

@@ -2,8 +2,8 @@
 
 The backend is requested by, in order of precedence: the layer's ``backend=``, `use_backend`, the environment variable
 ``SEQNETS_BACKEND``. The default is ``auto``. It takes the first of `BACKENDS` that can serve the call, but skips those
-that run only on request (``only_if_asked``). Where two backends compete on the CPU, it takes the faster one (`autoselect`). A
-backend that is requested by name either serves the call or raises an error with its reason.
+that run only on request (``only_if_asked``). Where two backends compete on the CPU, it takes the faster one
+(`autoselect`). A backend that is requested by name either serves the call or raises an error with its reason.
 """
 
 from __future__ import annotations

@@ -20,5 +20,6 @@ def needed(package: str, purpose: str) -> Any:
         return import_module(package)
     except ImportError as error:
         raise ConfigError(
-            f'{purpose} needs the package {package.split(".")[0]}, which cannot be imported ({error}): pip install -e ".[experiments]"'
+            f"{purpose} needs the package {package.split('.')[0]}, "
+            f'which cannot be imported ({error}): pip install -e ".[experiments]"'
         ) from error

@@ -1,4 +1,5 @@
-"""Ends training runs at random moments, resumes them, and compares their weights with those of runs that were not ended.
+"""\
+Ends training runs at random moments, resumes them, and compares their weights with those of runs that were not ended.
 
 python -m tests.kill --runs 40    # some minutes; exit status 1 where a run does not end with the same bits
 """
@@ -25,8 +26,9 @@ SIGNALS = {number.name: number for number in (signal.SIGKILL, signal.SIGTERM, si
 ENDED = (-signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP, 129, 130, 143)
 # large enough that `auto` times both backends
 OPTIONS = [
-    "trainer.max_epochs=3", "callbacks.last_checkpoint.every_n_train_steps=4", "data.max_tokens=24", "data.validation_fraction=0.2",
-    "model.net.recurrent.hidden_size=48", "model.net.embedding.embedding_dim=32", "data.batch_size=8",
+    "trainer.max_epochs=3", "callbacks.last_checkpoint.every_n_train_steps=4", "data.max_tokens=24",
+    "data.validation_fraction=0.2", "model.net.recurrent.hidden_size=48", "model.net.embedding.embedding_dim=32",
+    "data.batch_size=8",
 ]  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """What interpreted tests and those on a GPU share: cells, cases, and the check of kernels against the reference.
 
-A check runs one problem three times: by the kernels, by the reference in the same dtype, and by the reference in float64 on the
-CPU. Outputs and every gradient of the first are judged by `tests.tolerance`: how far from the third, and is that farther
-than the second is?
+A check runs one problem three times: by the kernels, by the reference in the same dtype, and by the reference in
+float64 on the CPU. Outputs and every gradient of the first are judged by `tests.tolerance`: how far from the third, and
+is that farther than the second is?
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def masked(x, r, state, masks):
 
 @seqnets.cell(gates=("a", "c", "u"), states=("h",))
 def nbrc(x, r, state):
-    """The recurrently neuromodulated bistable cell of Vecoven, Ernst and Drion, PLOS ONE 16(6), 2021, arXiv:2006.05252."""
+    """The recurrently neuromodulated bistable cell of Vecoven, Ernst and Drion, PLOS ONE 16(6), 2021,
+    arXiv:2006.05252.
+    """
     a = 1 + (x.a + r.a).tanh()
     c = (x.c + r.c).sigmoid()
     return c * state.h + (1 - c) * (x.u + a * state.h).tanh()
@@ -299,8 +301,8 @@ def check(case: Case, device: str = "cpu", tf32: bool = False) -> None:
 def batched_gradients(layer, x, state, lengths):
     """Gradients that are asked for in a batch: of each output, of outputs and last states, and along a tangent.
 
-    The first two are those of `torch.autograd.functional.jacobian` with ``vectorize=True``, which batches the cotangents of one
-    backward pass. The forward pass of the last one ran before forward-mode AD was entered.
+    The first two are those of `torch.autograd.functional.jacobian` with ``vectorize=True``, which batches the
+    cotangents of one backward pass. The forward pass of the last one ran before forward-mode AD was entered.
     """
     leaves = [x, *state, *layer.parameters()]
     y, final = layer(x, state, lengths)

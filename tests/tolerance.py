@@ -24,8 +24,8 @@ def _where(actual, baseline, oracle, allowed):
         for name, tensor in (("found", actual), ("PyTorch", baseline), ("float64", oracle))
     )
     return (
-        f"worst at {list(place)} of {list(actual.shape)}: {values}; {int((errors > allowed).sum())} of {errors.numel()} are beyond, "
-        f"{int(actual.isnan().sum())} are nan (what kernels leave unwritten is nan here)"
+        f"worst at {list(place)} of {list(actual.shape)}: {values}; {int((errors > allowed).sum())} of "
+        f"{errors.numel()} are beyond, {int(actual.isnan().sum())} are nan (what kernels leave unwritten is nan here)"
     )
 
 
@@ -42,6 +42,6 @@ def _first_difference(found, expected):
     different = (found != expected).nonzero().tolist()
     place = tuple(different[0])
     return (
-        f"{len(different)} of {found.numel()} differ, first at {list(place)} of {list(found.shape)}: found {found[place].item():.9g}, "
-        f"expected {expected[place].item():.9g}; {int(found.isnan().sum())} are nan"
+        f"{len(different)} of {found.numel()} differ, first at {list(place)} of {list(found.shape)}: "
+        f"found {found[place].item():.9g}, expected {expected[place].item():.9g}; {int(found.isnan().sum())} are nan"
     )

@@ -220,8 +220,8 @@ def with_torch_layers(model: nn.Module) -> nn.Module:
             with_torch_layers(child)
             continue
         theirs = LAYERS[child.cell.name](
-            child.input_size, child.hidden_size, child.num_layers, dropout=child.dropout, bidirectional=child.bidirectional,
-            batch_first=child.batch_first, **options_of(child.cell.name),
+            child.input_size, child.hidden_size, child.num_layers, dropout=child.dropout,
+            bidirectional=child.bidirectional, batch_first=child.batch_first, **options_of(child.cell.name),
         )  # fmt: skip
         for parameter in theirs.parameters():
             nn.init.zeros_(parameter)

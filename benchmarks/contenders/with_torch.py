@@ -53,7 +53,10 @@ def why_not(case: Case, settings: Settings) -> str | None:
     if settings.contender == "torch.compile":
         steps = case.T * case.layers * case.directions
         if steps > settings.unroll:
-            return f"it would unroll {steps} time steps and compile each for two seconds or so; benchmark with unroll={steps} to wait for that"
+            return (
+                f"it would unroll {steps} time steps and compile each for two seconds or so; "
+                f"benchmark with unroll={steps} to wait for that"
+            )
     if backend := settings.contender.partition("seqnets-")[2]:
         return _why_cannot(case, backend, settings)
     return None

@@ -23,9 +23,11 @@ from seqnets.table import print_table
 DESCRIPTION = """Prove the kernels on the GPU that is here: judge them against the cell's step in float64, for each cell, dtype and
 schedule, then time layers beside cuDNN, then try variants. The most valuable items come first, and the run stops when its time is
 over. Every result is written to DIR/proof.json as it comes; a second call on the same folder resumes with what was not reached. Needs
-torch and Triton alone (--tests: pytest too)."""
-STATUS = """Exit status: 0 where all that was reached agrees, 1 where anything disagrees, fails, crashes or hangs, 2 where nothing can be
-proven, 130 where it was interrupted (143 by SIGTERM)."""
+torch and Triton alone (--tests: pytest too)."""  # noqa: E501
+STATUS = (
+    "Exit status: 0 where all that was reached agrees, 1 where anything disagrees, fails, crashes or hangs, "
+    "2 where nothing can be\nproven, 130 where it was interrupted (143 by SIGTERM)."
+)
 LEAST_MINUTES = 0.5  # to start processes and compile the first kernels
 TESTS_SHARE = 0.5  # of the time, with --tests; the tests get more if the rest ends early
 
@@ -49,7 +51,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--dry",
         action="store_true",
-        help="rehearse every phase without a GPU, on a few small cases: compile and launch on a stub that computes nothing",
+        help=(
+            "rehearse every phase without a GPU, on a few small cases: "
+            "compile and launch on a stub that computes nothing"
+        ),
     )
     parser.add_argument(
         "--tests", action="store_true", help="run tests/gpu too, in as many processes as there are cores"
@@ -72,7 +77,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--tests needs pytest, which is not installed (pip install pytest pytest-xdist)")
     if not LEAST_MINUTES <= options.minutes < math.inf:
         parser.error(
-            f"--minutes is {options.minutes:g}, but must be a finite number of at least {LEAST_MINUTES}: the first kernels take as long to compile"
+            f"--minutes is {options.minutes:g}, "
+            f"but must be a finite number of at least {LEAST_MINUTES}: the first kernels take as long to compile"
         )
     return options
 

@@ -30,8 +30,8 @@ def refuse(jobs: int) -> None:
     """
     if not torch.cuda.is_available():
         raise BackendError(
-            f"there is no GPU here (torch.cuda.is_available() is false; torch is {torch.__version__}), so nothing can be proven; "
-            "--dry rehearses without one"
+            f"there is no GPU here (torch.cuda.is_available() is false; torch is {torch.__version__}), "
+            "so nothing can be proven; --dry rehearses without one"
         )
     unavailable = why_unavailable("cuda")
     if unavailable is not None:
@@ -43,8 +43,8 @@ def refuse(jobs: int) -> None:
     needed = (jobs + 1) * MEMORY_OF_A_PROCESS
     if free < needed:
         raise BackendError(
-            f"{free / 2**30:.1f} of {total / 2**30:.0f} GiB of the GPU's memory are free, and {jobs} processes take {needed / 2**30:.1f}: "
-            "take fewer (--jobs), or end what holds it (nvidia-smi shows which process does)"
+            f"{free / 2**30:.1f} of {total / 2**30:.0f} GiB of the GPU's memory are free, and {jobs} processes take "
+            f"{needed / 2**30:.1f}: take fewer (--jobs), or end what holds it (nvidia-smi shows which process does)"
         )
 
 

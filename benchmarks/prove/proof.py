@@ -97,5 +97,8 @@ class Proof:
         if found.get("agrees") is not None and found["error_over_allowed"] is not None:
             told += f", error {found['error_over_allowed']:.2g} of what is allowed"
         if found.get("compiled"):
-            told += f", {found['compiled']} kernel{'s' * (found['compiled'] > 1)} compiled in {found['compile_seconds']:.1f} s"
+            told += (
+                f", {found['compiled']} kernel{'s' * (found['compiled'] > 1)} compiled in "
+                f"{found['compile_seconds']:.1f} s"
+            )
         self.tell(told + (f": {item['why']}" if item["why"] else ""))

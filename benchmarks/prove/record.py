@@ -31,7 +31,8 @@ class Record:
     def __init__(self, folder: Path, environment: dict[str, Any], rehearsed: bool) -> None:
         self.path = folder / NAME
         self.results: dict[str, Any] = {
-            "format": FORMAT, "rehearsed": rehearsed, **environment, "runs": [], "items": [], "not_reached": [], "tests": None,
+            "format": FORMAT, "rehearsed": rehearsed, **environment, "runs": [], "items": [], "not_reached": [],
+            "tests": None,
         }  # fmt: skip
         if folder.is_file():
             raise DataError(f"{folder} is a file, and --output must be a folder")
@@ -47,8 +48,8 @@ class Record:
             if other:
                 before, now = (str(found.get(other[0]))[:40] for found in (known, self.results))
                 raise DataError(
-                    f"{folder} holds results that differ in {', '.join(other)} ({other[0]}: {before} there, {now} here); "
-                    "name another folder by --output"
+                    f"{folder} holds results that differ in {', '.join(other)} "
+                    f"({other[0]}: {before} there, {now} here); name another folder by --output"
                 )
             self.results = known
         self.write()

@@ -37,8 +37,8 @@ def run_tests(seconds: float, rehearsed: bool) -> dict[str, Any]:
         report = Path(folder) / "report.xml"
         parallel = ["-n", str(cores()), "--dist", "load"] if importlib.util.find_spec("xdist") else []
         command = [
-            sys.executable, "-c", PYTEST, "-p", "no:cacheprovider", "-o", "addopts=", "-q", f"--maxfail={MOST_FAILURES}",
-            f"--junitxml={report}", *parallel, "tests/gpu",
+            sys.executable, "-c", PYTEST, "-p", "no:cacheprovider", "-o", "addopts=", "-q",
+            f"--maxfail={MOST_FAILURES}", f"--junitxml={report}", *parallel, "tests/gpu",
         ]  # fmt: skip
         environment = os.environ | {"SEQNETS_CACHE": folder, "SEQNETS_STUB_GPU": "sample" if rehearsed else ""}
         process = subprocess.Popen(

@@ -32,7 +32,10 @@ def tables(results: Found) -> list[Table]:
 def heading(results: Found) -> list[str]:
     """Return what ran where, in lines."""
     r = results
-    where = f"{r['gpu']}, capability {r['capability']}, {r['multiprocessors']} multiprocessors, {r['memory_gib']:g} GiB ({r['free_gib']:g} free)"
+    where = (
+        f"{r['gpu']}, capability {r['capability']}, {r['multiprocessors']} multiprocessors, "
+        f"{r['memory_gib']:g} GiB ({r['free_gib']:g} free)"
+    )
     versions = ", ".join(
         f"{name} {r[name]}" for name in ("torch", "triton", "cuda", "cudnn", "driver", "python") if r[name]
     )
@@ -97,8 +100,8 @@ def _times(results: Found, phase: str) -> Table:
         for mode in MODES
     ]
     header = (
-        "layer", "mode", "GPU us/step", "host us/step", "graph us/step", "torch.nn: GPU", "torch.nn: host", "torch.nn: graph",
-        "cuDNN algorithm (by PyTorch's rule)", "speedup over torch.nn", "error over tolerance",
+        "layer", "mode", "GPU us/step", "host us/step", "graph us/step", "torch.nn: GPU", "torch.nn: host",
+        "torch.nn: graph", "cuDNN algorithm (by PyTorch's rule)", "speedup over torch.nn", "error over tolerance",
     )  # fmt: skip
     return Table("Times" if phase == "times" else "Variants", header, rows)
 
@@ -166,7 +169,10 @@ def _others(results: Found) -> Table:
     ]
     tests = results["tests"]
     if tests is not None:
-        told = f"{tests['passed']} passed, {tests['failed']} failed, {tests['skipped']} skipped in {tests['seconds']:.0f} s"
+        told = (
+            f"{tests['passed']} passed, {tests['failed']} failed, "
+            f"{tests['skipped']} skipped in {tests['seconds']:.0f} s"
+        )
         rows.append(["tests/gpu", tests["status"], told])
         rows += [[test["name"], "failed", test["message"].partition("\n")[0][:200]] for test in tests["failures"]]
     rows += [[name, "not reached", ""] for name in results["not_reached"]]

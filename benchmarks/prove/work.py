@@ -125,8 +125,8 @@ def compile_layer(shape: Shape) -> dict[str, Any]:
     for mode in MODES:
         differentiated = mode == "train"
         variant = Variant(
-            cell.key, N=1, U=shape.H, D=1 + shape.bidirectional, ragged=False, per_step=(), dtype=DTYPES[shape.dtype], bias=True,
-            differentiated=differentiated, keep_r=differentiated, all_states=False,
+            cell.key, N=1, U=shape.H, D=1 + shape.bidirectional, ragged=False, per_step=(), dtype=DTYPES[shape.dtype],
+            bias=True, differentiated=differentiated, keep_r=differentiated, all_states=False,
         )  # fmt: skip
         planned = plan_variant(cell, variant, place)
         if isinstance(planned, Refused):

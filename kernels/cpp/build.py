@@ -25,7 +25,8 @@ from seqnets.kernels.store import locked
 log = logging.getLogger(__name__)
 
 HEADERS = (
-    "vector.hpp", "threads.hpp", "product.hpp", "dense.hpp", "problem.hpp", "forward.hpp", "backward.hpp", "recurrence.hpp",
+    "vector.hpp", "threads.hpp", "product.hpp", "dense.hpp", "problem.hpp", "forward.hpp", "backward.hpp",
+    "recurrence.hpp",
 )  # fmt: skip
 INCLUDE = Path(__file__).parent / "include"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")

@@ -24,17 +24,17 @@ ARGUMENTS = {
     "backward": """const Each<V, SAVED>& saved, const Each<V, COLUMNS>& columns, const Each<V, S>& now, const Each<V, S>& old,
         const Each<V, P>& params, const Each<V, MASKS>& masks, const Each<V, S>& incoming, Each<V, KEPT_BACK>& kept,
         const Each<V, SUMS_BACK>& sums, V hidden, Each<V, SUMS_BACK>& terms, Each<V, G>& d_x, Each<V, G>& d_r, Each<V, S>& d_old,
-        Each<V, P>& d_params""",
+        Each<V, P>& d_params""",  # noqa: E501
 }
 KEYWORDS = """alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class compl
 concept const consteval constexpr constinit const_cast continue co_await co_return co_yield decltype default delete do double
 dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable namespace new noexcept not
 not_eq nullptr operator or or_eq private protected public register reinterpret_cast requires return short signed sizeof static
 static_assert static_cast struct switch template this thread_local throw true try typedef typeid typename union unsigned using
-virtual void volatile wchar_t while xor xor_eq"""
+virtual void volatile wchar_t while xor xor_eq"""  # noqa: E501
 OURS = """V M L G S P MASKS KEPT KEPT_BACK SUMS SUMS_BACK SAVED COLUMNS x r old now params masks kept sums hidden terms saved columns
 incoming d_x d_r d_old d_params stage real whole splat select power sigmoid tanh exp exp2 log log1p expm1 erf sin cos floor sqrt
-rsqrt abs sign maximum minimum t"""
+rsqrt abs sign maximum minimum t"""  # noqa: E501
 
 
 def print_cell(cell: Cell, split: Split) -> str:
@@ -50,10 +50,12 @@ def print_cell(cell: Cell, split: Split) -> str:
         "STAGES_BACK": backward.stages, "KEPT_BACK": len(backward.kept), "SUMS_BACK": len(backward.reductions),
     }  # fmt: skip
     lines = [
-        f"// Generated from the cell {cell.name!r} of the module {cell.__module__!r}: its step, and the gradient of it.",
+        f"// Generated from the cell {cell.name!r} of the module {cell.__module__!r}: its step, "
+        "and the gradient of it.",
         "struct Cell {",
         f"    static constexpr int {', '.join(f'{name} = {value}' for name, value in constants.items())};",
-        f"    static constexpr bool differs(int gate) {{ return {_chosen([str(d).lower() for d in differs], 'gate')}; }}",
+        "    static constexpr bool differs(int gate) "
+        f"{{ return {_chosen([str(d).lower() for d in differs], 'gate')}; }}",
         *forward.source(),
         *backward.source(),
         "};",
@@ -131,7 +133,8 @@ class _Passes:
             f"    static constexpr int stage_of{s}(int k) {{ return {_chosen(stages, 'k')}; }}",
             f"    static constexpr real start{s}(int k) {{ return {_chosen(starts, 'k')}; }}",
             f"    INLINE V add{s}(int k, V a, V b) {{ return {_chosen(adds, 'k') if adds else 'a'}; }}",
-            f"    INLINE real reduce{s}(int k, V x) {{ return {_chosen([f'{kind}(x)' for kind in kinds], 'k') if kinds else '0'}; }}",
+            f"    INLINE real reduce{s}(int k, V x) "
+            f"{{ return {_chosen([f'{kind}(x)' for kind in kinds], 'k') if kinds else '0'}; }}",
             f"    template <int stage> INLINE void {self.name}({ARGUMENTS[self.name]}) {{",
             *(line for stage in range(self.stages) for line in self._stage(stage)),
             "    }",

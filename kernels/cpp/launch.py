@@ -90,8 +90,8 @@ def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tu
     given = _common(inputs)
     for d in range(D):
         given += [
-            d, int(keep), inputs.weight_ih[d].data_ptr(), inputs.weight_hh[d].data_ptr(), _at(inputs.bias_ih, d), _at(inputs.bias_hh, d),
-            *_of_direction(state, d, D), *_side(inputs, d), *_sequences(states, d, D, S),
+            d, int(keep), inputs.weight_ih[d].data_ptr(), inputs.weight_hh[d].data_ptr(), _at(inputs.bias_ih, d),
+            _at(inputs.bias_hh, d), *_of_direction(state, d, D), *_side(inputs, d), *_sequences(states, d, D, S),
             *_of_direction((saved, columns), d, D), *_of_direction(finals, d, D),
         ]  # fmt: skip
     _call(own.call.forward, given)
@@ -145,10 +145,11 @@ def run_backward(
     for d in range(D):
         own_params = range(d * P, (d + 1) * P)
         given += [
-            d, inputs.weight_ih[d].data_ptr(), inputs.weight_hh[d].data_ptr(), *_of_direction(state, d, D), *_side(inputs, d),
-            *_sequences(kept.states, d, D, S), *_of_direction((kept.saved, kept.columns), d, D), *_sequences(d_states, d, D, S),
-            *_of_direction(d_finals, d, D), *_of_direction((d_x, d_r), d, D), *(d_rows[k].data_ptr() for k in own_params),
-            *_of_direction(d_initial, d, D), *(_at(tensors, d) for tensors in d_weights), *(d_params[k].data_ptr() for k in own_params),
+            d, inputs.weight_ih[d].data_ptr(), inputs.weight_hh[d].data_ptr(), *_of_direction(state, d, D),
+            *_side(inputs, d), *_sequences(kept.states, d, D, S), *_of_direction((kept.saved, kept.columns), d, D),
+            *_sequences(d_states, d, D, S), *_of_direction(d_finals, d, D), *_of_direction((d_x, d_r), d, D),
+            *(d_rows[k].data_ptr() for k in own_params), *_of_direction(d_initial, d, D),
+            *(_at(tensors, d) for tensors in d_weights), *(d_params[k].data_ptr() for k in own_params),
         ]  # fmt: skip
     _call(own.call.backward, given)
     return [d_input, *d_initial, *(t for tensors in d_weights for t in tensors), *d_params]
@@ -202,7 +203,8 @@ def _side(inputs: Inputs, d: int) -> list[int]:
     masks = inputs.masks[d * M : (d + 1) * M]
     strides = [(m.stride(0) if m.dim() == 3 else 0, m.stride(-2)) for m in masks]
     return [
-        *(p.data_ptr() for p in inputs.params[d * P : (d + 1) * P]), *(m.data_ptr() for m in masks), *(s for pair in strides for s in pair)
+        *(p.data_ptr() for p in inputs.params[d * P : (d + 1) * P]), *(m.data_ptr() for m in masks),
+        *(s for pair in strides for s in pair),
     ]  # fmt: skip
 
 

@@ -114,8 +114,8 @@ def layer_backward(
 
 @layer_backward.register_fake
 def _(
-    x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, states, saved, columns, d_states, d_finals, cell,
-    want_input,
+    x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths, states, saved, columns, d_states,
+    d_finals, cell, want_input,
 ):  # fmt: skip
     d_x = x.new_empty(x.shape if want_input else 0)
     return [d_x, *(t.new_empty(t.shape) for t in (*state, *weight_ih, *weight_hh, *bias_ih, *bias_hh, *params))]

@@ -14,8 +14,8 @@ import torch
 
 # Elementwise operations have the names and the meaning that they have in torch
 UNARY = {
-    "neg", "exp", "exp2", "log", "log1p", "expm1", "sqrt", "rsqrt", "abs", "sign", "erf", "sigmoid", "tanh", "sin", "cos",
-    "floor",
+    "neg", "exp", "exp2", "log", "log1p", "expm1", "sqrt", "rsqrt", "abs", "sign", "erf", "sigmoid", "tanh", "sin",
+    "cos", "floor",
 }  # fmt: skip
 BINARY = {"add", "sub", "mul", "div", "pow", "maximum", "minimum"}
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}

@@ -13,8 +13,8 @@ from torch import fx
 from seqnets.kernels.ir.graph import Builder, Node
 
 SUPPORTED = (
-    "+ - * / **, comparisons, logical operators, where, minimum, maximum, clamp, abs, sign, floor, ceil, trunc, round, exp, "
-    "log, log1p, expm1, sqrt, rsqrt, erf, sin, cos, sigmoid, tanh, relu and its kin, elu, gelu, silu, softplus, "
+    "+ - * / **, comparisons, logical operators, where, minimum, maximum, clamp, abs, sign, floor, ceil, trunc, round, "
+    "exp, log, log1p, expm1, sqrt, rsqrt, erf, sin, cos, sigmoid, tanh, relu and its kin, elu, gelu, silu, softplus, "
     "what torch decomposes into these, and sum, mean, var, amax, amin, softmax and layer_norm over the last dimension"
 )
 
@@ -271,8 +271,8 @@ UNCHANGED = (
 )  # fmt: skip
 HANDLERS: dict[str, Callable[..., Any]] = {
     **{name: _op(name) for name in [
-        "neg", "exp", "exp2", "log", "log1p", "expm1", "sqrt", "rsqrt", "abs", "sign", "erf", "sigmoid", "tanh", "sin", "cos",
-        "floor", "mul", "pow", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge", "where",
+        "neg", "exp", "exp2", "log", "log1p", "expm1", "sqrt", "rsqrt", "abs", "sign", "erf", "sigmoid", "tanh", "sin",
+        "cos", "floor", "mul", "pow", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge", "where",
     ]},
     "sgn": _op("sign"), "div": _div, "truediv": _div, "add": _scaled("add"), "sub": _scaled("sub"),
     "rsub": lambda call, a, b, alpha=1: call.make("sub", b, call.make("mul", a, alpha)),

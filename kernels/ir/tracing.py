@@ -224,7 +224,8 @@ def _refuse_compared_sizes(module: fx.GraphModule) -> None:
 def _own_number(node: fx.Node, tensor: Tensor) -> float:
     if name_of(node.meta.get("original_aten")) not in ("lift_fresh", "lift_fresh_copy"):
         raise Unsupported(
-            "with a tensor that the step neither gets nor makes: give it as one of params= or masks=, or as a plain number"
+            "with a tensor that the step neither gets nor makes: "
+            "give it as one of params= or masks=, or as a plain number"
         )
     if tensor.numel() != 1:
         raise Unsupported(f"to make a tensor of shape {tuple(tensor.shape)}: give it as one of params=")
@@ -287,8 +288,12 @@ ADVICE = {
     ".*(rand|normal|dropout|bernoulli|multinomial|uniform|exponential|poisson|rrelu).*": (
         "random numbers are the layer's to draw: take them as a mask (masks=, seqnets.Mask)"
     ),
-    "__r?matmul__|matmul|b?mm|addb?mm|mv|dot|linear|bilinear|einsum|outer|t|T|mT|transpose|permute": "products of matrices are the layer's alone",
-    "max|min|sort|topk|kthvalue|arg(max|min|sort)": "for a row's largest or smallest write .amax(-1, keepdim=True) or .amin",
+    "__r?matmul__|matmul|b?mm|addb?mm|mv|dot|linear|bilinear|einsum|outer|t|T|mT|transpose|permute": (
+        "products of matrices are the layer's alone"
+    ),
+    "max|min|sort|topk|kthvalue|arg(max|min|sort)": (
+        "for a row's largest or smallest write .amax(-1, keepdim=True) or .amin"
+    ),
     "__setitem__|index_put_?|masked_(scatter_?|select)|nonzero": "to choose by value write torch.where",
     "concat|cat|stack|chunk|split|unbind|unflatten": "every gate and state comes as a tensor of its own, (B, H)",
 }

@@ -25,7 +25,7 @@ DESCRIPTION = """Compile the kernels of cells ahead of time, as the capacity rul
 registers, spills and shared memory as the assembler states them; barriers, instructions and tensor-core instructions per
 time step, of one warp, counted in the disassembly. The floor is a model of the least time per step that these counts allow,
 not a measurement. Exit status: 0 if every kernel that is planned compiles without spills and fits, 1 if one does not, 2 if
-nothing can be compiled."""
+nothing can be compiled."""  # noqa: E501
 RATES = {torch.float16: "fp16", torch.bfloat16: "fp16", torch.float64: "fp64"}
 
 
@@ -112,8 +112,9 @@ def describe(own: Cell, case: Case, demand: Demand, arch: Arch, schedule: str | 
         "precision": demand.precision if case.dtype is torch.float32 else None,
         "arch": arch.name,
         "schedule": None, "why": plan.why, "tile": None, "registers": None, "spills": None, "shared_memory": None,
-        "fits": None, "barriers_per_step": None, "instructions_per_step": None, "tensor_core_instructions_per_step": None,
-        "not_counted": None, "model_floor_ns_per_step": None, "compile_seconds": None,
+        "fits": None, "barriers_per_step": None, "instructions_per_step": None,
+        "tensor_core_instructions_per_step": None, "not_counted": None, "model_floor_ns_per_step": None,
+        "compile_seconds": None,
     }  # fmt: skip
     if isinstance(plan, Refusal):
         return row
@@ -122,7 +123,8 @@ def describe(own: Cell, case: Case, demand: Demand, arch: Arch, schedule: str | 
     row |= {
         "schedule": plan.schedule,
         "tile": {
-            "rows": plan.block_b, "units": plan.block_u, "k": plan.block_k or None, "warps": plan.warps, "stages": plan.stages,
+            "rows": plan.block_b, "units": plan.block_u, "k": plan.block_k or None, "warps": plan.warps,
+            "stages": plan.stages,
         },
         "registers": used.registers,
         "spills": used.spills,

@@ -34,7 +34,8 @@ class Case(NamedTuple):
 def cases_of(cell: Cell, variant: Variant) -> Iterator[Case]:
     """Yield the kernels of a layer's call and of the check of its first use, which keeps all that can be kept."""
     case = Case(
-        variant.U, variant.N, variant.dtype, False, True, variant.ragged, variant.D, False, variant.bias, variant.per_step
+        variant.U, variant.N, variant.dtype, False, True, variant.ragged, variant.D, False, variant.bias,
+        variant.per_step,
     )  # fmt: skip
     yield case
     if not variant.keep_r:

@@ -19,10 +19,14 @@ is their number. The gradients of parameters come per row of the batch, to be su
 
 import triton
 import triton.language as tl
-'''
+'''  # noqa: E501
 CALLS = {
-    **{name: f"tl.{name}" for name in ["exp", "exp2", "log", "sqrt", "rsqrt", "abs", "erf", "sin", "cos", "floor", "where"]},
-    **{name: name for name in ["maximum", "minimum", "row_sum", "row_max", "sigmoid", "tanh", "log1p", "expm1", "sign"]},
+    **{name: f"tl.{name}" for name in [
+        "exp", "exp2", "log", "sqrt", "rsqrt", "abs", "erf", "sin", "cos", "floor", "where",
+    ]},
+    **{name: name for name in [
+        "maximum", "minimum", "row_sum", "row_max", "sigmoid", "tanh", "log1p", "expm1", "sign",
+    ]},
     "pow": "power",
 }  # fmt: skip
 TAKE_COLUMNS = ("row_sum", "row_max")

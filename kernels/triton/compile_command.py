@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Compile beforehand, in processes side by side, the kernels that layers would compile at their first call, in
 inference and in training, and keep them in Triton's cache (TRITON_CACHE_DIR), where those layers find them. A layer has one
 direction and no lengths unless options say otherwise. Kernels depend on the hidden size, not on the input's, the batch or the
-time steps. Exit status: 0 if all that the capacity rule plans is compiled, 1 if a kernel is not, 2 if nothing can be compiled."""
+time steps. Exit status: 0 if all that the capacity rule plans is compiled, 1 if a kernel is not, 2 if nothing can be compiled."""  # noqa: E501
 
 
 def add_compile_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,8 @@ def add_compile_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=("tf32", "ieee"), nargs="+", default=["tf32"], help="of fp32 products; default: tf32"
     )
     parser.add_argument(
-        "--schedule", choices=("resident", "tiled"), nargs="+", default=[None], help="default: as the capacity rule chooses"
+        "--schedule", choices=("resident", "tiled"), nargs="+", default=[None],
+        help="default: as the capacity rule chooses",
     )  # fmt: skip
     parser.add_argument("--bidirectional", action="store_true", help="layers of two directions")
     parser.add_argument("--ragged", action="store_true", help="with lengths")

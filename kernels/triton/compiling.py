@@ -29,8 +29,8 @@ from seqnets.kernels.triton.trial import Variant
 # Measured for one kernel and for the start of the processes, on two shared cores: cells of up to 4 gates, H=128
 SECONDS, SECONDS_TO_START = 2.0, 5.0
 BROKEN = (
-    "a process that compiles was ended from outside, crashed, or could not import the script that started it, which must do so "
-    "below if __name__ == '__main__'"
+    "a process that compiles was ended from outside, crashed, or could not import the script that started it, "
+    "which must do so below if __name__ == '__main__'"
 )
 
 

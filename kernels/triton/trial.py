@@ -83,7 +83,9 @@ def random_problem(cell: Cell, variant: Variant, steps: int, batch: int, positiv
         weight=normal(D, N, U, Q, scale=U**-0.5),
         bias=normal(D, N, Q) if bias else None,
         params=[normal(D, N, U) for _ in cell.params],
-        masks=[(torch.rand(D, steps if per else 1, batch, N, U, generator=generator) < 0.7).to(dtype) for per in per_step],
+        masks=[
+            (torch.rand(D, steps if per else 1, batch, N, U, generator=generator) < 0.7).to(dtype) for per in per_step
+        ],
         lengths=lengths if ragged else None,
         d_states=[normal(steps, batch, D, N, U) for _ in cell.states],
         d_finals=[normal(D, batch, N, U) for _ in cell.states],
@@ -238,6 +240,7 @@ def _gradients(given: Problem, returned: Sequence[Tensor], finals: Sequence[Tens
     pairs = [*zip(returned, given.d_states, strict=False), *zip(finals, given.d_finals, strict=True)]
     tracked = [(value, d) for value, d in pairs if value.requires_grad]  # an output of the step can be a constant
     found = torch.autograd.grad(
-        [v for v, _ in tracked], inputs, [d.detach() for _, d in tracked], True, allow_unused=True, materialize_grads=True
+        [v for v, _ in tracked], inputs, [d.detach() for _, d in tracked], True, allow_unused=True,
+        materialize_grads=True,
     )  # fmt: skip
     return dict(zip(names, found, strict=True))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Measure how fast each plan that fits this GPU runs a cell, forward and backward, and keep the fastest for
 later runs, for as long as the GPU, its driver, torch, Triton and the kernels stay as they are. SEQNETS_TUNED=0 ignores
-what is kept. It takes minutes: every plan is compiled. Exit status: 0 where plans were kept, 2 where nothing can be tuned."""
+what is kept. It takes minutes: every plan is compiled. Exit status: 0 where plans were kept, 2 where nothing can be tuned."""  # noqa: E501
 
 
 def add_tune_arguments(parser: argparse.ArgumentParser) -> None:

@@ -49,7 +49,8 @@ class SolvedLengths:
         for level, told in ((1.0, "guessing"), (self.solved, "solved below")):
             axes.axhline(level, color="0.45", linewidth=0.9, linestyle=":")
             axes.annotate(
-                told, (1.01, level), xycoords=("axes fraction", "data"), ha="left", va="center", color="0.35", fontsize=9
+                told, (1.01, level), xycoords=("axes fraction", "data"), ha="left", va="center", color="0.35",
+                fontsize=9,
             )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="length T", ylabel="test loss / loss of guessing")
         axes.set_xticks(every, [str(t) for t in every])

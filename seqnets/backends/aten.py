@@ -69,7 +69,10 @@ def _compiles_without_input_gradient(x: Tensor) -> bool:
 
 def note(problem: Problem) -> str | None:
     if copies_lengths_to_host(problem):
-        return "packing for torch copies the lengths to the host, which waits for the GPU; pass them on the CPU to avoid it"
+        return (
+            "packing for torch copies the lengths to the host, which waits for the GPU; "
+            "pass them on the CPU to avoid it"
+        )
     return None
 
 

@@ -69,7 +69,10 @@ class Shape(NamedTuple):
 
     def __str__(self) -> str:
         """Format it briefly for logs: ``"lstm of float32, T=32 B=64 I=256 H=256, bidirectional, with gradients"``."""
-        sizes = f"{self.cell.rsplit(':', 1)[-1]} of {str(self.dtype).removeprefix('torch.')}, T={self.T} B={self.B} I={self.I} H={self.H}"
+        sizes = (
+            f"{self.cell.rsplit(':', 1)[-1]} of {str(self.dtype).removeprefix('torch.')}, "
+            f"T={self.T} B={self.B} I={self.I} H={self.H}"
+        )
         of = {"bidirectional": self.directions == 2, "ragged": self.ragged, "with gradients": self.differentiated}
         layers = [f"{self.layers} layers"] if self.layers > 1 else []
         return ", ".join([sizes, *layers, *(name for name, holds in of.items() if holds)])
@@ -101,8 +104,8 @@ class Times(NamedTuple):
             return f"{self.aten:.3g} ms by aten and {self.cpp:.3g} ms by cpp, measured on this machine {where}"
         there = self.at(shape, T)
         return (
-            f"{there.aten:.3g} ms by aten and {there.cpp:.3g} ms by cpp for T={T}, from what was measured on this machine {where} and "
-            f"T={shape.T // 4}"
+            f"{there.aten:.3g} ms by aten and {there.cpp:.3g} ms by cpp for T={T}, "
+            f"from what was measured on this machine {where} and T={shape.T // 4}"
         )
 
 

@@ -26,7 +26,10 @@ def why_not(problem: Problem) -> str | None:
     if unfit is not None:
         return unfit
     if problem.lengths is not None and problem.lengths.device != x.device and graph_is_captured():
-        return "the lengths are on the CPU, from where nothing can be copied while a CUDA graph is captured; pass them on the GPU"
+        return (
+            "the lengths are on the CPU, from where nothing can be copied while a CUDA graph is captured; "
+            "pass them on the GPU"
+        )
     dtype = autocast_dtype(x) or x.dtype
     P, N = problem.state[0].shape[-1], count_heads(problem.state[0], first.weight_hh)
     differentiated = is_differentiated(problem)

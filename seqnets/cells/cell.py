@@ -147,8 +147,8 @@ class Cell:
         for name, value in self.numbers_from_outside().items():
             if numbers.get(name) != value:
                 return (
-                    f"its step reads {name}, which was {numbers.get(name)} when the kernels were generated and now is {value}: "
-                    "give what changes as a parameter, a mask or a state, or define the cell again"
+                    f"its step reads {name}, which was {numbers.get(name)} when the kernels were generated and now is "
+                    f"{value}: give what changes as a parameter, a mask or a state, or define the cell again"
                 )
         return None
 
@@ -194,8 +194,8 @@ class Cell:
             if not isinstance(value, Tensor) or value.shape != (2, width):
                 got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise CellError(
-                    f"cell {self.name!r}: its step must return {self.states} as tensors of the gates' shape (2, {width}), "
-                    f"in that order, but {name!r} came back as {got}"
+                    f"cell {self.name!r}: its step must return {self.states} as tensors of the gates' shape "
+                    f"(2, {width}), in that order, but {name!r} came back as {got}"
                 )
 
     # A cell is defined by its code, so it is pickled by name like functions and classes, and never copied.

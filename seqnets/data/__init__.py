@@ -15,7 +15,7 @@ from seqnets.data.synthetic import AddingProblem, CopyMemory
 from seqnets.data.text import TextEncoder
 
 __all__ = [
-    "IMDB", "MNIST", "AddingProblem", "Batch", "Chorales", "CopyMemory", "Encoder", "ImageEncoder", "Multi30k", "PennTreebank",
-    "ResumableLoader", "ScikitDigits", "SentenceEncoder", "Series", "TextEncoder", "TinyShakespeare", "WikiText2",
-    "encoder_from_dict",
+    "IMDB", "MNIST", "AddingProblem", "Batch", "Chorales", "CopyMemory", "Encoder", "ImageEncoder", "Multi30k",
+    "PennTreebank", "ResumableLoader", "ScikitDigits", "SentenceEncoder", "Series", "TextEncoder", "TinyShakespeare",
+    "WikiText2", "encoder_from_dict",
 ]  # fmt: skip

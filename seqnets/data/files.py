@@ -123,7 +123,8 @@ def _downloaded(name: str, files: Mapping[str, File]) -> Path:
         reason = "there is no connection" if isinstance(error, NoConnection) else str(error).splitlines()[0]
         urls = ", ".join(file.url for file in files.values())
         raise Unavailable(
-            f"cannot be downloaded ({reason}). Fetch {urls} and put them into $SEQNETS_DATA/{name}/, or give data.path=<their folder>."
+            f"cannot be downloaded ({reason}). Fetch {urls} and put them into $SEQNETS_DATA/{name}/, "
+            "or give data.path=<their folder>."
         ) from error
     finally:
         quiet.setLevel(level)

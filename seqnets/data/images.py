@@ -98,8 +98,8 @@ class Images(InMemory):
                 or classes.max() >= len(self.labels)
             ):
                 raise DataError(
-                    f"{origin['location']}, {name}: {images.shape} images with classes {classes.min()} to {classes.max()}, where "
-                    f"(N, {self.size}, {self.size}) and 0 to {len(self.labels) - 1} belong."
+                    f"{origin['location']}, {name}: {images.shape} images with classes {classes.min()} to "
+                    f"{classes.max()}, where (N, {self.size}, {self.size}) and 0 to {len(self.labels) - 1} belong."
                 )
             digest.update(images.tobytes() + classes.astype(np.int64).tobytes())
         splits = {
@@ -112,8 +112,8 @@ class Images(InMemory):
             held = round(self.validation_fraction * len(targets))
             if not 0 < held < len(targets):
                 raise ConfigError(
-                    f"validation_fraction={self.validation_fraction} splits {len(targets)} images into {len(targets) - held} and {held}: "
-                    "choose one that leaves neither empty, or 0."
+                    f"validation_fraction={self.validation_fraction} splits {len(targets)} images into "
+                    f"{len(targets) - held} and {held}: choose one that leaves neither empty, or 0."
                 )
             splits["train"] = pixels[order[held:]], targets[order[held:]]
             splits["validation"] = pixels[order[:held]], targets[order[:held]]

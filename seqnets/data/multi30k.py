@@ -137,8 +137,8 @@ class Multi30k(InMemory):
         for name, (sources, targets) in texts.items():
             if len(sources) != len(targets):
                 raise DataError(
-                    f"{location}: {SPLITS[name]} has {len(sources)} lines of {self.languages[0]}, but {len(targets)} of "
-                    f"{self.languages[1]}: they are no pairs; fetch both anew."
+                    f"{location}: {SPLITS[name]} has {len(sources)} lines of {self.languages[0]}, "
+                    f"but {len(targets)} of {self.languages[1]}: they are no pairs; fetch both anew."
                 )
         encoder = self._given or SentenceEncoder.fit(
             texts["train"][0], texts["train"][1], self.vocab_size, USAGE[self.languages[0]]

@@ -56,7 +56,8 @@ class SeriesEncoder:
                 raise ValueError(f"{word!r} is no number: give numbers with spaces between them, the newest last")
         if len(numbers) < self.window:
             raise ValueError(
-                f"the model looks back {self.window} steps, but {line[:40]!r} has {len(numbers)} numbers: give {self.window} or more"
+                f"the model looks back {self.window} steps, "
+                f"but {line[:40]!r} has {len(numbers)} numbers: give {self.window} or more"
             )
         return numbers[-self.window :]
 
@@ -165,8 +166,9 @@ class Series(InMemory):
         for name, (start, end) in bounds.items():
             if end - max(start, self.window) < self.horizon:
                 raise DataError(
-                    f"{where} has {count} values, of which {end - start} are for {name}: too few for a window of {self.window} and a "
-                    f"horizon of {self.horizon}. Give a longer series, or smaller ones of data.window, data.horizon and the fractions."
+                    f"{where} has {count} values, of which {end - start} are for {name}: "
+                    f"too few for a window of {self.window} and a horizon of {self.horizon}. Give a longer series, "
+                    "or smaller ones of data.window, data.horizon and the fractions."
                 )
         return bounds
 
@@ -185,7 +187,8 @@ def _read_csv(file: Path) -> tuple[tuple[list[str], list[float]], dict[str, Any]
         times, values = [row["time"] for row in rows], [float(row["value"]) for row in rows]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{file} is no CSV file with the columns time,value and a number in each row: {type(error).__name__}: {error}"
+            f"{file} is no CSV file with the columns time,value and a number in each row: "
+            f"{type(error).__name__}: {error}"
         ) from error
     if not all(map(math.isfinite, values)):
         raise DataError(f"{file} has a value that is no finite number: leave that time out, or fill it in.")

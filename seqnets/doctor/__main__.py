@@ -36,8 +36,9 @@ DESCRIPTION = f"""Check the fused kernels on this machine: what they run in, and
 they serve, their largest error against float64 relative to what the tolerance policy allows (agreement is at most 1), how long
 they took to compile if that was not done before, and the median time of a layer (T={STEPS}, B={BATCH}) beside that of torch's
 own. The schedule "cpp" stands for the kernels in C++, on the CPU. On a GPU the others are compiled first, in processes side by
-side. Without one they run in Triton's interpreter, on the CPU, and are not timed. How long all takes is estimated beforehand."""
-STATUS = """Exit status: 0 where all that is served agrees, 1 where anything disagrees or crashes, 2 where the arguments are wrong.
+side. Without one they run in Triton's interpreter, on the CPU, and are not timed. How long all takes is estimated beforehand."""  # noqa: E501
+STATUS = """\
+Exit status: 0 where all that is served agrees, 1 where anything disagrees or crashes, 2 where the arguments are wrong.
 What kernels do not serve does not count: the table, or "result" and "reason" with --json, says why."""
 
 
@@ -124,7 +125,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--dtype", nargs="+", choices=DTYPES,
-        help=f"default: {', '.join(DTYPES_ON_GPU)} on a GPU, for under two minutes with 16 cores, by estimate; else all",
+        help=(
+            f"default: {', '.join(DTYPES_ON_GPU)} on a GPU, for under two minutes with 16 cores, by estimate; else all"
+        ),
     )  # fmt: skip
     parser.add_argument(
         "--schedule", nargs="+", choices=SCHEDULES,

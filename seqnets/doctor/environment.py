@@ -49,7 +49,10 @@ def where_it_ran(device: torch.device) -> str:
     if device.type == "cuda":
         return f"Triton's kernels ran on {torch.cuda.get_device_name(device)}; those in C++ are for the CPU."
     why = "TRITON_INTERPRET=1 is set" if torch.cuda.is_available() else "PyTorch finds none here"
-    return f"Nothing ran on a GPU, because {why}: Triton's kernels ran in its interpreter, on the CPU; those in C++ are for the CPU."
+    return (
+        f"Nothing ran on a GPU, because {why}: Triton's kernels ran in its interpreter, on the CPU; "
+        "those in C++ are for the CPU."
+    )
 
 
 def _triton_cache() -> str:

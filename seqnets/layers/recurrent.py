@@ -432,7 +432,8 @@ class Recurrent(nn.Module):
         defaults: Sequence[tuple[str, Any]] = (
             ("proj_size", 0), ("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0),
             ("bidirectional", False), ("recurrent_bias", True), ("num_heads", 1), ("init", "torch"),
-            ("learn_state", False), ("masks", {}), ("return_all_states", False), ("recompute", False), ("backend", None),
+            ("learn_state", False), ("masks", {}), ("return_all_states", False), ("recompute", False),
+            ("backend", None),
         )  # fmt: skip
         shown += [f"{name}={getattr(self, name)!r}" for name, default in defaults if getattr(self, name) != default]
         return ", ".join(shown)

@@ -75,8 +75,9 @@ class Classification(Task):
         probabilities = self.probabilities(self.example(data).inputs)
         if probabilities.shape != (1, len(data.labels)):
             raise ConfigError(
-                f"model.net and task give probabilities {tuple(probabilities.shape)} for one example, but the data have the "
-                f"{len(data.labels)} labels {', '.join(data.labels)}; set model.net.num_classes={len(data.labels)}"
+                f"model.net and task give probabilities {tuple(probabilities.shape)} for one example, "
+                f"but the data have the {len(data.labels)} labels {', '.join(data.labels)}; "
+                f"set model.net.num_classes={len(data.labels)}"
             )
 
     def read(self, encoder: Any, given: str) -> dict[str, list[str]]:

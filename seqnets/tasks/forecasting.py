@@ -53,7 +53,8 @@ class Forecasting(Task):
         forecast = self(batch.inputs).float()
         if forecast.shape != batch.targets.shape:
             raise ValueError(
-                f"the model gives {tuple(forecast.shape)} where {tuple(batch.targets.shape)} follow; set model.net.out_features to data.horizon"
+                f"the model gives {tuple(forecast.shape)} where {tuple(batch.targets.shape)} follow; "
+                "set model.net.out_features to data.horizon"
             )
         return F.mse_loss(forecast, batch.targets.float()), forecast.detach()
 

@@ -24,7 +24,8 @@ class Regression(Task):
         found = self.model(batch.inputs).float()
         if found.shape != batch.targets.shape:
             raise ConfigError(
-                f"model.net gives {tuple(found.shape)} for targets {tuple(batch.targets.shape)}; set model.net.out_features"
+                f"model.net gives {tuple(found.shape)} for targets {tuple(batch.targets.shape)}; "
+                "set model.net.out_features"
             )
         return F.mse_loss(found, batch.targets.float()), found.detach()
 

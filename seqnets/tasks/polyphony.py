@@ -54,7 +54,8 @@ class Polyphony(Task):
         logits, notes = self(batch.inputs, batch.lengths).float(), batch.targets
         if logits.shape != notes.shape:
             raise ValueError(
-                f"the model gives {tuple(logits.shape)} for notes {tuple(notes.shape)}; set model.net.out_features={KEYS}"
+                f"the model gives {tuple(logits.shape)} for notes {tuple(notes.shape)}; "
+                f"set model.net.out_features={KEYS}"
             )
         if batch.lengths is not None:  # left out rather than multiplied by 0: padding might give NaN
             active = active_steps(batch.lengths, notes.shape[1], notes.device).squeeze(-1).T
@@ -93,7 +94,8 @@ class Polyphony(Task):
     def check(self, data: Any) -> None:
         if any(isinstance(module, Recurrent) and module.bidirectional for module in self.model.modules()):
             raise ConfigError(
-                "a bidirectional model reads the notes that it has to predict: set model.net.recurrent.bidirectional=false"
+                "a bidirectional model reads the notes that it has to predict: "
+                "set model.net.recurrent.bidirectional=false"
             )
         super().check(data)
 

@@ -19,5 +19,6 @@ def check_sampling(length: Any, temperature: Any, seed: Any) -> None:
         raise ValueError(f"seed is {seed!r}, but must be below 2**63")
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
         raise ValueError(
-            f"temperature is {temperature!r}, but must be a number, 0 (what is likeliest) at least: logits are divided by it"
+            f"temperature is {temperature!r}, but must be a number, "
+            "0 (what is likeliest) at least: logits are divided by it"
         )

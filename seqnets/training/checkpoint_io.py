@@ -160,6 +160,7 @@ def plain(value: Any, key: str) -> Any:
         items = [plain(v, f"{key}.{i}".lstrip(".")) for i, v in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
     raise CheckpointError(
-        f"a {type(value).__module__}.{type(value).__qualname__} under {key!r} cannot go into a checkpoint, which holds "
-        "containers, tensors and numbers only; keep it out of state_dict(), save_hyperparameters() and on_save_checkpoint()"
+        f"a {type(value).__module__}.{type(value).__qualname__} under {key!r} cannot go into a checkpoint, "
+        "which holds containers, tensors and numbers only; keep it out of state_dict(), "
+        "save_hyperparameters() and on_save_checkpoint()"
     )

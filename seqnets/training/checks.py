@@ -42,8 +42,8 @@ def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data:
             continue
         if monitor.startswith("val/") and not validates:
             raise ConfigError(
-                f"callbacks.{name} watches {monitor}, but there are no validation data: hold out a part of the training "
-                "data with data.validation_fraction=0.1, or watch a train/… metric"
+                f"callbacks.{name} watches {monitor}, but there are no validation data: "
+                "hold out a part of the training data with data.validation_fraction=0.1, or watch a train/… metric"
             )
         if hasattr(task, "logged") and monitor.removesuffix("_step") not in logged:
             close = get_close_matches(monitor, logged, n=1)
@@ -91,8 +91,8 @@ def refuse_optimizer(
     fused = getattr(probe, "_step_supports_amp_scaling", False)
     if fused and trainer.gradient_clip_val and isinstance(trainer.precision_plugin, MixedPrecision):
         raise ConfigError(
-            f"Lightning does not clip gradients in {trainer.precision} for a fused optimizer, which unscales them itself: "
-            "add optimizer.fused=false, or leave out trainer.gradient_clip_val or the mixed precision"
+            f"Lightning does not clip gradients in {trainer.precision} for a fused optimizer, which unscales them "
+            "itself: add optimizer.fused=false, or leave out trainer.gradient_clip_val or the mixed precision"
         )
 
 

@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from seqnets.errors import ConfigError, SeqnetsError
 
 KEYS = {
-    "name", "seed", "ckpt_path", "run_dir", "test_on", "task", "data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger",
-    "sweep_picture",
+    "name", "seed", "ckpt_path", "run_dir", "test_on", "task", "data", "model", "optimizer", "scheduler", "trainer",
+    "callbacks", "logger", "sweep_picture",
 }  # fmt: skip
 MODEL_KEYS = {"net", "cell", "backend", "init", "input_size"}
 HYDRA_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}

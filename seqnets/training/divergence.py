@@ -15,8 +15,8 @@ from seqnets.errors import DivergenceError
 log = logging.getLogger(__name__)
 
 WAYS_OUT = (
-    "lower optimizer.lr, clip gradients with trainer.gradient_clip_val=1.0, or go on with task.on_nonfinite=skip, which leaves such "
-    "steps out, or warn"
+    "lower optimizer.lr, clip gradients with trainer.gradient_clip_val=1.0, or go on with task.on_nonfinite=skip, "
+    "which leaves such steps out, or warn"
 )
 
 
@@ -71,7 +71,8 @@ class DivergenceGuard(Callback):
                 norm = gradient_norm(pl_module)
                 self._act(
                     pl_module,
-                    f"the loss is {value:g} at step {step} (learning rate {self._learning_rate:g}, gradient norm {norm:g})",
+                    f"the loss is {value:g} at step {step} "
+                    f"(learning rate {self._learning_rate:g}, gradient norm {norm:g})",
                 )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,7 +93,10 @@ class DivergenceGuard(Callback):
         """
         name = name_nonfinite(task)
         if name is not None:
-            told = f"the weights are not finite after step {trainer.global_step} ({name}; learning rate {self._learning_rate:g})"
+            told = (
+                f"the weights are not finite after step {trainer.global_step} "
+                f"({name}; learning rate {self._learning_rate:g})"
+            )
             self._act(task, told, skipped=False)
         return name is None
 

@@ -64,7 +64,8 @@ class Preflight(Callback):
             _refuse_run_dir(config)
             if any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra):
                 raise ConfigError(
-                    "this is a sweep, whose folder is given by hydra.sweep.dir=<folder>; for one run of it add hydra.mode=RUN"
+                    "this is a sweep, whose folder is given by hydra.sweep.dir=<folder>; "
+                    "for one run of it add hydra.mode=RUN"
                 )
             refuse_other_sweep(config)
             self._lock = locked(Path(config.hydra.sweep.dir))

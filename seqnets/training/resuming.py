@@ -41,8 +41,8 @@ def refuse_other(
         state = resumed["callbacks"].get(best.state_key)
         if config["test_on"] == "best" and state and state["best"] and best.locate(state) is None:
             raise CheckpointError(
-                f"the checkpoint that was best so far is gone: it was {state['best']}; put it beside {path}, as best.ckpt, or test the "
-                "last weights with test_on=last"
+                f"the checkpoint that was best so far is gone: it was {state['best']}; put it beside {path}, "
+                "as best.ckpt, or test the last weights with test_on=last"
             )
     saved = {name: tuple(value.shape) for name, value in resumed["state_dict"].items()}
     here = {name: tuple(value.shape) for name, value in task.state_dict().items()}
@@ -61,8 +61,8 @@ def refuse_other(
         )
     if encoder_from_dict(then["encoder"]).to_dict() != data.encoder.to_dict():
         raise DataError(
-            f"the data are encoded otherwise (another vocabulary, say) than those that {path} was trained with ({sentence(then['data'])}); "
-            "resume with the same data and data settings"
+            f"the data are encoded otherwise (another vocabulary, say) than those that {path} was trained with "
+            f"({sentence(then['data'])}); resume with the same data and data settings"
         )
     done = {
         "max_epochs": resumed["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
@@ -99,8 +99,8 @@ def refuse_nonfinite(path: str | Path, task: Task, weights: dict[str, Any]) -> N
     """Raise CheckpointError if weights of a checkpoint are NaN or infinite."""
     if (name := name_nonfinite(task, weights)) is not None:
         raise CheckpointError(
-            f"{path} holds weights that are not finite ({name}): its training had diverged; take an earlier checkpoint of the run, such as "
-            "best.ckpt, or train again with a lower optimizer.lr or trainer.gradient_clip_val=1.0"
+            f"{path} holds weights that are not finite ({name}): its training had diverged; take an earlier checkpoint "
+            "of the run, such as best.ckpt, or train again with a lower optimizer.lr or trainer.gradient_clip_val=1.0"
         )
 
 
@@ -110,6 +110,6 @@ def refuse_other_schedule(resumed: dict[str, Any], path: str, schedule: Any) -> 
     for state in resumed["lr_schedulers"]:
         if state.get("total_steps") != steps:
             raise ConfigError(
-                f"{path} goes on with a learning rate that was planned over {state.get('total_steps')} steps, and this run has {steps}: "
-                "resume with the trainer's limits and data settings of then, or start anew"
+                f"{path} goes on with a learning rate that was planned over {state.get('total_steps')} steps, "
+                f"and this run has {steps}: resume with the trainer's limits and data settings of then, or start anew"
             )

@@ -31,13 +31,14 @@ def refuse_other_sweep(config: DictConfig) -> None:
     tasks, params = before.hydra.overrides.task, before.hydra.sweeper.params
     if tasks != now.hydra.overrides.task or params != now.hydra.sweeper.params:
         raise RunFolderError(
-            f"{folder} holds another sweep, {' '.join(tasks)}; name a folder of its own with hydra.sweep.dir=, or repeat "
-            "that command to go on with that sweep"
+            f"{folder} holds another sweep, {' '.join(tasks)}; name a folder of its own with hydra.sweep.dir=, "
+            "or repeat that command to go on with that sweep"
         )
     changed = differences(OmegaConf.to_container(before), OmegaConf.to_container(now), "it", {"hydra"})
     if changed:
         raise RunFolderError(
-            f"{folder} holds this sweep as it was configured before ({'; '.join(changed)}): name a folder of its own with hydra.sweep.dir="
+            f"{folder} holds this sweep as it was configured before ({'; '.join(changed)}): "
+            "name a folder of its own with hydra.sweep.dir="
         )
 
 

@@ -47,7 +47,7 @@ def build_trainer(
         chatter.setLevel(level)
     if trainer.world_size > 1:
         raise ConfigError(
-            f"trainer.devices={options['devices']} asks for {trainer.world_size} processes; a run folder, its checkpoints "
-            "and the order of the data belong to one: use trainer.devices=1 and one run per device"
+            f"trainer.devices={options['devices']} asks for {trainer.world_size} processes; a run folder, "
+            "its checkpoints and the order of the data belong to one: use trainer.devices=1 and one run per device"
         )
     return trainer

@@ -24,8 +24,8 @@ def config_of(contenders=("seqnets", "torch.nn"), **suites):
 
 
 ENVIRONMENT = {
-    "command": [], "seed": 0, "seqnets": "1", "commit": "abc", "python": "3", "torch": "2", "platform": "p", "cpu": "c", "threads": 1,
-    "device": "cpu", "precision": "ieee",
+    "command": [], "seed": 0, "seqnets": "1", "commit": "abc", "python": "3", "torch": "2", "platform": "p", "cpu": "c",
+    "threads": 1, "device": "cpu", "precision": "ieee",
 }  # fmt: skip
 
 

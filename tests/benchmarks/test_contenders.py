@@ -1,4 +1,6 @@
-"""Every contender that is installed gives what a case asks for, within the tolerance policy, or says why it does not."""
+"""Every contender that is installed gives what a case asks for, within the tolerance policy,
+or says why it does not.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""From conf/benchmark.yaml to a list of cases: what is refused before anything runs, and what becomes a row that says why."""
+"""From conf/benchmark.yaml to a list of cases: what is refused before anything runs,
+and what becomes a row that says why.
+"""
 
 import pytest
 from hydra import compose, initialize_config_dir

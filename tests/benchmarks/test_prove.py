@@ -1,4 +1,6 @@
-"""``python -m benchmarks prove``, rehearsed without a GPU: the real compiler and launcher on a stub, in an environment of torch and Triton alone."""
+"""``python -m benchmarks prove``, rehearsed without a GPU: the real compiler and launcher on a stub,
+in an environment of torch and Triton alone.
+"""
 
 import json
 import os
@@ -26,7 +28,8 @@ from seqnets.kernels.triton.planning.arch import ARCHS
 
 ROOT = Path(__file__).parents[2]
 NOT_NEEDED = (
-    "hydra", "omegaconf", "lightning", "numpy", "pandas", "matplotlib", "rich", "jsonschema", "datasets", "torchmetrics",
+    "hydra", "omegaconf", "lightning", "numpy", "pandas", "matplotlib", "rich", "jsonschema", "datasets",
+    "torchmetrics",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the stub is compiled by cc, and there is none")
@@ -136,10 +139,22 @@ def test_ctrl_c_keeps_what_was_reached_and_leaves_no_process(environment, tmp_pa
     ("arguments", "message"),
     [
         ((), "so nothing can be proven; --dry rehearses without one"),
-        (("--dry", "--minutes", "0.1"), "--minutes is 0.1, but must be a finite number of at least 0.5: the first kernels take as long to compile"),
-        (("--dry", "--minutes", "nan"), "--minutes is nan, but must be a finite number of at least 0.5: the first kernels take as long to compile"),
-        (("--dry", "--minutes", "inf"), "--minutes is inf, but must be a finite number of at least 0.5: the first kernels take as long to compile"),
-        (("--dry", "--commit", "abcdef0", "--output", "unused"), "--commit is for a copy without its .git; this is a clone at"),
+        (
+            ("--dry", "--minutes", "0.1"),
+            "--minutes is 0.1, but must be a finite number of at least 0.5: the first kernels take as long to compile",
+        ),
+        (
+            ("--dry", "--minutes", "nan"),
+            "--minutes is nan, but must be a finite number of at least 0.5: the first kernels take as long to compile",
+        ),
+        (
+            ("--dry", "--minutes", "inf"),
+            "--minutes is inf, but must be a finite number of at least 0.5: the first kernels take as long to compile",
+        ),
+        (
+            ("--dry", "--commit", "abcdef0", "--output", "unused"),
+            "--commit is for a copy without its .git; this is a clone at",
+        ),
         (("--dry", "--commit", "main"), "'main' is not a commit: 7 to 40 hexadecimal digits"),
         (("--dry", "--jobs", "0"), "'0' is not a positive whole number"),
         (("--dry", "--output", "README.md"), "README.md is a file, and --output must be a folder"),
@@ -156,8 +171,14 @@ def test_what_cannot_run_is_refused_in_a_sentence(arguments, message, environmen
     ("changed", "message"),
     [
         ({"why_unavailable": "Triton is not installed"}, "the kernels cannot run here: Triton is not installed"),
-        ({"arch_of": "its kernels need compute capability 8.0"}, "the kernels cannot run here: its kernels need compute capability 8.0"),
-        ({"memory": 1}, "1.0 of 80 GiB of the GPU's memory are free, and 16 processes take 11.6: take fewer (--jobs), or end what"),
+        (
+            {"arch_of": "its kernels need compute capability 8.0"},
+            "the kernels cannot run here: its kernels need compute capability 8.0",
+        ),
+        (
+            {"memory": 1},
+            "1.0 of 80 GiB of the GPU's memory are free, and 16 processes take 11.6: take fewer (--jobs), or end what",
+        ),
         ({}, None),
     ],
     ids=str,
@@ -178,9 +199,9 @@ def test_a_gpu_that_cannot_prove_anything_is_refused(changed, message, monkeypat
 # ---- what is kept and told
 
 ENVIRONMENT = {
-    "gpu": "NVIDIA H100", "capability": "9.0", "multiprocessors": 132, "memory_gib": 80.0, "free_gib": 79.0, "driver": "13000",
-    "torch": "2.11.0", "triton": "3.6.0", "cuda": "13.0", "cudnn": 91000, "python": "3.12.1", "platform": "Linux", "cores": 16,
-    "seqnets": "0.1.0", "commit": None, "source": "0" * 64,
+    "gpu": "NVIDIA H100", "capability": "9.0", "multiprocessors": 132, "memory_gib": 80.0, "free_gib": 79.0,
+    "driver": "13000", "torch": "2.11.0", "triton": "3.6.0", "cuda": "13.0", "cudnn": 91000, "python": "3.12.1",
+    "platform": "Linux", "cores": 16, "seqnets": "0.1.0", "commit": None, "source": "0" * 64,
 }  # fmt: skip
 JUDGED = {"worst": "y", "error": 1e-3, "allowed": 2e-3, "error_over_allowed": 0.5, "agrees": True}
 WRONG = JUDGED | {"worst": "gradient of x", "error": None, "error_over_allowed": None, "agrees": False}

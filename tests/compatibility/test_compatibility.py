@@ -57,7 +57,8 @@ def test_exported_programs(backend, folder):
         pytest.skip("the operator compiles kernels, and there is no compiler")
     code = f"""
 import sys, torch, seqnets
-if {backend == "triton"} and (why := seqnets.explain(seqnets.LSTM(3, 4, backend="triton"), torch.ones(1, 1, 3)).reasons["triton"]):
+if {backend == "triton"} \
+and (why := seqnets.explain(seqnets.LSTM(3, 4, backend="triton"), torch.ones(1, 1, 3)).reasons["triton"]):
     sys.exit(why)
 saved = torch.load({str(folder / "layer.pt")!r}, weights_only=True)
 program = torch.export.load({str(folder / f"{backend}.pt2")!r}).module()

@@ -1,6 +1,7 @@
 """Writes the files of this folder: what users keep on disk, as a version of seqnets writes it.
 
-TRITON_INTERPRET=1 python -m tests.compatibility.write tests/compatibility/VERSION REVIEWS RUN    # in a clone of that version
+# in a clone of that version
+TRITON_INTERPRET=1 python -m tests.compatibility.write tests/compatibility/VERSION REVIEWS RUN
 
 REVIEWS is a folder made by `parquet_folder` of tests/data, RUN a new folder of a run.
 """

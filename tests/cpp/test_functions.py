@@ -34,7 +34,8 @@ extern "C" {{
 }}
 """
 EACH = """void each_{name}(const real* x, real* y, int64_t n) {{
-    for (int64_t k = 0; k < n; k += L) store(y + k, {name}(load(x + k, int(n - k < L ? n - k : L))), int(n - k < L ? n - k : L));
+    for (int64_t k = 0; k < n; k += L) \
+store(y + k, {name}(load(x + k, int(n - k < L ? n - k : L))), int(n - k < L ? n - k : L));
 }}"""
 ULPS = {"exp": 2, "sigmoid": 4, "tanh": 4}  # the others are the C library's
 REFERENCE = {"sigmoid": torch.sigmoid, "rsqrt": torch.rsqrt, "sign": torch.sign}

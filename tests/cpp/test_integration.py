@@ -1,4 +1,6 @@
-"""The C++ kernels within PyTorch: operators, compilation, export, double backward, autocast, transforms, threads of Python."""
+"""The C++ kernels within PyTorch: operators, compilation, export, double backward, autocast, transforms,
+threads of Python.
+"""
 
 import copy
 import gc

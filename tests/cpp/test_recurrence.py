@@ -17,15 +17,17 @@ def cases(given):
 LONG_ROWS = [  # several vectors, the last of them not full; rows beyond a tile of sums, tasks beyond the threads
     Case(cell, T=3, B=B, H=H, dtype=dtype)
     for cell, B, H, dtype in (
-        (LSTM, 70, 40, torch.float32), (GRU, 9, 100, torch.float32), (LSTM, 7, 130, DOUBLE), (normed, 5, 70, torch.float32),
-        (masked, 33, 48, torch.float32), (traced, 3, 257, torch.float32), (normed, 6, 33, DOUBLE), (GRU, 19, 70, BFLOAT),
+        (LSTM, 70, 40, torch.float32), (GRU, 9, 100, torch.float32), (LSTM, 7, 130, DOUBLE),
+        (normed, 5, 70, torch.float32), (masked, 33, 48, torch.float32), (traced, 3, 257, torch.float32),
+        (normed, 6, 33, DOUBLE), (GRU, 19, 70, BFLOAT),
     )
 ]  # fmt: skip
 ONE_STEP = [  # of few rows, by weights as they lie; and of more
     Case(cell, T=1, B=B, H=H, dtype=dtype, lengths=lengths, options=options)
     for cell, B, H, dtype, lengths, options in (
         (LSTM, 1, 40, torch.float32, (), {}), (GRU, 4, 60, torch.float32, (1, 0, 1, 0), TWO_WAY | {"num_heads": 3}),
-        (masked, 3, 20, BFLOAT, (0, 1, 1), {"bias": False}), (normed, 2, 33, DOUBLE, (), TWO_WAY), (LSTM, 5, 7, torch.float32, (), {}),
+        (masked, 3, 20, BFLOAT, (0, 1, 1), {"bias": False}), (normed, 2, 33, DOUBLE, (), TWO_WAY),
+        (LSTM, 5, 7, torch.float32, (), {}),
     )
 ]  # fmt: skip
 HEADS = [

@@ -79,7 +79,9 @@ def mnist(folder, monkeypatch, train=40, test=20):
 
 
 def published(folder, monkeypatch, files, contents):
-    """Files with these contents in `folder`, by name; their checksums take the place of those in `files`, the real ones."""
+    """Files with these contents in `folder`, by name; their checksums take the place of those in `files`,
+    the real ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         raw = content.encode() if isinstance(content, str) else content
@@ -121,7 +123,9 @@ def chorale(steps, draw):
 
 
 def chorales(folder, monkeypatch, train=20, valid=6, test=5):
-    """The JSON file of the chorales in `folder`, of made ones of 3 to 12 steps; its checksum is taken for the real one's."""
+    """The JSON file of the chorales in `folder`, of made ones of 3 to 12 steps;
+    its checksum is taken for the real one's.
+    """
     from seqnets.data import chorales as module
 
     draw = random.Random(0)
@@ -131,7 +135,9 @@ def chorales(folder, monkeypatch, train=20, valid=6, test=5):
 
 
 def multi30k(folder, monkeypatch, train=40, validation=8, test=10):
-    """Multi30k's files of made captions in its three languages, in `folder`; their checksums are taken for Multi30k's."""
+    """Multi30k's files of made captions in its three languages, in `folder`;
+    their checksums are taken for Multi30k's.
+    """
     from seqnets.data import multi30k as module
 
     words = {

@@ -76,7 +76,11 @@ def test_subwords_are_those_of_the_training_split_and_always_the_same(folder):
 
 
 def test_a_description_that_is_none_is_refused():
-    for state in ({"kind": "sentences"}, {"kind": "sentences", "source": "x", "target": "y"}, {"kind": "sentences", "source": 3, "target": 3}):  # fmt: skip
+    for state in (
+        {"kind": "sentences"},
+        {"kind": "sentences", "source": "x", "target": "y"},
+        {"kind": "sentences", "source": 3, "target": 3},
+    ):
         with pytest.raises((LookupError, TypeError, ValueError)):
             encoder_from_dict(state)
 

@@ -117,7 +117,9 @@ def test_a_verdict_that_is_not_clear_is_for_the_process_alone(monkeypatch, measu
 )
 @torch.no_grad()
 def test_times_of_other_lengths_lie_on_a_line(T, winner, monkeypatch):
-    """One backend has the smaller constant part, the other the smaller time per step: 0.2 + T / 64 and 1 + T / 128 ms."""
+    """One backend has the smaller constant part, the other the smaller time per step:
+    0.2 + T / 64 and 1 + T / 128 ms.
+    """
     times = autoselect.Times(aten=2.2, cpp=2.0, ratio=1.1, short=(0.7, 1.25))
     monkeypatch.setattr(autoselect, "_measure", lambda shape: times)
     explained = seqnets.explain(seqnets.LSTM(30, 20), torch.randn(1, 40, 30).expand(T, -1, -1))
@@ -213,10 +215,11 @@ def test_a_damaged_file_is_measured_anew(short, times, measuring, caplog):
 def test_shapes_that_differ_in_what_takes_time_are_measured_apart(times):
     shapes, layer = times(3.0, 1.0), seqnets.LSTM(30, 20)
     calls = [
-        lambda: layer(X), lambda: layer(X[:, :20]), lambda: layer(X[:7]), lambda: layer(X, lengths=torch.full((40,), 5)),
-        lambda: seqnets.LSTM(30, 20, bidirectional=True)(X), lambda: seqnets.LSTM(30, 20, 2)(X),
-        lambda: seqnets.GRU(30, 20)(X), lambda: seqnets.LSTM(30, 20, bias=False)(X), torch.enable_grad()(lambda: layer(X)),
-        torch.enable_grad()(lambda: layer(X.clone().requires_grad_())), lambda: layer.double()(X.double()),
+        lambda: layer(X), lambda: layer(X[:, :20]), lambda: layer(X[:7]),
+        lambda: layer(X, lengths=torch.full((40,), 5)), lambda: seqnets.LSTM(30, 20, bidirectional=True)(X),
+        lambda: seqnets.LSTM(30, 20, 2)(X), lambda: seqnets.GRU(30, 20)(X), lambda: seqnets.LSTM(30, 20, bias=False)(X),
+        torch.enable_grad()(lambda: layer(X)), torch.enable_grad()(lambda: layer(X.clone().requires_grad_())),
+        lambda: layer.double()(X.double()),
     ]  # fmt: skip
     for number, call in enumerate(calls, 1):
         call()

@@ -1,4 +1,6 @@
-"""What every test on a GPU is watched for, and a report of it where one fails: it must be mended where there is no GPU."""
+"""What every test on a GPU is watched for, and a report of it where one fails:
+it must be mended where there is no GPU.
+"""
 
 import collections
 import os
@@ -57,7 +59,8 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """End a process of xdist whose GPU failed, after it reported that: xdist replaces it, where every other test would fail.
+    """End a process of xdist whose GPU failed, after it reported that: xdist replaces it,
+    where every other test would fail.
 
     Not with ``--dist loadgroup``, where xdist may wait forever for the one that ended.
     """

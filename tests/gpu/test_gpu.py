@@ -1,8 +1,9 @@
 """The kernels on a GPU, compiled: all that interpreted tests check, and what only a GPU has.
 
-Each case compiles its kernels, which takes seconds; ``pytest -n 8 tests/gpu`` compiles side by side. Nobody has run these
-tests on every GPU that the capacity rule knows: what a GPU has no room for is skipped, with the rule's reason. Without a
-GPU, ``SEQNETS_STUB_GPU=1 pytest -o addopts= tests/gpu`` rehearses all but the numbers; see `benchmarks.prove.stub_gpu`.
+Each case compiles its kernels, which takes seconds; ``pytest -n 8 tests/gpu`` compiles side by side. Nobody has run
+these tests on every GPU that the capacity rule knows: what a GPU has no room for is skipped, with the rule's reason.
+Without a GPU, ``SEQNETS_STUB_GPU=1 pytest -o addopts= tests/gpu`` rehearses all but the numbers; see
+`benchmarks.prove.stub_gpu`.
 """
 
 import contextlib
@@ -104,8 +105,8 @@ def test_lstm_training(case):
 
 
 @cases(
-    recurrences.EVERY_CELL + recurrences.IN_HALF + recurrences.IN_DOUBLE + recurrences.ODD_SHAPES + recurrences.SATURATED
-    + recurrences.RAGGED + recurrences.OPTIONS + recurrences.EMPTY
+    recurrences.EVERY_CELL + recurrences.IN_HALF + recurrences.IN_DOUBLE + recurrences.ODD_SHAPES
+    + recurrences.SATURATED + recurrences.RAGGED + recurrences.OPTIONS + recurrences.EMPTY
 )  # fmt: skip
 def test_a_recurrence(case):
     skip_where_there_is_no_room(case)

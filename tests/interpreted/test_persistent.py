@@ -1,4 +1,6 @@
-"""The persistent prototype, a time step per launch: all but the waiting, which the interpreter cannot run, against float64."""
+"""The persistent prototype, a time step per launch: all but the waiting, which the interpreter cannot run,
+against float64.
+"""
 
 import pytest
 import torch

@@ -1,8 +1,9 @@
-"""Layers by the generated kernels, against the reference: outputs and every gradient. The check is in `tests.recurrences`.
+"""Layers by the generated kernels, against the reference: outputs and every gradient.
+The check is in `tests.recurrences`.
 
 bfloat16 is among the dtypes although the interpreter's bfloat16 `tl.dot` multiplies bit patterns: there `product`, in
-schedules/device.py, converts its operands to float32, in which a product of two bfloat16 numbers is exact, as it is in a
-tensor core. All else, that is where values are rounded and stored, is what a GPU runs.
+schedules/device.py, converts its operands to float32, in which a product of two bfloat16 numbers is exact, as it is in
+a tensor core. All else, that is where values are rounded and stored, is what a GPU runs.
 """
 
 import pytest

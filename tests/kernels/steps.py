@@ -93,8 +93,8 @@ FUNCTIONS = {
     **{
         f: getattr(F, f)
         for f in (
-            "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign", "logsigmoid",
-            "hardtanh", "hardswish", "tanhshrink", "softshrink", "hardshrink",
+            "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign",
+            "logsigmoid", "hardtanh", "hardswish", "tanhshrink", "softshrink", "hardshrink",
         )
     },
     "hard sigmoid": lambda x: F.relu6(x + 3) / 6,  # F.hardsigmoid's own gradient multiplies by a float32 sixth

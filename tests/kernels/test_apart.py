@@ -1,4 +1,6 @@
-"""Work in a thread of its own, in a new process: what torch keeps for the process is set by the first thread that traces."""
+"""Work in a thread of its own, in a new process:
+what torch keeps for the process is set by the first thread that traces.
+"""
 
 import subprocess
 import sys

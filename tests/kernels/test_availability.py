@@ -15,7 +15,10 @@ from tests.recurrences import Case, build, traced
 def test_on_the_cpu_the_way_out_is_the_interpreter(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     layer, x = build(Case(traced), backend="triton"), torch.randn(4, 2, 5)
-    way_out = "its kernels run on GPUs; on the CPU they run in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts"
+    way_out = (
+        "its kernels run on GPUs; on the CPU they run in Triton's interpreter: "
+        "set TRITON_INTERPRET=1 before Python starts"
+    )
     with pytest.raises(
         BackendError, match=f"'triton' cannot serve this call: {way_out}. These can: auto, cpp, reference$"
     ):

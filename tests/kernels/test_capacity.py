@@ -1,4 +1,6 @@
-"""The facts of the capacity rule: what it chooses where, what it refuses and how it says so. Nothing is compiled here."""
+"""The facts of the capacity rule: what it chooses where, what it refuses and how it says so.
+Nothing is compiled here.
+"""
 
 import itertools
 from types import SimpleNamespace
@@ -70,8 +72,8 @@ def test_it_says_why_in_numbers():
         "the recurrent weight of a head takes 128 KiB and stays in shared memory"
     )
     assert choose(demand(), ARCHS["sm_86"]).why == (
-        "the recurrent weight of a head, padded to 128 units, with what is staged takes 136 KiB of shared memory, and sm_86 "
-        "has 99 KiB"
+        "the recurrent weight of a head, padded to 128 units, "
+        "with what is staged takes 136 KiB of shared memory, and sm_86 has 99 KiB"
     )
 
 
@@ -139,8 +141,8 @@ def device(monkeypatch, hip=None, **properties):
 @pytest.mark.parametrize(
     ("capability", "optin", "name"),
     [
-        ((8, 0), 163, "sm_80"), ((8, 6), 99, "sm_86"), ((8, 7), 163, "sm_86"), ((8, 9), 99, "sm_89"), ((9, 0), 227, "sm_90"),
-        ((10, 0), 227, "sm_100"), ((12, 0), 99, "sm_100"),
+        ((8, 0), 163, "sm_80"), ((8, 6), 99, "sm_86"), ((8, 7), 163, "sm_86"), ((8, 9), 99, "sm_89"),
+        ((9, 0), 227, "sm_90"), ((10, 0), 227, "sm_100"), ((12, 0), 99, "sm_100"),
     ],
 )  # fmt: skip
 def test_a_gpu_has_the_plans_of_the_nearest_older_one_within_its_own_memory(monkeypatch, capability, optin, name):

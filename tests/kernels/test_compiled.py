@@ -1,6 +1,7 @@
 """What the capacity rule claims compiles without spills, within the GPU's shared memory; and what a time step costs.
 
-The default run takes a part of the matrix that meets every cell, size, dtype and architecture; ``pytest -m matrix`` takes all.
+The default run takes a part of the matrix that meets every cell, size, dtype and architecture; ``pytest -m matrix``
+takes all.
 """
 
 import itertools

@@ -1,4 +1,6 @@
-"""Counts from the disassembly of small kernels whose counts are known, compiled ahead of time for GPUs that are not here."""
+"""Counts from the disassembly of small kernels whose counts are known,
+compiled ahead of time for GPUs that are not here.
+"""
 
 import json
 from types import SimpleNamespace
@@ -218,7 +220,10 @@ TTIR = """module {{
     }}
   }}
 }}"""
-PRODUCT = "%d = tt.dot %a, %b, %c, inputPrecision = tf32 : tensor<16x{0}xbf16{1}> * tensor<{0}x16xbf16{1}> -> tensor<16x16xf32{2}>"
+PRODUCT = (
+    "%d = tt.dot %a, %b, %c, inputPrecision = tf32 : "
+    "tensor<16x{0}xbf16{1}> * tensor<{0}x16xbf16{1}> -> tensor<16x16xf32{2}>"
+)
 LAYOUT = "#mma = #ttg.amd_mfma<{version = 3, warpsPerCTA = [1, 1], instrShape = [16, 16, 16], isTransposed = true}>\n"
 MFMA = "\tv_mfma_f32_16x16x16_bf16 v[0:3], v[4:5], v[6:7], v[0:3]\n"
 LOOP = ".LBB0_1:\n{}\ts_cbranch_scc1 .LBB0_1\n"

@@ -135,7 +135,9 @@ REFUSED_WHOLE = {
     "a gradient that functions cannot see": (
         lambda x: OldStyle.apply(x), r"line \d+ of .*steps.py raised RuntimeError: .* setup_context"
     ),
-    "an error that depends on the values of sizes": (lambda x: fails(x), r"line \d+ of .* raised ValueError: never above 8"),
+    "an error that depends on the values of sizes": (
+        lambda x: fails(x), r"line \d+ of .* raised ValueError: never above 8"
+    ),
 }  # fmt: skip
 
 
@@ -288,7 +290,8 @@ def test_simplified_as_it_is_built(what):
 
 COMPOSITES = (
     "power of tensors", "power of negative tensors", "own gradient", "gelu", "mish", "softplus", "expm1", "not and xor",
-    "where of scalars", "truth as a float", "layer norm", "softmax", "l3 norm", "width", "sinc", "clamp", "only a truth",
+    "where of scalars", "truth as a float", "layer norm", "softmax", "l3 norm", "width", "sinc", "clamp",
+    "only a truth",
 )  # fmt: skip
 COMPILED = {**zoo.ALL, **CELLS, **{name: cell_of(TILES[name]) for name in COMPOSITES}}
 

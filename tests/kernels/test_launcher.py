@@ -1,6 +1,6 @@
-"""Kernels through Triton's own launcher, up to the GPU: it binds and specializes arguments by its own rules, which neither
-the interpreter nor ahead-of-time compilation knows. A driver that only says which GPU it would be stands in for one, and what
-would be launched is compiled, or found in Triton's cache.
+"""Kernels through Triton's own launcher, up to the GPU: it binds and specializes arguments by its own rules, which
+neither the interpreter nor ahead-of-time compilation knows. A driver that only says which GPU it would be stands in for
+one, and what would be launched is compiled, or found in Triton's cache.
 """
 
 import pytest
@@ -151,7 +151,8 @@ def test_the_launcher_finds_in_the_cache_what_was_compiled_ahead_of_time(name, s
 def test_the_c_launcher_is_compiled_beforehand_too_where_the_gpu_is(monkeypatch):
     made = []
     monkeypatch.setattr(
-        triton.runtime.driver.active, "launcher_cls", lambda src, metadata: made.append((src.fn, metadata.shared)), raising=False
+        triton.runtime.driver.active, "launcher_cls", lambda src, metadata: made.append((src.fn, metadata.shared)),
+        raising=False,
     )  # fmt: skip
     variant = Variant("", 1, 16, 1, False, (), torch.float16, True, False, False, False)
     request = plan_variant(zoo.ALL["lstm"], variant, SM_90)[0]

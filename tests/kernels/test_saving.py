@@ -1,4 +1,6 @@
-"""What a step saves for its gradient: as little as separates it from x and r, and as much as need not be computed again."""
+"""What a step saves for its gradient: as little as separates it from x and r,
+and as much as need not be computed again.
+"""
 
 import pytest
 import torch

@@ -452,11 +452,20 @@ def test_wrong_lengths_are_refused(lengths, error, message):
 @pytest.mark.parametrize(
     ("name", "replaced", "message"),
     [
-        ("weight_ih_l1_reverse", torch.zeros(16, 7), r"weight_ih_l1_reverse must have the shape \(16, 8\), and has \(16, 7\)"),
+        (
+            "weight_ih_l1_reverse", torch.zeros(16, 7),
+            r"weight_ih_l1_reverse must have the shape \(16, 8\), and has \(16, 7\)",
+        ),
         ("weight_hh_l0", torch.zeros(16, 5), r"weight_hh_l0 must have the shape \(16, 4\), and has \(16, 5\)"),
         ("bias_hh_l0", torch.zeros(15), r"must have the shape \(16,\)"),
-        ("bias_hh_l0", torch.zeros(16, dtype=torch.float64), "bias_hh_l0 has dtype torch.float64, and the other weights"),
-        ("weight_hh_l0", torch.zeros(16, 4, device="meta"), "weight_hh_l0 is on meta, and the other weights are on cpu"),
+        (
+            "bias_hh_l0", torch.zeros(16, dtype=torch.float64),
+            "bias_hh_l0 has dtype torch.float64, and the other weights",
+        ),
+        (
+            "weight_hh_l0", torch.zeros(16, 4, device="meta"),
+            "weight_hh_l0 is on meta, and the other weights are on cpu",
+        ),
     ],
 )  # fmt: skip
 def test_a_weight_that_was_replaced_by_one_that_does_not_fit_is_refused(name, replaced, message, backend):

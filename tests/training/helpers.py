@@ -58,7 +58,8 @@ def command(reviews, folder, *overrides, script=SCRIPT):
 
 
 def script(name, monkeypatch, capsys):
-    """Return a function that runs a script, such as train.py, in this process: an interpreter of its own takes seconds to start.
+    """Return a function that runs a script, such as train.py, in this process:
+    an interpreter of its own takes seconds to start.
 
     It takes the arguments and returns the exit status and what was written on standard output and standard error.
     """

@@ -14,8 +14,9 @@ from tests.data import synthetic
 from tests.training.helpers import assert_same, compose, ended_by
 
 SMALL = [
-    "data.batch_size=2", "data.steps=20", "model.net.embedding_dim=4", "model.net.hidden_size=6", "trainer.accelerator=cpu",
-    "trainer.log_every_n_steps=1", "trainer.max_epochs=2", "callbacks.last_checkpoint.every_n_train_steps=3",
+    "data.batch_size=2", "data.steps=20", "model.net.embedding_dim=4", "model.net.hidden_size=6",
+    "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "trainer.max_epochs=2",
+    "callbacks.last_checkpoint.every_n_train_steps=3",
 ]  # fmt: skip
 
 

@@ -21,7 +21,8 @@ from tests.data.synthetic import reviews as made_reviews
 from tests.training.helpers import assert_same, command, ended_by, figures, small_run
 
 EVERY_3 = "callbacks.last_checkpoint.every_n_train_steps=3"
-WHOLE = {  # what the run is, and the steps it goes through before it ends: 10 steps to an epoch where nothing else is said
+# what the run is, and the steps it goes through before it ends: 10 steps to an epoch where nothing else is said
+WHOLE = {
     "mid-epoch": ([], 8),
     "in the second epoch": ([], 17),
     "at the first epoch's end": ([], 10),

@@ -93,11 +93,14 @@ def test_pictures_are_drawn_of_what_finished(jobs, tmp_path):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch, capsys):
-    """A function that runs a sweep of two jobs in the folder `all`, with more arguments, and returns its status and what it printed."""
+    """A function that runs a sweep of two jobs in the folder `all`, with more arguments,
+    and returns its status and what it printed.
+    """
     few = [
-        "+experiment=gradient_flow", "data.length=5", "data.train_size=20", "data.validation_size=4", "data.test_size=4",
-        "data.batch_size=10", "trainer.max_epochs=2", "trainer.accelerator=cpu", "model.net.recurrent.hidden_size=4",
-        "model/cell=rnn_tanh,gru", "model.net.recurrent_gain=1.5", "trainer.gradient_clip_val=null",
+        "+experiment=gradient_flow", "data.length=5", "data.train_size=20", "data.validation_size=4",
+        "data.test_size=4", "data.batch_size=10", "trainer.max_epochs=2", "trainer.accelerator=cpu",
+        "model.net.recurrent.hidden_size=4", "model/cell=rnn_tanh,gru", "model.net.recurrent_gain=1.5",
+        "trainer.gradient_clip_val=null",
     ]  # fmt: skip
     monkeypatch.chdir(tmp_path)
     train_py = script("train.py", monkeypatch, capsys)

@@ -188,15 +188,17 @@ class Problem:
             self.every[1:].fill_(-1)
             self.every[0].copy_(self.h.view(torch.int16))
             self._run(
-                self.kernels.forward_ll, self.gates, self.weight, self.bias, self.h, self.c_out, self.every, self.cells, self.r, T, B, KEEP=True,
+                self.kernels.forward_ll, self.gates, self.weight, self.bias, self.h, self.c_out, self.every, self.cells,
+                self.r, T, B, KEEP=True,
             )  # fmt: skip
             return
         self.counters.zero_()
         self.exchange[1].copy_(self.h)
         for first, last in self.spans:
             self._run(
-                self.kernels.forward, self.gates, self.weight, self.bias, self.h_out, self.c_out, self.states, self.cells, self.r, self.exchange,
-                self.counters, self.gave_up, first, last, B, KEEP=True, **self.waiting,
+                self.kernels.forward, self.gates, self.weight, self.bias, self.h_out, self.c_out, self.states,
+                self.cells, self.r, self.exchange, self.counters, self.gave_up, first, last, B, KEEP=True,
+                **self.waiting,
             )  # fmt: skip
 
     def backward(self) -> None:
@@ -205,8 +207,8 @@ class Problem:
         d_h, d_c = torch.zeros_like(self.c_out), torch.zeros_like(self.c_out)
         for first, last in reversed(self.spans):
             self._run(
-                self.kernels.backward, self.gates, self.r, self.weight, self.c, self.cells, self.d_y, d_h, d_c, self.d_x, self.counters,
-                self.gave_up, first, last, T, B, PARTS=4, **self.waiting,
+                self.kernels.backward, self.gates, self.r, self.weight, self.c, self.cells, self.d_y, d_h, d_c,
+                self.d_x, self.counters, self.gave_up, first, last, T, B, PARTS=4, **self.waiting,
             )  # fmt: skip
 
     def by_torch(self, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -53,8 +53,8 @@ def arch_of(device: torch.device) -> Arch | str:
         older = [a for a in ARCHS.values() if isinstance(a.version, int) and a.version <= capability]
         if not older:
             return (
-                f"its kernels need compute capability 8.0, for products in bfloat16 and TF32, and {properties.name} has "
-                f"{properties.major}.{properties.minor}"
+                "its kernels need compute capability 8.0, for products in bfloat16 and TF32, "
+                f"and {properties.name} has {properties.major}.{properties.minor}"
             )
         arch = older[-1]
     return arch._replace(shared_limit=getattr(properties, "shared_memory_per_block_optin", arch.shared_limit))

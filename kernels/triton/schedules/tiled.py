@@ -65,8 +65,8 @@ def forward(
 
 @triton.jit(do_not_specialize=["s", "T", "B"])
 def backward(
-    x_ptr, r_ptr, weight_ptr, initial, vectors, masks, lengths_ptr, states, d_states, d_x_ptr, d_r_ptr, d_carried, d_params,
-    s, T, B, GRADIENT: tl.constexpr, spec: tl.constexpr,
+    x_ptr, r_ptr, weight_ptr, initial, vectors, masks, lengths_ptr, states, d_states, d_x_ptr, d_r_ptr, d_carried,
+    d_params, s, T, B, GRADIENT: tl.constexpr, spec: tl.constexpr,
 ):  # fmt: skip
     """Run the s-th time step of a backward pass.
 
