@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.cells.cell import find_cell
+from seqnets.cells.registry import find_cell
 from seqnets.conditions import PLAIN
 from seqnets.kernels.autograd import gradients_by_step, needs_step
 from seqnets.recurrence import Weights, active_steps, arithmetic_dtype, project_input

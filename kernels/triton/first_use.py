@@ -10,7 +10,7 @@ import logging
 import torch
 
 from seqnets.cells import Cell
-from seqnets.cells.cell import find_cell
+from seqnets.cells.registry import find_cell
 from seqnets.errors import BackendError
 from seqnets.kernels import store
 from seqnets.kernels.availability import CHECK

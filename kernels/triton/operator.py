@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqnets.cells.cell import find_cell
+from seqnets.cells.registry import find_cell
 from seqnets.kernels.autograd import gradients_by_step, needs_step
 from seqnets.kernels.triton.layout import first_steps
 from seqnets.kernels.triton.packed import run_packed

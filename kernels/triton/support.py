@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from seqnets.cells.cell import find_cell
+from seqnets.cells.registry import find_cell
 from seqnets.errors import CellError
 from seqnets.kernels.availability import constant
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from seqnets.backends import aten, cpp
 from seqnets.backends.kernels import is_differentiated
-from seqnets.cells.cell import find_cell
+from seqnets.cells.registry import find_cell
 from seqnets.conditions import is_exporting
 from seqnets.folders import cache_directory
 from seqnets.forking import is_forked

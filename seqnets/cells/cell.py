@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dis
 import importlib
 import keyword
-from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import _register_namedtuple
 
+from seqnets.cells.outside import global_names, numbers_read
+from seqnets.cells.records import rebuild_record, record  # noqa: F401 - states that 0.1.0 pickled find it here
+from seqnets.cells.registry import register
 from seqnets.errors import CellError
-from seqnets.forking import Lock
 
 RESERVED = ("weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh")
 
@@ -72,7 +70,7 @@ class Cell:
         self.Masks = record(f"{self.name}_Masks", self.masks)
         self.Gates = record(f"{self.name}_Gates", self.gate_names) if self.gate_names else None
         self._probe(width=3, first=3)
-        self.key = _register(self)
+        self.key = register(self)
 
     def __call__(
         self,
@@ -118,22 +116,15 @@ class Cell:
 
     def numbers_from_outside(self) -> dict[str, float]:
         """Return the current values of numbers that the step reads from its module and from enclosing functions."""
-        step = getattr(self.step, "func", self.step)  # unwrap a functools.partial
-        code = getattr(step, "__code__", None)
-        if code is None:
-            return {}
-        outside = {name: step.__globals__[name] for name in self._names_outside if name in step.__globals__}
-        for name, held in zip(code.co_freevars, step.__closure__ or (), strict=True):
-            try:
-                outside[name] = held.cell_contents
-            except ValueError:  # not assigned yet
-                continue
-        return {name: value for name, value in outside.items() if isinstance(value, int | float)}
+        return numbers_read(self._function, self._global_names)
 
     @cached_property
-    def _names_outside(self) -> frozenset[str]:
-        """Return the global names that the step reads."""
-        return _global_names(getattr(self.step, "func", self.step).__code__)
+    def _function(self) -> Any:
+        return getattr(self.step, "func", self.step)  # unwrap a functools.partial
+
+    @cached_property
+    def _global_names(self) -> frozenset[str]:
+        return global_names(getattr(self._function, "__code__", None))
 
     def why_outdated(self, numbers: Mapping[str, float]) -> str | None:
         """Compare the numbers that the step reads from outside with those from when its kernels were generated.
@@ -248,90 +239,9 @@ def cell(
     return lambda step: Cell(step, gates, states, params, masks)
 
 
-_defined: dict[str, Cell] = {}
-_records: dict[tuple[str, tuple[str, ...]], Any] = {}
-_registering = Lock()
-
-
-def _register(cell: Cell) -> str:
-    """Record a cell under a unique key, and return the key.
-
-    The key is ``module:qualname``. Further definitions of the same name are numbered, ``module:qualname#2`` and so on,
-    so that graphs compiled with the first one still find it.
-    """
-    name = f"{cell.__module__}:{cell.__qualname__}"
-    with _registering:
-        key, number = name, 1
-        while key in _defined:
-            number += 1
-            key = f"{name}#{number}"
-        _defined[key] = cell
-    return key
-
-
-def find_cell(key: str) -> Cell:
-    """Return the cell with this `Cell.key`, and import the module that defines it if needed.
-
-    Raises:
-        CellError: If there is none. A cell defined inside a function is known only after that function has run.
-    """
-    way_out = "define it before a graph that was compiled or exported with it runs"
-    if key not in _defined:
-        try:
-            importlib.import_module(key.partition(":")[0])
-        except ImportError as error:
-            raise CellError(
-                f"there is no cell {key!r}, for its module cannot be imported ({error}); {way_out}"
-            ) from error
-    if key not in _defined:
-        raise CellError(f"there is no cell {key!r}; {way_out}")
-    return _defined[key]
-
-
 def _find_cell(module: str, qualname: str, spec: tuple[Any, ...]) -> Cell:
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part)
     # after `fast = cell(...)(step)`, the name `step` still refers to the plain function
     return found if isinstance(found, Cell) else Cell(found, *spec)
-
-
-def _global_names(code: CodeType) -> frozenset[str]:
-    """Return the names of globals that a function's code reads, including functions defined inside it."""
-    own = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == "LOAD_GLOBAL"}
-    inner = (_global_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
-    return frozenset(own.union(*inner))
-
-
-def record(typename: str, fields: tuple[str, ...]) -> Any:
-    """Return the NamedTuple class with this name and these fields.
-
-    There is one class for each combination. Instances are pickled by name and fields, as no module holds the class.
-    """
-    with _registering:
-        if (typename, fields) not in _records:
-            _records[typename, fields] = _make_record(typename, fields)
-        return _records[typename, fields]
-
-
-def _make_record(typename: str, fields: tuple[str, ...]) -> Any:
-    # the name of a lambda, "<lambda>", is not an identifier
-    name = typename if typename.isidentifier() else typename.rpartition("_")[2]
-    cls = namedtuple(name, fields)  # type: ignore[misc]
-
-    def reduce(values: Any) -> Any:
-        return rebuild_record, (typename, fields, tuple(values))
-
-    cls.__reduce__ = reduce  # type: ignore[method-assign,assignment]
-    # torch.export.save needs a serialized name, for programs that return such a tuple
-    _register_namedtuple(cls, serialized_type_name=f"seqnets.{typename}({', '.join(fields)})")
-    return cls
-
-
-def rebuild_record(typename: str, fields: tuple[str, ...], values: tuple[Any, ...]) -> Any:
-    return record(typename, fields)(*values)
-
-
-# Lets a saved state load with torch.load's default weights_only=True. It is safe: rebuild_record creates a NamedTuple
-# and calls nothing else.
-torch.serialization.add_safe_globals([rebuild_record])

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import seqnets
-from seqnets.cells.cell import find_cell, record
+from seqnets.cells.records import record
+from seqnets.cells.registry import find_cell
 from seqnets.kernels.cpp.printed import printed
 from seqnets.kernels.triton.module import generate
 from seqnets.once import exclusive, on_behalf, once

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import seqnets
-from seqnets.cells.cell import find_cell
+from seqnets.cells.registry import find_cell
 from seqnets.errors import BackendError, CellError
 from seqnets.kernels.triton.launch import Launch
 from seqnets.kernels.triton.operator import recurrence, recurrence_backward
