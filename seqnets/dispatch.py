@@ -12,16 +12,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from seqnets.backends import BACKENDS, Backend, autoselect
 from seqnets.errors import BackendError
 from seqnets.overrides import override
 from seqnets.recurrence import Problem, Result
+from seqnets.signature import signature
 
 ENVIRONMENT_VARIABLE = "SEQNETS_BACKEND"
 
 # A plain global, as torch.compile(fullgraph=True) cannot trace ContextVar.get. The innermost `use_backend` is last.
 _overrides: list[list[str]] = []
+
+# The backend of each kind of call, by what was requested and by the call's signature
+_chosen: dict[Any, Backend] = {}
+MOST = 4096  # calls that differ only in their number of time steps are of different kinds
 
 
 @dataclass(frozen=True)
@@ -103,16 +109,34 @@ def dispatch(problem: Problem, backend: str | None = None) -> Result:
         BackendError: If a backend that was requested by name cannot serve. The message says why, and which can.
     """
     name, _ = requested(backend)
+    known = signature(problem)
+    chosen = None if known is None else _chosen.get((name, known))
+    if chosen is None:
+        chosen = _choose(problem, name)
+        if known is not None:
+            if len(_chosen) >= MOST:
+                _chosen.clear()
+            _chosen[name, known] = chosen
+    return chosen.run(problem)
+
+
+def _choose(problem: Problem, name: str) -> Backend:
+    """Return the backend that runs the problem: the requested one, or the one that ``auto`` takes."""
     if name == "auto":
         for candidate in BACKENDS.values():
             # why_not comes second, because it may take long to find out whether a backend can serve
             if why_passed_over(candidate, problem) is None and candidate.why_not(problem) is None:
-                return candidate.run(problem)
+                return candidate
     reason = BACKENDS[name].why_not(problem)
     if reason is None:
-        return BACKENDS[name].run(problem)
+        return BACKENDS[name]
     others = [other for other, module in BACKENDS.items() if module.why_not(problem) is None]
     raise BackendError(f"backend {name!r} cannot serve this call: {reason}. These can: auto, {', '.join(others)}")
+
+
+def forget_choices() -> None:
+    """Take all decisions anew, because something has changed that they depend on beside the call."""
+    _chosen.clear()
 
 
 def explain_problem(problem: Problem, backend: str | None = None) -> Explanation:

@@ -7,7 +7,7 @@ Shape legend, used in names throughout: T time steps, B batch, I input size, H h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,9 +76,13 @@ class Problem(NamedTuple):
 
     def tensors(self) -> list[Tensor]:
         """Return the input, the states, and all weights, cell parameters and masks of the layers."""
-        weights = [w for layer in self.layers for w in layer]
-        own = [t for w in weights for t in (*w[:5], *w.params, *w.masks) if t is not None]
-        return [self.x, *self.state, *own]
+        found: list[Any] = [self.x, *self.state]
+        for layer in self.layers:
+            for own in layer:
+                found += own[:5]
+                found += own.params
+                found += own.masks
+        return [tensor for tensor in found if tensor is not None]
 
 
 class Result(NamedTuple):

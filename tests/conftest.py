@@ -6,6 +6,8 @@ from itertools import groupby
 import pytest
 import torch
 
+from seqnets.dispatch import forget_choices
+
 torch.set_num_threads(1)  # tests run in parallel processes
 
 
@@ -21,6 +23,7 @@ def _clean_slate(monkeypatch, shared_cache):
     monkeypatch.setenv("SEQNETS_CACHE", str(shared_cache))
     monkeypatch.delenv("SEQNETS_BACKEND", raising=False)
     monkeypatch.setenv("SEQNETS_MEASURE", "0")  # what auto takes must not depend on what else runs
+    forget_choices()
     torch.manual_seed(0)
 
 
