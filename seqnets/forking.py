@@ -18,12 +18,7 @@ def _was_forked() -> bool:
         return False
 
 
-_forked = _was_forked()
-
-
-def is_forked() -> bool:
-    """Tell whether this process was forked and has not executed another program since."""
-    return _forked
+forked = _was_forked()  # whether this process was forked and has not executed another program since
 
 
 def after_fork(renew: Callable[[], None]) -> None:
@@ -57,8 +52,8 @@ class Lock:
 
 
 def _note() -> None:
-    global _forked
-    _forked = True
+    global forked
+    forked = True
 
 
 after_fork(_note)

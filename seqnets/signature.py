@@ -8,8 +8,9 @@ from operator import attrgetter
 
 import torch
 
+from seqnets import forking
+from seqnets.backends import autoselect
 from seqnets.conditions import PLAIN, in_functional_transform
-from seqnets.forking import is_forked
 from seqnets.recurrence import Problem, autocast_dtype
 
 # Variables that may change a decision while the process runs
@@ -40,6 +41,6 @@ def signature(problem: Problem) -> Hashable | None:
         len(problem.layers), len(problem.layers[0]), first.bias_ih is None, first.bias_hh is None,
         first.weight_hr is None, problem.lengths is None or problem.lengths.device, problem.dropout > 0,
         problem.all_states, problem.recompute, differentiated, x.requires_grad,
-        cell.masks and any(map(_requires_grad, first.masks)), torch.get_num_threads(), is_forked(),
-        torch.are_deterministic_algorithms_enabled(), *map(os.environ.get, VARIABLES),
+        cell.masks and any(map(_requires_grad, first.masks)), torch.get_num_threads(), forking.forked,
+        autoselect.adopted, torch.are_deterministic_algorithms_enabled(), *map(os.environ.get, VARIABLES),
     )  # fmt: skip

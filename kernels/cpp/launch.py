@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +12,9 @@ from torch import Tensor
 
 from seqnets.cells import Cell
 from seqnets.errors import BackendError
-from seqnets.kernels.cpp.library import Library, arguments, library, loaded
+from seqnets.kernels.cpp.library import Library, library, loaded
 from seqnets.kernels.cpp.openmp import count_threads
 from seqnets.kernels.cpp.pool import pool
-from seqnets.recurrence import arithmetic_dtype
 
 ROWS = 64  # most rows of a task
 CACHE = 1 << 17  # bytes of projections that a task should keep in its cache
@@ -48,8 +49,10 @@ class Kept(NamedTuple):
 
 def prepare(x: Tensor, *lists: Sequence[Tensor], lengths: Tensor | None) -> Inputs:
     """Return the inputs in the memory layout that kernels read; copy only tensors in another layout."""
-    contiguous = [[t.resolve_neg().contiguous() for t in tensors] for tensors in lists]
-    return Inputs._make([rows(x), *contiguous, None if lengths is None else lengths.contiguous()])
+    tensors = list(chain.from_iterable(lists))
+    if not all(map(Tensor.is_contiguous, tensors)) or any(map(Tensor.is_neg, tensors)):
+        lists = tuple([[t.resolve_neg().contiguous() for t in group] for group in lists])
+    return Inputs._make([rows(x), *lists, None if lengths is None else lengths.contiguous()])
 
 
 def rows(tensor: Tensor) -> Tensor:
@@ -81,18 +84,22 @@ def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tu
     x, state, D, dtype = inputs.x, inputs.state, len(inputs.weight_hh), inputs.x.dtype
     T, B, _ = x.shape
     S, H = len(state), state[0].shape[-1]
-    states = [pool.empty((T, B, D * H), dtype) for _ in range(S if keep_states else 1)]
-    saved = pool.empty((D, T, B, own.printed.saved_per_unit * H if keep else 0), dtype)
-    columns = pool.empty((D, T, B, own.printed.saved_per_row if keep else 0), arithmetic_dtype(dtype))
+    *states, saved, columns = pool.allocate(
+        *([((T, B, D * H), dtype)] * (S if keep_states else 1)),
+        ((D, T, B, own.printed.saved_per_unit * H if keep else 0), dtype),
+        ((D, T, B, own.printed.saved_per_row if keep else 0), own.arithmetic),
+    )
     if not T or not B:
         return Kept(states, saved, columns), [s.clone() for s in state]
     finals = [torch.empty_like(s) for s in state]
     given = _common(inputs)
     for d in range(D):
         given += [
-            d, int(keep), inputs.weight_ih[d].data_ptr(), inputs.weight_hh[d].data_ptr(), _at(inputs.bias_ih, d),
-            _at(inputs.bias_hh, d), *_of_direction(state, d, D), *_side(inputs, d), *_sequences(states, d, D, S),
-            *_of_direction((saved, columns), d, D), *_of_direction(finals, d, D),
+            d, int(keep), inputs.weight_ih[d].data_ptr(), inputs.weight_hh[d].data_ptr(),
+            inputs.bias_ih[d].data_ptr() if inputs.bias_ih else 0,
+            inputs.bias_hh[d].data_ptr() if inputs.bias_hh else 0,
+            *_of_direction(state, d, D), *_side(inputs, d), *_sequences(states, d, D, S),
+            *_of_direction((saved, columns, *finals), d, D),
         ]  # fmt: skip
     _call(own.call.forward, given)
     return Kept(states, saved, columns), finals
@@ -140,7 +147,7 @@ def run_backward(
     # needed during the call only: gradients of all gates, and of the parameters per row of the batch
     d_x = pool.empty((D, T, B, cell.gates * H), dtype)
     d_r = pool.empty((D, T, B, sum(own.printed.differs) * H), dtype)
-    d_rows = pool.empty((D * P, B, H), arithmetic_dtype(dtype))
+    d_rows = pool.empty((D * P, B, H), own.arithmetic)
     given = [*_common(inputs), d_input.data_ptr() if want_input else 0]
     for d in range(D):
         own_params = range(d * P, (d + 1) * P)
@@ -163,7 +170,7 @@ def _library(cell: Cell, dtype: torch.dtype) -> Library:
 
 
 def _call(function: Callable[[Any], int], given: list[int]) -> None:
-    if function(arguments(given)):
+    if function((ctypes.c_int64 * len(given))(*given)):  # `Arguments` in problem.hpp reads them
         raise MemoryError("no memory is left for what kernels work with: packed weights, and some rows of each task")
 
 
@@ -201,11 +208,10 @@ def _side(inputs: Inputs, d: int) -> list[int]:
     D = len(inputs.weight_hh)
     P, M = len(inputs.params) // D, len(inputs.masks) // D
     masks = inputs.masks[d * M : (d + 1) * M]
-    strides = [(m.stride(0) if m.dim() == 3 else 0, m.stride(-2)) for m in masks]
-    return [
-        *(p.data_ptr() for p in inputs.params[d * P : (d + 1) * P]), *(m.data_ptr() for m in masks),
-        *(s for pair in strides for s in pair),
-    ]  # fmt: skip
+    found = list(map(Tensor.data_ptr, (*inputs.params[d * P : (d + 1) * P], *masks)))
+    for mask in masks:
+        found += (mask.stride(0) if mask.dim() == 3 else 0, mask.stride(-2))
+    return found
 
 
 def _sequences(tensors: Sequence[Tensor | None], d: int, D: int, count: int) -> list[int]:

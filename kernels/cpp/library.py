@@ -1,10 +1,10 @@
-"""Compiles a cell into a library of C functions, and prepares the arguments of calls."""
+"""Compiles a cell into a library of C functions, for each dtype."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -16,6 +16,7 @@ from seqnets.kernels.cpp.openmp import runtime
 from seqnets.kernels.cpp.printed import Printed, printed
 from seqnets.kernels.isolation import isolated
 from seqnets.once import once
+from seqnets.recurrence import arithmetic_dtype
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Library(NamedTuple):
     printed: Printed
     numbers: dict[str, float]  # the numbers that the step read from outside
     key: str  # hash of the source, the compiler and the CPU
+    arithmetic: torch.dtype  # in which kernels compute and carry states
 
 
 def source(cell: Cell, dtype: torch.dtype = torch.float32) -> str:
@@ -53,9 +55,10 @@ using stored = {stored};
 
 def library(cell: Cell, dtype: torch.dtype) -> Library | str:
     """Return the cell's functions for a dtype, compiled on first use, or a clause that says why there are none."""
-    found = _library(cell, dtype)
-    outdated = None if isinstance(found, str) else cell.why_outdated(found.numbers)
-    return outdated or found
+    found = _library.known.get((cell, dtype)) or _library(cell, dtype)
+    if cell.reads_outside and not isinstance(found, str):
+        return cell.why_outdated(found.numbers) or found
+    return found
 
 
 def loaded(cell: Cell, dtype: torch.dtype) -> Library:
@@ -81,7 +84,7 @@ def _make(cell: Cell, dtype: torch.dtype) -> Library | str:
         return str(error)
     if threads := runtime():
         functions.set_threads(*threads)
-    return Library(functions, printed(cell), numbers, key)
+    return Library(functions, printed(cell), numbers, key, arithmetic_dtype(dtype))
 
 
 def is_compiled(cell: Cell, dtype: torch.dtype) -> bool:
@@ -94,8 +97,3 @@ def is_compiled(cell: Cell, dtype: torch.dtype) -> bool:
 
 def _name(cell: Cell) -> str:
     return cell.name if cell.name.isascii() and cell.name.isidentifier() else "cell"
-
-
-def arguments(numbers: list[int]) -> Any:
-    """Return the numbers as the C array that `Arguments` in problem.hpp reads."""
-    return (ctypes.c_int64 * len(numbers))(*numbers)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from seqnets.forking import is_forked
+from seqnets import forking
 
 HARD = 2  # omp_pause_hard
 SYMBOLS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
@@ -39,7 +39,7 @@ def count_threads() -> int:
 
     In a forked child, OpenMP would wait forever for the threads of the parent, which did not survive the fork.
     """
-    return 1 if is_forked() else torch.get_num_threads()
+    return 1 if forking.forked else torch.get_num_threads()
 
 
 def release() -> None:

@@ -50,8 +50,9 @@ def layer(
     """
     from seqnets.kernels.cpp import launch
 
+    found = find_cell(cell)
     inputs = launch.prepare(x, state, weight_ih, weight_hh, bias_ih, bias_hh, params, masks, lengths=lengths)
-    kept, finals = launch.run_forward(find_cell(cell), inputs, keep_states, keep)
+    kept, finals = launch.run_forward(found, inputs, keep_states, keep)
     y, *others = kept.states
     return [y, *finals, *others, *([kept.saved, kept.columns] if keep else [])]
 

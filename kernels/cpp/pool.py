@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 import weakref
 from collections import defaultdict
 from functools import cache
@@ -14,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from seqnets.forking import Lock
+from seqnets.forking import after_fork
 
 SMALLEST = 1 << 17  # bytes; smaller tensors are allocated by torch
 KEPT = 1 << 31  # most bytes that are kept while unused
@@ -24,10 +25,16 @@ class Pool:
     """Lends memory to tensors and takes it back when they are freed."""
 
     def __init__(self, most: int = KEPT) -> None:
-        self._lock = Lock()  # re-entrant: the garbage collector may free a tensor while another is allocated
+        # Re-entrant: the garbage collector may free a tensor while another is allocated. Not a `forking.Lock`, whose
+        # methods in Python every large tensor would call.
+        self._renew_lock()
+        after_fork(self._renew_lock)
         self._free: dict[int, list[Tensor]] = defaultdict(list)
         self._most = most
         self.idle = 0  # bytes
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return an uninitialized tensor on the CPU, as `torch.empty` does."""
@@ -46,6 +53,10 @@ class Pool:
         if torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory:  # type: ignore[attr-defined]
             tensor.fill_(math.nan)  # as torch.empty does in this mode
         return tensor
+
+    def allocate(self, *wanted: tuple[tuple[int, ...], torch.dtype]) -> list[Tensor]:
+        """Return an uninitialized tensor for each shape and dtype."""
+        return [self.empty(*each) for each in wanted]
 
     def _take_back(self, owner: Tensor) -> None:
         with self._lock:

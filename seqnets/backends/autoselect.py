@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from seqnets import forking
 from seqnets.backends import aten, cpp
 from seqnets.backends.kernels import is_differentiated
 from seqnets.cells.registry import find_cell
 from seqnets.conditions import is_exporting
 from seqnets.folders import cache_directory
-from seqnets.forking import is_forked
 from seqnets.kernels import store
 from seqnets.kernels.cpp import openmp
 from seqnets.kernels.isolation import isolated
@@ -44,6 +44,8 @@ SECONDS = 0.2  # approximate duration of a measurement
 FORMAT = 3  # version of the stored results; increase it when the method of measuring changes
 BUSY = 0.1  # share of all cores' time: if other processes take more, times are kept for this process alone
 PARITY = 0.97  # if the time of aten divided by that of cpp is below this, aten is taken
+
+adopted = 0  # how often verdicts were taken from elsewhere: older choices of the dispatch must be made anew
 
 
 class Shape(NamedTuple):
@@ -180,7 +182,7 @@ def measured(shape: Shape) -> Times | None:
     They are cached in this process, and on disk for this CPU, these versions and this source. In a forked process,
     return None if they are not known yet: timing ends OpenMP's threads, which hangs after a fork.
     """
-    return _read(shape) if is_forked() else _read_or_measure(shape)
+    return _read(shape) if forking.forked else _read_or_measure(shape)
 
 
 def verdicts() -> list[dict[str, Any]]:
@@ -197,6 +199,8 @@ def adopt(found: Any) -> None:
 
     Entries that cannot be read are ignored with a warning.
     """
+    global adopted
+    adopted += 1
     for one in found if isinstance(found, list) else [found]:
         try:
             dtype = getattr(torch, one["dtype"].rpartition(".")[2])

@@ -40,21 +40,21 @@ def run(problem: Problem) -> Result:
     keep_states = differentiated or returns_more(problem)
     lengths = None if lengths is None else lengths.to(x.device, torch.int64)
     finals: list[Sequence[Tensor]] = []
-    for number, weights in enumerate(problem.layers):
+    many = len(problem.layers) > 1
+    initials = zip(*[s.split(D) for s in problem.state], strict=True) if many else [problem.state]
+    for number, (layer, initial) in enumerate(zip(problem.layers, initials, strict=True)):
         if number and problem.dropout:
             x = F.dropout(x, problem.dropout)
-        initial = (
-            [s[number * D : (number + 1) * D] for s in problem.state] if len(problem.layers) > 1 else problem.state
-        )
+        weight_ih, weight_hh, bias_ih, bias_hh, _, params, masks = zip(*layer, strict=True)
         results = run_layer(
             x,
             initial,
-            [w.weight_ih for w in weights],
-            [w.weight_hh for w in weights],
-            [w.bias_ih for w in weights if w.bias_ih is not None],
-            [w.bias_hh for w in weights if w.bias_hh is not None],
-            [p for w in weights for p in w.params],
-            [m for w in weights for m in w.masks],
+            weight_ih,
+            weight_hh,
+            () if bias_ih[0] is None else bias_ih,
+            () if bias_hh[0] is None else bias_hh,
+            sum(params, ()),
+            sum(masks, ()),
             lengths,
             cell.key,
             keep_states,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch.utils._pytree import tree_map_only
 
 from seqnets.conditions import in_functional_transform, why_own_rules
 from seqnets.recurrence import Problem, autocast_dtype
+
+_requires_grad = attrgetter("requires_grad")
 
 
 def why_unfit(problem: Problem, dtypes: Sequence[torch.dtype]) -> str | None:
@@ -45,7 +48,7 @@ def autocast(problem: Problem) -> Problem:
 
 
 def is_differentiated(problem: Problem) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in problem.tensors())
+    return torch.is_grad_enabled() and any(map(_requires_grad, problem.tensors()))
 
 
 def returns_more(problem: Problem) -> bool:

@@ -116,11 +116,16 @@ class Cell:
 
     def numbers_from_outside(self) -> dict[str, float]:
         """Return the current values of numbers that the step reads from its module and from enclosing functions."""
-        return numbers_read(self._function, self._global_names)
+        return numbers_read(self._function, self._global_names) if self.reads_outside else {}
 
     @cached_property
     def _function(self) -> Any:
         return getattr(self.step, "func", self.step)  # unwrap a functools.partial
+
+    @cached_property
+    def reads_outside(self) -> bool:
+        """Tell whether the step reads anything by a name of its module or of an enclosing function."""
+        return bool(self._global_names or getattr(self._function, "__closure__", None))
 
     @cached_property
     def _global_names(self) -> frozenset[str]:

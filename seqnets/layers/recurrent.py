@@ -191,8 +191,9 @@ class Recurrent(nn.Module):
         """Return P, the number of output features of one direction."""
         return self.proj_size or self.hidden_size
 
-    def _state_sizes(self) -> Iterator[tuple[str, int]]:
-        return ((name, self.hidden_size if n else self.output_size) for n, name in enumerate(self.cell.states))
+    def _state_sizes(self) -> list[tuple[str, int]]:
+        first, H = self.output_size, self.hidden_size
+        return [(name, H if n else first) for n, name in enumerate(self.cell.states)]
 
     # ---- parameters, as code written for torch.nn.LSTM looks for them
 
@@ -220,16 +221,18 @@ class Recurrent(nn.Module):
     def direction_weights(self) -> list[Weights]:
         """Return the current weights of each direction of each layer, including parametrized and replaced ones."""
         fields = [name.partition("_l0")[0] for name in self._weight_names[0]]
-        read = []
-        for names, (k, d) in zip(self._weight_names, self._directions(), strict=True):
-            own: dict[str, Any] = dict(zip(fields, [self._read(name) for name in names], strict=True))
-            params = tuple([self._read(name + _suffix(k, d)) for name in self.cell.params])
-            read.append(Weights(**own, params=params))
+        D, parameters, read = self.num_directions, self._parameters, []
+        for k, names in enumerate(self._weight_names):
+            if parameters.keys() >= set(names):  # `nn.Module.__getattr__` takes several times as long
+                found: list[Any] = list(map(parameters.get, names))
+            else:  # some are parametrized, or replaced by plain tensors
+                found = [getattr(self, name) for name in names]
+            own: dict[str, Any] = dict(zip(fields, found, strict=True))
+            if self.cell.params:
+                suffix = _suffix(*divmod(k, D))
+                own["params"] = tuple([getattr(self, name + suffix) for name in self.cell.params])
+            read.append(Weights(**own))
         return read
-
-    def _read(self, name: str) -> Tensor:
-        found = self._parameters.get(name)  # `nn.Module.__getattr__` takes several times as long
-        return getattr(self, name) if found is None else found
 
     # ---- running
 
@@ -266,10 +269,10 @@ class Recurrent(nn.Module):
         result = dispatch(self._draw_masks(problem, self.training), self.backend)
         batched = isinstance(x, PackedSequence) or x.dim() == 3
         y: Any = repack(result.y, x) if isinstance(x, PackedSequence) else self._present(result.y, batched)
-        final = self.cell.State(*(s if batched else s.squeeze(1) for s in result.state))
+        final = self.cell.State(*(result.state if batched else [s.squeeze(1) for s in result.state]))
         if result.all_states is None:
             return y, final
-        return y, final, self.cell.State(*(self._present(s, batched) for s in result.all_states))
+        return y, final, self.cell.State(*[self._present(s, batched) for s in result.all_states])
 
     def step(self, x_t: Tensor, state: Any = None) -> Any:
         """Run one time step, for streaming: ``layer.step(x_t, state) -> (y_t, state)``.
@@ -352,7 +355,7 @@ class Recurrent(nn.Module):
                 x = torch.where(active_steps(lengths, x.shape[0], x.device), x, 0.0)
         initial = self._initial_state(state, x, batched)
         D = self.num_directions
-        layers = tuple(tuple(weights[k * D : (k + 1) * D]) for k in range(self.num_layers))
+        layers = tuple([tuple(weights[k : k + D]) for k in range(0, len(weights), D)])
         every = self.return_all_states if all_states is None else all_states
         dropout = self.dropout if self.training else 0.0
         return Problem(self.cell, x, initial, layers, lengths, dropout, every, self.recompute)
@@ -405,7 +408,7 @@ class Recurrent(nn.Module):
                 for name, size in learned.items():
                     check_weight(name, getattr(self, name), (rows, size), x, any_dtype=True)
                 return tuple(getattr(self, name).unsqueeze(1).expand(-1, batch, -1) for name in learned)
-            return tuple(x.new_zeros(rows, batch, size) for _, size in self._state_sizes())
+            return tuple([x.new_zeros(rows, batch, size) for _, size in self._state_sizes()])
         if not isinstance(state, Tensor | list | tuple):
             raise TypeError(f"the state is a tensor, or a tuple of {', '.join(names)}, not {type(state).__name__}")
         state = (state,) if isinstance(state, Tensor) else tuple(state)
