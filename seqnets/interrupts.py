@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 CLOSED_PIPE = 13  # the number of SIGPIPE, which Windows does not have
+ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # no SIGHUP there
 
 _came: int = signal.SIGINT
 
@@ -23,7 +24,7 @@ def interrupted_status() -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into KeyboardInterrupt, and exit without a traceback if nothing handles it.
+    """Turn SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, and exit without a traceback if nothing handles it.
 
     A closed pipe (``… | head``) ends the process in the same way. SIGINT also arrives in a process that a shell started
     in the background with SIGINT ignored. In threads other than the main one, signal handlers are left alone.
@@ -33,7 +34,8 @@ def interruptible() -> Iterator[None]:
     """
     replaced = {}
     if threading.current_thread() is threading.main_thread():
-        replaced = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        ends = [n for n in ENDS if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]  # as nohup sets it
+        replaced = {number: signal.signal(number, _interrupt) for number in ends}
     try:
         try:
             yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -81,6 +81,11 @@ def once(function: Callable[P, R]) -> Once[P, R]:
     """Cache the results of a function, and never run it at the same time as another function decorated so."""
     return Once(function)
 
+
+# Registered before the hooks below, and so run after them: torch's library of file locks lets no lock change while a
+# process forks, and the thread that this waits for may hold one.
+with suppress(ImportError):
+    import filelock  # noqa: F401
 
 # A fork waits, for at most SECONDS, until no other thread is in an `exclusive` block. Otherwise the child would inherit
 # the functions that tracing has replaced, and the locks of imports that are under way.

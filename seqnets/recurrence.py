@@ -52,8 +52,10 @@ def check_weight(name: str, weight: Tensor, shape: tuple[int, ...], like: Tensor
         any_dtype: whether to accept any dtype and leave the check to the backends.
 
     Raises:
-        RuntimeError: If the shape, device or dtype differs.
+        RuntimeError: If the layout, shape, device or dtype differs.
     """
+    if weight.layout is not torch.strided:
+        raise RuntimeError(f"{name} must be dense, and is in the layout {weight.layout}; replace it by its .to_dense()")
     if weight.shape != shape:
         raise RuntimeError(f"{name} must have the shape {shape}, and has {tuple(weight.shape)}")
     if weight.device != like.device:

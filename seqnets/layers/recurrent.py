@@ -383,7 +383,9 @@ class Recurrent(nn.Module):
             for n, shape in enumerate(shapes):
                 t: Any = w[n]
                 # checked inline, because every call of the layer gets here
-                if t is not None and (t.shape != shape or t.device != device or t.dtype is not dtype):
+                if t is not None and (
+                    t.shape != shape or t.device != device or t.dtype is not dtype or t.layout is not torch.strided
+                ):
                     check_weight(Weights._fields[n] + _suffix(*divmod(k, D)), t, shape, like)
             for name, t in zip(self.cell.params, w.params, strict=True):
                 check_weight(name + _suffix(*divmod(k, D)), t, (H,), like, any_dtype=True)

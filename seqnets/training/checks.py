@@ -36,6 +36,7 @@ def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data:
             "no callbacks.best_checkpoint: test_on=last tests the weights that training ended with"
         )
     logged = [*getattr(task, "logged", ()), *(name for c in callbacks.values() for name in getattr(c, "logged", ()))]
+    logged = [name for name in logged if not name.startswith("test/")]
     for name, callback in callbacks.items():
         monitor = getattr(callback, "monitor", None)
         if not monitor or (isinstance(callback, BestCheckpoint) and not validates):
@@ -44,6 +45,11 @@ def check_monitors(config: dict[str, Any], callbacks: dict[str, Callback], data:
             raise ConfigError(
                 f"callbacks.{name} watches {monitor}, but there are no validation data: "
                 "hold out a part of the training data with data.validation_fraction=0.1, or watch a train/… metric"
+            )
+        if monitor.startswith("test/"):
+            raise ConfigError(
+                f"callbacks.{name} watches {monitor}, which is known only after training: "
+                "watch a val/… or train/… metric"
             )
         if hasattr(task, "logged") and monitor.removesuffix("_step") not in logged:
             close = get_close_matches(monitor, logged, n=1)

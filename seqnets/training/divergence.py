@@ -14,10 +14,11 @@ from seqnets.errors import DivergenceError
 
 log = logging.getLogger(__name__)
 
-WAYS_OUT = (
-    "lower optimizer.lr, clip gradients with trainer.gradient_clip_val=1.0, or go on with task.on_nonfinite=skip, "
-    "which leaves such steps out, or warn"
-)
+WAY_OUT = "lower optimizer.lr, or clip gradients with trainer.gradient_clip_val=1.0"
+OTHERS = {  # where `on_nonfinite` has this value
+    "stop": ", or go on with task.on_nonfinite=skip, which leaves such steps out, or warn",
+    "skip": ", or go on with task.on_nonfinite=warn",
+}
 
 
 def name_nonfinite(module: nn.Module, values: Mapping[str, Tensor] | None = None) -> str | None:
@@ -107,7 +108,7 @@ class DivergenceGuard(Callback):
 
     def _act(self, task: Any, told: str, skipped: bool = True) -> None:
         if task.on_nonfinite == "stop" or (task.on_nonfinite == "skip" and not skipped):
-            raise DivergenceError(f"training diverged: {told}; {WAYS_OUT}")
+            raise DivergenceError(f"training diverged: {told}; {WAY_OUT}{OTHERS[task.on_nonfinite]}")
         if not self._warned:
             self._warned = True
             log.warning("training diverged: %s; it goes on, as task.on_nonfinite=%s says", told, task.on_nonfinite)

@@ -15,7 +15,7 @@ from seqnets.tasks import Task
 from seqnets.training.allocator import keep_freed_memory
 from seqnets.training.backend_report import BackendReport
 from seqnets.training.checkpoint_io import read_checkpoint
-from seqnets.training.checkpoints import BestCheckpoint, SelfContained, best_checkpoint
+from seqnets.training.checkpoints import BestCheckpoint, LastCheckpoint, SelfContained, best_checkpoint
 from seqnets.training.checks import build_schedule, check_monitors, refuse_model, refuse_optimizer, refuse_overfitting
 from seqnets.training.config import build, check_config
 from seqnets.training.curves import plot_curves
@@ -131,9 +131,10 @@ def _run(
         result["status"] = "interrupted" if isinstance(error, SystemExit | KeyboardInterrupt) else "failed"
         result["error"] = f"{type(error).__name__}: {error}"
         last = folder / "checkpoints" / "last.ckpt"
-        way_on = (
-            f"go on from the last checkpoint with ckpt_path={shown(last)}" if last.exists() else "nothing was saved"
-        )
+        step = next((c.saved_step for c in callbacks.values() if isinstance(c, LastCheckpoint)), None)
+        of = "" if step is None else f", of step {step},"
+        way_on = f"go on from the last checkpoint{of} with ckpt_path={shown(last)}"
+        way_on = way_on if last.exists() else "nothing was saved"
         log.info("%s at step %d; %s", result["status"], trainer.global_step, way_on)
         raise
     else:

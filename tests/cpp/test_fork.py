@@ -163,6 +163,35 @@ tracing.join()
 """
 
 
+LOCKED = """
+import os, sys, threading, time
+import torch, seqnets
+from pathlib import Path
+from seqnets.kernels import store
+from seqnets.once import exclusive
+begun = threading.Event()
+def work():
+    with exclusive(), store.locked(Path(sys.argv[0]).with_name("lock"), 5):
+        begun.set()
+        time.sleep(1)
+working = threading.Thread(target=work)
+working.start()
+begun.wait()
+start = time.monotonic()
+child = os.fork()
+if child == 0:
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+working.join()
+assert time.monotonic() - start < 20
+"""
+
+
+def test_a_fork_does_not_wait_for_a_thread_that_waits_for_the_fork(tmp_path):
+    """The library of file locks lets no lock change while a process forks."""
+    run(LOCKED, tmp_path)
+
+
 @pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="known on Linux alone")
 def test_a_child_that_imports_the_library_late_is_served(tmp_path):
@@ -191,3 +220,4 @@ def run(code, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "SEQNETS_MEASURE"} | paths
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=400, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Exception ignored" not in done.stderr, done.stderr

@@ -466,6 +466,7 @@ def test_wrong_lengths_are_refused(lengths, error, message):
             "weight_hh_l0", torch.zeros(16, 4, device="meta"),
             "weight_hh_l0 is on meta, and the other weights are on cpu",
         ),
+        ("weight_hh_l0", torch.ones(16, 4).to_sparse(), r"weight_hh_l0 must be dense, and is in the layout .*to_dense"),
     ],
 )  # fmt: skip
 def test_a_weight_that_was_replaced_by_one_that_does_not_fit_is_refused(name, replaced, message, backend):

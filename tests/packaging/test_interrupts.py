@@ -71,7 +71,7 @@ with interruptible():
     assert (process.returncode, process.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_command_in_a_word(number, status, capsys):
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as caught, interruptible():

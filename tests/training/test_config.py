@@ -177,6 +177,15 @@ def test_a_misspelt_monitor_is_said_before_the_run(callback, reviews, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("callback", ["best_checkpoint", "early_stopping"])
+def test_a_metric_of_the_test_is_no_monitor(callback, reviews, tmp_path):
+    options = ["callbacks=early_stopping", "data.validation_fraction=0.2", f"callbacks.{callback}.monitor=test/loss"]
+    message = f"callbacks.{callback} watches test/loss, which is known only after training"
+    with pytest.raises(ConfigError, match=message):
+        train(small_run(reviews, tmp_path / "run", *options))
+    assert not (tmp_path / "run").exists()
+
+
 class Logs(Callback):
     logged = ("val/own",)
 
