@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from seqnets.cells import Cell
 from seqnets.compilation import constant
-from seqnets.conditions import why_own_rules
+from seqnets.conditions import PLAIN, why_own_rules
 
 
 class Weights(NamedTuple):
@@ -54,14 +54,14 @@ def check_weight(name: str, weight: Tensor, shape: tuple[int, ...], like: Tensor
     Raises:
         RuntimeError: If the layout, shape, device or dtype differs.
     """
-    if weight.layout is not torch.strided:
-        raise RuntimeError(f"{name} must be dense, and is in the layout {weight.layout}; replace it by its .to_dense()")
     if weight.shape != shape:
         raise RuntimeError(f"{name} must have the shape {shape}, and has {tuple(weight.shape)}")
     if weight.device != like.device:
         raise RuntimeError(f"{name} is on {weight.device}, and the other weights are on {like.device}")
     if weight.dtype is not like.dtype and not any_dtype and not torch._C._is_any_autocast_enabled():
         raise RuntimeError(f"{name} has dtype {weight.dtype}, and the other weights have {like.dtype}")
+    if type(weight) in PLAIN and weight.layout is not torch.strided:  # others may not tell their layout
+        raise RuntimeError(f"{name} must be dense, and is in the layout {weight.layout}; replace it by its .to_dense()")
 
 
 class Problem(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -11,8 +10,6 @@ from torch.utils._pytree import tree_map_only
 
 from seqnets.conditions import in_functional_transform, why_own_rules
 from seqnets.recurrence import Problem, autocast_dtype
-
-_requires_grad = attrgetter("requires_grad")
 
 
 def why_unfit(problem: Problem, dtypes: Sequence[torch.dtype]) -> str | None:
@@ -48,7 +45,8 @@ def autocast(problem: Problem) -> Problem:
 
 
 def is_differentiated(problem: Problem) -> bool:
-    return torch.is_grad_enabled() and any(map(_requires_grad, problem.tensors()))
+    # a list, because a generator takes a Python call for each tensor
+    return torch.is_grad_enabled() and any([t.requires_grad for t in problem.tensors()])  # noqa: C419
 
 
 def returns_more(problem: Problem) -> bool:

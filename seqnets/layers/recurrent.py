@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from seqnets.cells import Cell, get_cell
+from seqnets.conditions import PLAIN
 from seqnets.dispatch import Explanation, check_backend, dispatch, explain_problem
 from seqnets.layers.initialization import INITIALIZERS
 from seqnets.layers.packing import check_lengths, repack, unpack
@@ -384,7 +385,10 @@ class Recurrent(nn.Module):
                 t: Any = w[n]
                 # checked inline, because every call of the layer gets here
                 if t is not None and (
-                    t.shape != shape or t.device != device or t.dtype is not dtype or t.layout is not torch.strided
+                    t.shape != shape
+                    or t.device != device
+                    or t.dtype is not dtype
+                    or (type(t) in PLAIN and t.layout is not torch.strided)
                 ):
                     check_weight(Weights._fields[n] + _suffix(*divmod(k, D)), t, shape, like)
             for name, t in zip(self.cell.params, w.params, strict=True):
