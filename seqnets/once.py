@@ -36,6 +36,7 @@ def exclusive() -> Iterator[None]:
         yield
         return
     with _lock:
+        _watch_forks()
         _holder.holds = True
         try:
             yield
@@ -82,15 +83,11 @@ def once(function: Callable[P, R]) -> Once[P, R]:
     return Once(function)
 
 
-# Registered before the hooks below, and so run after them: torch's library of file locks lets no lock change while a
-# process forks, and the thread that this waits for may hold one.
-with suppress(ImportError):
-    import filelock  # noqa: F401
-
 # A fork waits, for at most SECONDS, until no other thread is in an `exclusive` block. Otherwise the child would inherit
 # the functions that tracing has replaced, and the locks of imports that are under way.
 SECONDS = 60.0
 _waited = False
+_watches = False
 
 
 def _before_fork() -> None:
@@ -105,5 +102,15 @@ def _after_fork() -> None:
         _lock.__exit__()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+def _watch_forks() -> None:
+    """Register the hooks, once, before the first block runs. The lock is held."""
+    global _watches
+    if _watches:
+        return
+    _watches = True
+    # Hooks run in reverse order, so ours run before those of torch's library of file locks. Otherwise no lock could be
+    # released once that one waits for the fork, and the thread that we wait for may hold one.
+    with suppress(ImportError):
+        import filelock  # noqa: F401
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
