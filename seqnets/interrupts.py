@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 CLOSED_PIPE = 13  # the number of SIGPIPE, which Windows does not have
-ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # no SIGHUP there
+# the signals that end commands and runs; Windows has no SIGHUP
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 _came: int = signal.SIGINT
 
@@ -34,7 +35,7 @@ def interruptible() -> Iterator[None]:
     """
     replaced = {}
     if threading.current_thread() is threading.main_thread():
-        ends = [n for n in ENDS if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]  # as nohup sets it
+        ends = [n for n in SIGNALS if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]  # as nohup sets it
         replaced = {number: signal.signal(number, _interrupt) for number in ends}
     try:
         try:

@@ -11,10 +11,11 @@ import torch
 from seqnets import forking
 from seqnets.backends import autoselect
 from seqnets.conditions import PLAIN, in_functional_transform
+from seqnets.kernels.availability import CHECK
 from seqnets.recurrence import Problem, autocast_dtype
 
 # Variables that may change a decision while the process runs
-VARIABLES = ("SEQNETS_CHECK", "SEQNETS_MEASURE")
+VARIABLES = (CHECK, autoselect.ENVIRONMENT_VARIABLE)
 
 _dtype_of, _requires_grad = attrgetter("dtype"), attrgetter("requires_grad")
 
@@ -35,12 +36,13 @@ def signature(problem: Problem) -> Hashable | None:
         return None
     cell, first = problem.cell, problem.layers[0][0]
     differentiated = torch.is_grad_enabled() and any(map(_requires_grad, tensors))
+    masks = bool(cell.masks) and any(mask.requires_grad for layer in problem.layers for w in layer for mask in w.masks)
     return (
         cell.key, tuple(cell.numbers_from_outside().items()), x.shape, frozenset(map(_dtype_of, tensors)),
         x.dtype, autocast_dtype(x), problem.state[0].shape[-1], problem.state[-1].shape[-1], first.weight_hh.shape[1],
         len(problem.layers), len(problem.layers[0]), first.bias_ih is None, first.bias_hh is None,
         first.weight_hr is None, problem.lengths is None or problem.lengths.device, problem.dropout > 0,
         problem.all_states, problem.recompute, differentiated, x.requires_grad,
-        cell.masks and any(map(_requires_grad, first.masks)), torch.get_num_threads(), forking.forked,
+        masks, torch.get_num_threads(), forking.forked,
         autoselect.adopted, torch.are_deterministic_algorithms_enabled(), *map(os.environ.get, VARIABLES),
     )  # fmt: skip

@@ -78,7 +78,7 @@ def wrong(x, r, state):
 class Mask(seqnets.Mask):
     """Drawn on the CPU in float32: the same seed gives the same mask in every dtype and on every device."""
 
-    def plot(self, steps, batch, hidden_size, like, training):
+    def draw(self, steps, batch, hidden_size, like, training):
         return super().draw(steps, batch, hidden_size, torch.empty(0), training).to(like)
 
 

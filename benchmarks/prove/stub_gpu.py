@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from seqnets.folders import cache_directory, is_trusted, make_private
+from seqnets.folders import cache_directory, make_private
+from seqnets.kernels.cpp.build import is_file_trusted
 from seqnets.kernels.triton.planning.arch import ARCHS
 
 ARCH = "sm_90"
@@ -83,7 +84,7 @@ def _load_library() -> None:
     folder = cache_directory() / f"stub-gpu-{hashlib.sha256(SOURCE.encode()).hexdigest()[:16]}"
     library = folder / "libcuda.so.1"
     make_private(folder)
-    if not (library.exists() and is_trusted(library.lstat())):
+    if not (library.exists() and is_file_trusted(library)):
         with tempfile.TemporaryDirectory(dir=folder) as building:  # several processes may build it at once
             source, built = Path(building, "stub.c"), Path(building, library.name)
             source.write_text(SOURCE, encoding="utf-8")

@@ -96,9 +96,8 @@ def run_forward(cell: Cell, inputs: Inputs, keep_states: bool, keep: bool) -> tu
     for d in range(D):
         given += [
             d, int(keep), inputs.weight_ih[d].data_ptr(), inputs.weight_hh[d].data_ptr(),
-            inputs.bias_ih[d].data_ptr() if inputs.bias_ih else 0,
-            inputs.bias_hh[d].data_ptr() if inputs.bias_hh else 0,
-            *_of_direction(state, d, D), *_side(inputs, d), *_sequences(states, d, D, S),
+            _at(inputs.bias_ih, d), _at(inputs.bias_hh, d), *_of_direction(state, d, D), *_side(inputs, d),
+            *_sequences(states, d, D, S),
             *_of_direction((saved, columns, *finals), d, D),
         ]  # fmt: skip
     _call(own.call.forward, given)

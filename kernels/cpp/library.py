@@ -55,7 +55,7 @@ using stored = {stored};
 
 def library(cell: Cell, dtype: torch.dtype) -> Library | str:
     """Return the cell's functions for a dtype, compiled on first use, or a clause that says why there are none."""
-    found = _library.known.get((cell, dtype)) or _library(cell, dtype)
+    found = _library(cell, dtype)
     if cell.reads_outside and not isinstance(found, str):
         return cell.why_outdated(found.numbers) or found
     return found

@@ -18,11 +18,8 @@ def global_names(code: CodeType | None) -> frozenset[str]:
 
 def numbers_read(function: Any, names: frozenset[str]) -> dict[str, float]:
     """Return the current values of the numbers among the globals of these names and the variables it closes over."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return {}
     outside = {name: function.__globals__[name] for name in names if name in function.__globals__}
-    for name, held in zip(code.co_freevars, function.__closure__ or (), strict=True):
+    for name, held in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             outside[name] = held.cell_contents
         except ValueError:  # not assigned yet

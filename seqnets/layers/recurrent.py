@@ -223,16 +223,15 @@ class Recurrent(nn.Module):
         """Return the current weights of each direction of each layer, including parametrized and replaced ones."""
         fields = [name.partition("_l0")[0] for name in self._weight_names[0]]
         D, parameters, read = self.num_directions, self._parameters, []
-        for k, names in enumerate(self._weight_names):
+        for k, weights in enumerate(self._weight_names):
+            suffix = _suffix(*divmod(k, D))
+            names = [*weights, *[name + suffix for name in self.cell.params]]
             if parameters.keys() >= set(names):  # `nn.Module.__getattr__` takes several times as long
                 found: list[Any] = list(map(parameters.get, names))
             else:  # some are parametrized, or replaced by plain tensors
                 found = [getattr(self, name) for name in names]
-            own: dict[str, Any] = dict(zip(fields, found, strict=True))
-            if self.cell.params:
-                suffix = _suffix(*divmod(k, D))
-                own["params"] = tuple([getattr(self, name + suffix) for name in self.cell.params])
-            read.append(Weights(**own))
+            own: dict[str, Any] = dict(zip(fields, found, strict=False))
+            read.append(Weights(**own, params=tuple(found[len(fields) :])))
         return read
 
     # ---- running

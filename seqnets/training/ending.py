@@ -16,11 +16,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import get_console
 
-from seqnets.interrupts import CLOSED_PIPE, has_no_reader, silence
+from seqnets.interrupts import CLOSED_PIPE, SIGNALS, has_no_reader, silence
 
 log = logging.getLogger(__name__)
-
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Ending(Callback):

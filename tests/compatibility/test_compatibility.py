@@ -1,4 +1,4 @@
-"""What users keep on disk goes on working: files of older versions, written by `write.py`."""
+"""Tests that files which older versions wrote, by `write.py`, are still read."""
 
 import os
 import pickle

@@ -1,5 +1,6 @@
 """The dispatch remembers its decision for a kind of call. What it remembers is what it would decide anew."""
 
+import contextlib
 import itertools
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ from torch.autograd import forward_ad
 import seqnets
 from seqnets import dispatch
 from seqnets.backends import BACKENDS, autoselect
+from tests.recurrences import masked
 
 X = torch.randn(20, 40, 30)
 
@@ -67,8 +69,8 @@ CALLS = {
     "two directions": lambda: seqnets.LSTM(30, 20, bidirectional=True)(X),
     "by name": lambda: seqnets.LSTM(30, 20, backend="reference")(X),
     "by context": lambda: _under(seqnets.use_backend("aten"), LSTM),
-    "two threads": lambda: _with_threads(2, LSTM),
-    "deterministic": lambda: _deterministic(LSTM),
+    "two threads": lambda: _under(_switched(torch.set_num_threads, 2, torch.get_num_threads()), LSTM),
+    "deterministic": lambda: _under(_switched(torch.use_deterministic_algorithms, True, False), LSTM),
     "own rules": lambda: LSTM(X.as_subclass(Wrapped)),
     "vmap": lambda: torch.func.vmap(lambda x: LSTM(x)[0])(X[None]),
     "forward mode": lambda: _forward_mode(LSTM),
@@ -81,21 +83,13 @@ def _under(context, layer):
         return layer(X)
 
 
-def _with_threads(number, layer):
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
+@contextlib.contextmanager
+def _switched(switch, value, before):
+    switch(value)
     try:
-        return layer(X)
+        yield
     finally:
-        torch.set_num_threads(before)
-
-
-def _deterministic(layer):
-    torch.use_deterministic_algorithms(True)
-    try:
-        return layer(X)
-    finally:
-        torch.use_deterministic_algorithms(False)
+        switch(before)
 
 
 def _forward_mode(layer):
@@ -142,6 +136,24 @@ def test_a_number_that_the_step_reads_and_that_changed_is_seen(served, monkeypat
     with seqnets.use_backend("reference"):
         expected = layer(X)[0]
     assert torch.equal(layer(X)[0], expected) and served == ["cpp", "reference", "reference"]
+
+
+class Learned(seqnets.Mask):
+    """A mask that requires gradients in the layers that `wanted` says, in turn."""
+
+    wanted = iter(())
+
+    def draw(self, *given):
+        return super().draw(*given).requires_grad_(next(self.wanted))
+
+
+def test_masks_of_every_layer_count(served, monkeypatch):
+    mask = Learned(0.5)
+    layer = seqnets.Recurrent(masked, 30, 20, 2, masks={"once": mask, "each": seqnets.Mask(0.5, per="step")})
+    monkeypatch.setattr(Learned, "wanted", iter([False, False, False, True]))
+    layer(X)
+    layer(X)
+    assert served == ["cpp", "reference"]
 
 
 def test_switches_and_verdicts_of_a_checkpoint_are_obeyed(served, served_by_cpp, monkeypatch):

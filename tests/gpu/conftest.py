@@ -1,6 +1,4 @@
-"""What every test on a GPU is watched for, and a report of it where one fails:
-it must be mended where there is no GPU.
-"""
+"""Watches every test on a GPU, and reports what it saw of one that fails: it must be mended where there is no GPU."""
 
 import collections
 import os

@@ -1,5 +1,4 @@
-"""Where the tests of this folder run: on the GPU, or with ``SEQNETS_STUB_GPU`` on a stub of one,
-which computes nothing.
+"""Chooses where the tests of this folder run: on the GPU, or on a stub of one, which computes nothing.
 
 ``SEQNETS_STUB_GPU=1`` rehearses every case, ``SEQNETS_STUB_GPU=sample`` one of each test function.
 """

@@ -1,6 +1,4 @@
-"""What a step saves for its gradient: as little as separates it from x and r,
-and as much as need not be computed again.
-"""
+"""Tests that a step saves little for its gradient: what separates it from x and r, and need not be computed again."""
 
 import pytest
 import torch

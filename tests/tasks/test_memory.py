@@ -39,7 +39,7 @@ def test_squared_errors_have_gradients_in_every_dtype(task, dtype):
 def test_recall_counts_the_symbols_alone():
     targets = torch.tensor([[0, 0, 3, 1], [0, 0, 2, 2]])
     logits = torch.randn(2, 4, 5)
-    logits[:, :, 2] = 9.0  # always predictions 2
+    logits[:, :, 2] = 9.0  # always predicts 2
     task = Recall(nn.Identity(), SGD)
     loss, found = task.loss(Batch(logits, targets), "fit")
     torch.testing.assert_close(loss, -logits.log_softmax(-1).gather(-1, targets[..., None]).mean())
